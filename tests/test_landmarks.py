@@ -24,7 +24,7 @@ PUBLISHED_FLIPS = {
 }
 
 
-@pytest.mark.parametrize(("name", "count"), zip(NAMES, (68, 98, 19, 5), strict=True))
+@pytest.mark.parametrize(("name", "count"), list(zip(NAMES, (68, 98, 19, 5), strict=True)))
 def test_flip_is_the_published_involution(name, count):
     scheme = get_scheme(name)
     expected = list(range(count))
@@ -228,9 +228,8 @@ def test_mean_face_is_its_own_mirror_image():
     points /= np.linalg.norm(points[:, 36] - points[:, 45], axis=-1)[:, None, None]
     mean = points.mean(0)
     mirrored = mean[scheme.flip_index] * [-1, 1]
-    assert (
-        np.linalg.norm(mirrored - mean, axis=-1).max() < 0.1
-    )  # of the eye distance; neighbours on the jaw are 0.3 apart
-    assert (
-        mean[36, 0] < mean[45, 0] and mean[8, 1] == mean[:, 1].max()
-    )  # left is the picture's left, the chin is lowest
+    # Lengths are in eye distances; neighbours on the jaw stand about 0.3 apart.
+    assert np.linalg.norm(mirrored - mean, axis=-1).max() < 0.1
+    # Left is the picture's left, and the chin is lowest.
+    assert mean[36, 0] < mean[45, 0]
+    assert mean[8, 1] == mean[:, 1].max()

@@ -1,0 +1,204 @@
+"""Errors of predicted landmarks, as plain NumPy functions (paper section 4.3, "Evaluation Metrics").
+
+One unit everywhere: errors, thresholds and failure rates are in percent, as the paper prints them; only the area
+under the curve is a fraction of 1. One rule for what is missing:
+
+- a ground-truth point that is NaN is left out of its face's mean;
+- a predicted point that is NaN is left out too, but a face with no prediction for any of its annotated points has an
+  error of infinity: a failure, with no area under the curve, and left out of the mean error only;
+- a face that cannot be scored (no annotated point, or the normaliser's points are not annotated) has an error of NaN
+  and is left out of everything.
+
+`summarize_errors` counts all of them.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..landmarks import Normalizer
+
+
+__all__ = [
+    "area_under_curve",
+    "failure_rate",
+    "normalized_mean_error",
+    "normalizing_distance",
+    "part_errors",
+    "point_errors",
+    "summarize_errors",
+]
+
+
+def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None) -> np.ndarray:
+    """Measure the length that each face's error is divided by.
+
+    Args:
+        targets: (N, L, 2) ground-truth points in pixels, NaN where a point is not annotated.
+        normalizer: What to measure, see `Normalizer`.
+        boxes: (N, 4) face boxes (x, y, width, height) in pixels; needed by the kinds `"box"` and `"box_diagonal"`.
+
+    Returns:
+        (N,) lengths in pixels, NaN where the points to measure are not annotated.
+
+    Raises:
+        ValueError: If boxes are needed and missing, or a length is zero or negative.
+    """
+    targets = np.asarray(targets, dtype=np.float64)
+    if normalizer.kind == "points":
+        first, second = (targets[:, list(end)].mean(axis=1) for end in normalizer.points)
+        lengths = np.linalg.norm(first - second, axis=-1)
+    else:
+        if boxes is None:
+            raise ValueError(f"A normalizer of kind {normalizer.kind!r} needs the face boxes; give boxes of (N, 4).")
+        boxes = np.asarray(boxes, dtype=np.float64)
+        if boxes.shape != (len(targets), 4):
+            raise ValueError(f"Boxes must have shape ({len(targets)}, 4), not {boxes.shape}.")
+        sides = boxes[:, 2:]
+        lengths = sides.max(axis=-1) if normalizer.kind == "box" else np.linalg.norm(sides, axis=-1)
+    if (lengths <= 0).any():
+        raise ValueError(
+            f"Face {int(np.argmax(lengths <= 0))} has a normalising length of zero; its labels are wrong."
+        )
+    return lengths
+
+
+def point_errors(
+    predictions: ArrayLike, targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None
+) -> np.ndarray:
+    """Measure every point's distance from the ground truth in percent of its face's normalising length.
+
+    Args:
+        predictions: (N, L, 2) predicted points in pixels, NaN where there is none.
+        targets: (N, L, 2) ground-truth points in pixels, NaN where a point is not annotated.
+        normalizer: The length to divide by; `get_scheme(name).normalizer` for a built-in scheme.
+        boxes: (N, 4) face boxes, needed by box normalisers only.
+
+    Returns:
+        (N, L) errors in percent: NaN for a point or face that cannot be scored, infinity for every annotated point of
+        a face without a prediction.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    predictions = np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    if predictions.shape != targets.shape or predictions.ndim != 3 or predictions.shape[-1] != 2:
+        raise ValueError(
+            f"Predictions and targets must both have shape (N, L, 2), not {predictions.shape} and {targets.shape}."
+        )
+    lengths = normalizing_distance(targets, normalizer, boxes)
+    errors = 100 * np.linalg.norm(predictions - targets, axis=-1) / lengths[:, None]
+    scorable = ~np.isnan(targets).any(axis=-1) & ~np.isnan(lengths)[:, None]
+    without_prediction = scorable.any(axis=1) & ~(scorable & ~np.isnan(errors)).any(axis=1)
+    errors[without_prediction[:, None] & scorable] = np.inf
+    return errors
+
+
+def normalized_mean_error(
+    predictions: ArrayLike, targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None
+) -> np.ndarray:
+    """Compute each face's normalised mean error (NME) in percent.
+
+    Args:
+        predictions: (N, L, 2) predicted points in pixels, NaN where there is none.
+        targets: (N, L, 2) ground-truth points in pixels, NaN where a point is not annotated.
+        normalizer: The length to divide by; `get_scheme(name).normalizer` for a built-in scheme.
+        boxes: (N, 4) face boxes, needed by box normalisers only.
+
+    Returns:
+        (N,) errors in percent: infinity for a face without a prediction, NaN for one that cannot be scored.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    return _face_means(point_errors(predictions, targets, normalizer, boxes))
+
+
+def part_errors(errors: np.ndarray, parts: dict[str, tuple[int, ...]]) -> dict[str, float]:
+    """Average point errors over the faces for each part on its own.
+
+    Args:
+        errors: (N, L) from `point_errors`.
+        parts: Points of each part, for example `get_scheme("300w").parts`.
+
+    Returns:
+        The NME of each part in percent, over the faces that have it; NaN where no face has it.
+    """
+    return {part: _finite_mean(_face_means(errors[:, list(points)])) for part, points in parts.items()}
+
+
+def failure_rate(errors: ArrayLike, threshold: float = 10.0) -> float:
+    """Return the percentage of faces whose error is above the threshold.
+
+    Args:
+        errors: (N,) errors of faces in percent, from `normalized_mean_error`.
+        threshold: The largest error that is no failure, in percent.
+
+    Raises:
+        ValueError: If no face can be scored.
+    """
+    return float(100 * np.mean(_scored(errors) > threshold))
+
+
+def area_under_curve(errors: ArrayLike, threshold: float = 10.0) -> float:
+    """Return the area under the cumulative error distribution up to the threshold, as a fraction in [0, 1].
+
+    The distribution is a staircase, so its integral is exact: a face of error e adds the stretch from e to the
+    threshold. (The authors average 50 samples of the staircase instead.)
+
+    Args:
+        errors: (N,) errors of faces in percent, from `normalized_mean_error`.
+        threshold: Where the curve ends, in percent.
+
+    Raises:
+        ValueError: If no face can be scored or the threshold is not positive.
+    """
+    if not threshold > 0:
+        raise ValueError(f"The threshold must be positive, not {threshold}.")
+    return float(np.mean(np.clip(1 - _scored(errors) / threshold, 0, 1)))
+
+
+def summarize_errors(errors: ArrayLike, threshold: float = 10.0) -> dict[str, float | int]:
+    """Summarise the errors of many faces.
+
+    Args:
+        errors: (N,) errors of faces in percent, from `normalized_mean_error`.
+        threshold: The error that separates failures, and ends the curve, in percent.
+
+    Returns:
+        `nme`: mean over the faces with a prediction, percent. `failure_rate`: percent. `auc`: fraction of 1.
+        `count`: faces scored. `without_prediction`: how many of those have none. `not_scored`: faces left out.
+
+    Raises:
+        ValueError: If no face can be scored.
+    """
+    scored = _scored(errors)
+    return {
+        "nme": _finite_mean(scored),
+        "failure_rate": failure_rate(scored, threshold),
+        "auc": area_under_curve(scored, threshold),
+        "count": len(scored),
+        "without_prediction": int(np.isinf(scored).sum()),
+        "not_scored": int(np.size(errors)) - len(scored),
+    }
+
+
+def _scored(errors: ArrayLike) -> np.ndarray:
+    errors = np.asarray(errors, dtype=np.float64)
+    errors = errors[~np.isnan(errors)]
+    if not len(errors):
+        raise ValueError("There is no face to score: none has both an annotated point and a normalising length.")
+    return errors
+
+
+def _face_means(errors: np.ndarray) -> np.ndarray:
+    """Mean over the points of each face without the NaNs; NaN where all are (np.nanmean would warn)."""
+    known = ~np.isnan(errors)
+    counts = known.sum(axis=1)
+    sums = np.where(known, errors, 0.0).sum(axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _finite_mean(errors: np.ndarray) -> float:
+    finite = errors[np.isfinite(errors)]
+    return float(finite.mean()) if len(finite) else float("nan")
