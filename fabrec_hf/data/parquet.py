@@ -1,0 +1,139 @@
+"""Faces from Parquet files in the layout of the `datasets` library.
+
+Labelled packs have the columns `image`, `landmarks` ((L, 2) pixels of that image, pixel centres at integers, NaN for
+a point that is not annotated), `box` (x, y, width, height) and `picture` (the photograph that a face was cut from);
+unlabelled ones need only `image`. Further columns are kept.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+
+from ..errors import DataError
+
+
+__all__ = ["load_faces"]
+
+# "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split.
+_SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=$|[-_.])", re.IGNORECASE)
+_SAME_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
+
+
+def load_faces(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    split: str | None = None,
+    columns: Sequence[str] = ("image",),
+    default_split: str | None = None,
+) -> datasets.Dataset:
+    """Read one or more Parquet files of faces.
+
+    Rows keep their order, files are taken in the order of their names. The data stays on disk, memory-mapped: any
+    number of faces fits.
+
+    Args:
+        paths: A Parquet file, a folder of them (searched to any depth), a glob, or a list of any of these.
+        split: `"train"`, `"test"` or `"validation"`: reads only the files that are named so, or lie in a folder named
+            so. Needed where a folder or glob holds several splits.
+        columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labelled faces.
+        default_split: The split to read where there are several and `split` is None.
+
+    Returns:
+        The rows of all files; `image` decodes to a PIL image.
+
+    Raises:
+        DataError: If there is no such file or folder, a file is not Parquet or lacks a column, or it is not clear
+            which split is meant.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    split = _SAME_SPLIT.get(split, split)
+    files = [file for path in paths for file in _find_files(os.fspath(path), split, default_split)]
+    if not files:
+        raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
+    _check_schemas(files, columns)
+    try:
+        faces = datasets.load_dataset("parquet", data_files=[glob.escape(str(file)) for file in files], split="train")
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {cause}") from error
+    if not len(faces):
+        raise DataError(f"{files[0]} holds no face.")
+    return faces
+
+
+def _find_files(path: str, split: str | None, default_split: str | None) -> list[Path]:
+    """Return the Parquet files that a path stands for, in order."""
+    if os.path.isfile(path):
+        if split and _split_of(Path(path)) not in (None, split):
+            raise DataError(f"{path} is the {_split_of(Path(path))} split, not {split}.")
+        return [Path(path)]
+    root, files = _expand(path)
+    splits = {file: _split_of(file, root) for file in files}
+    found = sorted({name for name in splits.values() if name})
+    if split is None and len(found) > 1:
+        if default_split not in found:
+            raise DataError(f"{path} holds the splits {', '.join(found)}; say which one to read.")
+        split = default_split
+    if split is None:
+        return files
+    chosen = [file for file in files if splits[file] == split]
+    if not chosen:
+        names = f"it has {', '.join(found)}" if found else "none of its files is named after a split"
+        raise DataError(f"{path} has no {split} split; {names}.")
+    return chosen
+
+
+def _expand(path: str) -> tuple[Path, list[Path]]:
+    """List the files of a folder or glob; the first value is the folder, below which folder names tell the split."""
+    if os.path.isdir(path):
+        root, files = Path(path), sorted(Path(path).rglob("*.parquet"))
+        if not files:
+            raise DataError(f"The folder {path} holds no .parquet file; expected files such as train-0.parquet in it.")
+        return root, files
+    files = sorted(Path(name) for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+    if not files:
+        raise DataError(
+            f"There is no file or folder {path}; expected a Parquet file, a folder of Parquet files, or a glob such "
+            "as faces/*.parquet."
+        )
+    return Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts)), files
+
+
+def _split_of(file: Path, root: Path | None = None) -> str | None:
+    """Read the split off the name of a file, else off its folders below the root."""
+    folders = file.parent.relative_to(root).parts if root and file.is_relative_to(root) else ()
+    for name in (file.stem, *reversed(folders)):
+        match = _SPLIT.match(name)
+        if match:
+            return _SAME_SPLIT.get(match[1].lower(), match[1].lower())
+    return None
+
+
+def _check_schemas(files: Sequence[Path], columns: Sequence[str]) -> None:
+    """Refuse files that lack a column or differ from the first one, before anything is read."""
+    first = None
+    for file in files:
+        try:
+            schema = pyarrow.parquet.read_schema(file)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise DataError(f"{file} is not a readable Parquet file.") from error
+        missing = [name for name in columns if name not in schema.names]
+        if missing:
+            raise DataError(
+                f"{file} has no column {', '.join(missing)}; expected {', '.join(columns)}, found "
+                f"{', '.join(schema.names)}."
+            )
+        first = schema if first is None else first
+        differing = sorted(set(first.names) ^ set(schema.names))
+        if differing or any(first.field(name).type != schema.field(name).type for name in first.names):
+            raise DataError(
+                f"{file} has other columns than {files[0]} ({', '.join(differing) or 'of other types'}); read them "
+                "one after the other."
+            )
