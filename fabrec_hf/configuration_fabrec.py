@@ -1,0 +1,154 @@
+"""Configurations of the 3FabRec autoencoder and of the landmark detector built on its generator."""
+
+import math
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+BASE_WIDTHS = (64, 128, 256, 512)
+SMALL_WIDTHS = (32, 64, 128, 256)
+
+
+@strict
+class FabRecAutoencoderConfig(PreTrainedConfig):
+    r"""Architecture of the adversarial autoencoder (paper section 4.2.1).
+
+    The defaults are the paper's network at 256 px: 11,379,491 parameters in the encoder, 10,868,096 in the decoder.
+
+    Args:
+        image_size (`int`, defaults to 256):
+            Side of the square input and of the reconstruction in pixels: a power of two, at least 32. Every doubling
+            beyond 128 adds one encoder stage in front and one decoder stage at the end.
+        latent_size (`int`, defaults to 99):
+            Length of the latent vector z.
+        widths (`list[int]`, defaults to `[64, 128, 256, 512]`):
+            Channels of the encoder's four stages. The decoder has them in the opposite order.
+        encoder_depth (`int`, defaults to 2):
+            Residual blocks in each encoder stage (ResNet-18 has two). The decoder always has one per stage.
+
+    Example:
+        >>> config = FabRecAutoencoderConfig.small()
+        >>> config.image_size, config.latent_size, list(config.widths)
+        (128, 99, [32, 64, 128, 256])
+    """
+
+    model_type = "fabrec_autoencoder"
+
+    image_size: int = 256
+    latent_size: int = 99
+    widths: list[int] | tuple[int, ...] = BASE_WIDTHS
+    encoder_depth: int = 2
+
+    def validate_architecture(self):
+        """Refuse architectures that cannot be built, naming the field at fault."""
+        super().validate_architecture()
+        if self.image_size < 32 or not math.log2(self.image_size).is_integer():
+            raise ValueError(f"image_size must be a power of two of at least 32, got {self.image_size}.")
+        if len(self.widths) != 4 or min(self.widths) < 1:
+            raise ValueError(f"widths must be four positive channel counts, got {list(self.widths)}.")
+        if self.latent_size < 1 or self.encoder_depth < 1:
+            raise ValueError("latent_size and encoder_depth must be at least 1.")
+
+    @property
+    def decoder_widths(self) -> list[int]:
+        """Output channels of each decoder stage; stage k (from 1) produces maps of side 4 * 2**k."""
+        num_stages = int(math.log2(self.image_size)) - 3
+        descending = list(self.widths[-2::-1])
+        return (descending + [self.widths[0]] * num_stages)[:num_stages]
+
+    @classmethod
+    def small(cls, **kwargs):
+        """Build the `small` preset: half the paper's width at 128 px; any field can be overridden."""
+        return cls(**{"image_size": 128, "widths": list(SMALL_WIDTHS)} | kwargs)
+
+
+@strict
+class FabRecConfig(FabRecAutoencoderConfig):
+    r"""Landmark detector: the autoencoder, interleaved transfer layers (ITLs) and a heatmap head (paper section 3.3).
+
+    Fields you will actually change are `num_landmarks` with its `landmark_scheme`; the architecture comes from the
+    autoencoder's checkpoint.
+
+    Args:
+        num_landmarks (`int`, defaults to 68):
+            Number of heatmaps L.
+        landmark_scheme (`dict`, *optional*):
+            `LandmarkScheme.to_dict()`: names, flip pairs, normaliser, parts and edges of the points.
+        heatmap_size (`int`, defaults to 128):
+            Side of the heatmaps: at least 16, at most `image_size`. One ITL sits after each decoder stage from the
+            first (8 px) up to half this size: four for 128, and the decoder stages beyond are not used.
+        transfer_layers (`list[int]`, *optional*):
+            Which ITLs exist, counted from 1 at the bottom; all of them by default. Where one is left out, the frozen
+            decoder's activations pass unchanged (the ablation of Table 7).
+        transfer_initialization (`str`, defaults to `"identity"`):
+            `"identity"` starts every ITL as a copy of its input, so that training starts from the generator's own
+            features; `"random"` is the authors' PyTorch default.
+        heatmap_sigma (`float`, defaults to 7.0):
+            Standard deviation of the Gaussian targets in heatmap pixels (paper section 4.2.2).
+        foreground_weight (`float`, defaults to 0.0):
+            Weight of the error near a landmark over the error elsewhere: a pixel of target value t counts
+            `1 + foreground_weight * t`. 0 is the paper's plain mean-squared error (equation 5).
+        decoding (`str`, defaults to `"subpixel"`):
+            `"subpixel"` or `"argmax"` (the paper's: a box blur and the best integer pixel).
+        heatmap_alignment (`str`, defaults to `"edges"`):
+            How heatmap pixels lie on the crop. `"edges"`: both grids cover the crop edge to edge. `"indices"`: heatmap
+            index i stands for crop pixel `i * image_size / heatmap_size`, which the authors' checkpoints learned.
+        flip_average (`bool`, defaults to `False`):
+            Average the heatmaps with those of the mirrored crop (needs flip pairs in the scheme; twice the work).
+    """
+
+    model_type = "fabrec"
+
+    num_landmarks: int = 68
+    landmark_scheme: dict | None = None
+    heatmap_size: int = 128
+    transfer_layers: list[int] | None = None
+    transfer_initialization: str = "identity"
+    heatmap_sigma: float = 7.0
+    foreground_weight: float = 0.0
+    decoding: str = "subpixel"
+    heatmap_alignment: str = "edges"
+    flip_average: bool = False
+
+    def validate_architecture(self):
+        """Refuse heads that cannot be built on this autoencoder, naming the field at fault."""
+        super().validate_architecture()
+        if self.num_landmarks < 1:
+            raise ValueError(f"num_landmarks must be at least 1, got {self.num_landmarks}.")
+        if self.landmark_scheme and self.landmark_scheme["num_landmarks"] != self.num_landmarks:
+            raise ValueError(
+                f"landmark_scheme has {self.landmark_scheme['num_landmarks']} points but num_landmarks is "
+                f"{self.num_landmarks}; give a scheme of {self.num_landmarks} points."
+            )
+        if not 16 <= self.heatmap_size <= self.image_size or not math.log2(self.heatmap_size).is_integer():
+            raise ValueError(
+                f"heatmap_size must be a power of two from 16 to image_size {self.image_size}, got {self.heatmap_size}."
+            )
+        if not set(self.transfer_layers or []) <= set(range(1, self.num_transfer_layers + 1)):
+            raise ValueError(f"transfer_layers must lie in 1..{self.num_transfer_layers}, got {self.transfer_layers}.")
+        if self.heatmap_sigma <= 0 or self.foreground_weight < 0:
+            raise ValueError("heatmap_sigma must be positive and foreground_weight not negative.")
+        _require_choice("transfer_initialization", self.transfer_initialization, ("identity", "random"))
+        _require_choice("decoding", self.decoding, ("subpixel", "argmax"))
+        _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
+        if self.flip_average and (self.landmark_scheme is None or self.heatmap_alignment != "edges"):
+            raise ValueError('flip_average needs a landmark_scheme (for its flip pairs) and heatmap_alignment "edges".')
+
+    @property
+    def num_transfer_layers(self) -> int:
+        """Number of places for an ITL: one after each decoder stage that the heatmaps need."""
+        return int(math.log2(self.heatmap_size)) - 3
+
+    @classmethod
+    def small(cls, **kwargs):
+        """Build the `small` preset: half width, 128-px crops, 64-px heatmaps with the paper's relative sigma."""
+        return super().small(**{"heatmap_size": 64, "heatmap_sigma": 3.5} | kwargs)
+
+
+def _require_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+__all__ = ["FabRecAutoencoderConfig", "FabRecConfig"]

@@ -1,0 +1,98 @@
+"""Landmarks to heatmaps and back, in tensor operations that export.
+
+Coordinates are fractions of the crop: 0 and 1 are its edges, so pixel i of an S-pixel grid has its centre at
+(i + 0.5) / S. The authors round the centre of every Gaussian to an integer pixel and shift it near the left and top
+border; here the centre is exact everywhere.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def alignment_shift(alignment: str, heatmap_size: int, image_size: int) -> float:
+    """Shift of the heatmap grid against the crop in heatmap pixels, see `FabRecConfig.heatmap_alignment`."""
+    return 0.0 if alignment == "edges" else 0.5 * heatmap_size / image_size - 0.5
+
+
+def encode_heatmaps(landmarks: torch.Tensor, size: int, sigma: float, shift: float = 0.0) -> torch.Tensor:
+    """Draw one Gaussian of amplitude 1 per landmark (paper section 3.3.1).
+
+    Args:
+        landmarks: (N, L, 2) x and y as fractions of the crop; NaN for points that are not annotated.
+        size: Side S of the square heatmaps in pixels.
+        sigma: Standard deviation in heatmap pixels.
+        shift: Shift of the grid from `alignment_shift`, in heatmap pixels.
+
+    Returns:
+        (N, L, S, S) heatmaps in [0, 1]; all zeros for a point that is not annotated.
+    """
+    grid = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
+    centers = torch.nan_to_num(landmarks, nan=-1e4) * size - 0.5 - shift
+    profiles = torch.exp(-0.5 * ((grid - centers.unsqueeze(-1)) / sigma) ** 2)
+    return profiles[:, :, 1].unsqueeze(-1) * profiles[:, :, 0].unsqueeze(-2)
+
+
+def decode_heatmaps(
+    heatmaps: torch.Tensor, method: str = "subpixel", sigma: float = 7.0, shift: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the landmark in each heatmap.
+
+    Both methods blur with a box of the paper's relative size (9 x 9 at 128 px), which also gives the score.
+    `"argmax"` stops at the best integer pixel. `"subpixel"` fits a parabola to the logarithm of the heatmap around
+    that pixel, along x and along y: exact for a Gaussian of any width, also where the border cuts it.
+
+    Args:
+        heatmaps: (N, L, H, W).
+        method: `"subpixel"` or `"argmax"`.
+        sigma: Standard deviation the heatmaps were trained with, in heatmap pixels; sets the width of the fit.
+        shift: Shift of the grid from `alignment_shift`, in heatmap pixels.
+
+    Returns:
+        Landmarks (N, L, 2) as fractions of the crop and scores (N, L) in [0, 1], the blurred peak.
+    """
+    height, width = heatmaps.shape[-2:]
+    radius = round(height * 4 / 128)
+    kernel = 2 * radius + 1
+    # The authors' blur counts pixels beyond the border as zeros. That pulls peaks inwards, so the sub-pixel method
+    # averages over the pixels that exist.
+    zero_border = method == "argmax"
+    blurred = F.avg_pool2d(heatmaps, kernel, stride=1, padding=radius, count_include_pad=zero_border)
+    peaks, indices = blurred.flatten(2).max(dim=-1)
+    rows = torch.div(indices, width, rounding_mode="floor")
+    columns = indices - rows * width
+    if method == "argmax":
+        points = torch.stack([columns, rows], dim=-1).to(heatmaps.dtype)
+    else:
+        step = max(1, round(sigma / 2))
+        points = torch.stack(
+            [
+                _parabola_peak(heatmaps, rows, columns, step, along_x=True),
+                _parabola_peak(heatmaps, rows, columns, step, along_x=False),
+            ],
+            dim=-1,
+        )
+    extent = torch.tensor([width, height], device=heatmaps.device, dtype=heatmaps.dtype)
+    return (points + 0.5 + shift) / extent, peaks.clamp(0, 1)
+
+
+def _parabola_peak(
+    heatmaps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, step: int, along_x: bool
+) -> torch.Tensor:
+    """Vertex of the parabola through the log-heatmap at three pixels `step` apart; (N, L) in heatmap pixels."""
+    width = heatmaps.shape[-1]
+    along, length = (columns, width) if along_x else (rows, heatmaps.shape[-2])
+    center = along.clamp(step, length - 1 - step)  # the stencil stays inside; the vertex may lie outside
+    stride = step if along_x else step * width
+    base = rows * width + center if along_x else center * width + columns
+    positions = torch.stack([base - stride, base, base + stride], dim=-1)
+    values = heatmaps.flatten(2).gather(-1, positions)
+    low, middle, high = torch.log(values.clamp(min=1e-6)).unbind(-1)
+    curvature = low - 2 * middle + high
+    # A flat or hollow profile has no vertex: stay at the integer peak.
+    vertex = torch.where(curvature < -1e-4, 0.5 * (low - high) / curvature.clamp(max=-1e-4), (along - center) / step)
+    # The peak of the blurred map is at most half a pixel off for a Gaussian; a far vertex is noise.
+    offset = (vertex * step).clamp(-step - 1.0, step + 1.0)
+    return center.to(heatmaps.dtype) + offset
+
+
+__all__ = ["alignment_shift", "decode_heatmaps", "encode_heatmaps"]

@@ -1,0 +1,338 @@
+"""3FabRec: an autoencoder of faces, and a landmark detector that retasks its frozen generator (CVPR 2020)."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.models.resnet import BasicBlock, downsample_conv
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .heatmaps import alignment_shift, decode_heatmaps, encode_heatmaps
+from .landmarks import LandmarkScheme
+from .losses import heatmap_loss
+
+
+@dataclass
+class FabRecAutoencoderOutput(ModelOutput):
+    """Output of `FabRecAutoencoder`.
+
+    Args:
+        reconstruction: (N, 3, S, S) in the input's pixel space, RGB in [0, 1] minus the processor's mean.
+        latent: (N, latent_size).
+    """
+
+    reconstruction: torch.Tensor | None = None
+    latent: torch.Tensor | None = None
+
+
+@dataclass
+class FabRecLandmarkOutput(ModelOutput):
+    """Output of `FabRecForLandmarkDetection`.
+
+    Args:
+        loss: Scalar heatmap loss, when labels are given.
+        heatmaps: (N, L, H, W), about 1 at a landmark and 0 elsewhere, unbounded.
+        landmarks: (N, L, 2) x and y as fractions of the crop, 0 and 1 being its edges.
+        scores: (N, L) in [0, 1], the height of the smoothed heatmap at the landmark.
+        latent: (N, latent_size).
+        reconstruction: (N, 3, S, S), when asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    heatmaps: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    latent: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+
+
+class FabRecEncoder(nn.Module):
+    """ResNet-18 with a latent vector for an output (paper section 4.2.1).
+
+    Four stages of `widths` channels reduce a 128-px face to 4 x 4. A larger input gets one more stage of the first
+    width in front for every doubling, and the stages that follow it halve their maps.
+    """
+
+    def __init__(self, config: FabRecAutoencoderConfig):
+        super().__init__()
+        widths = list(config.widths)
+        extra = max(0, len(config.decoder_widths) - 4)
+        self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        stages, in_channels = [], widths[0]
+        for index, out_channels in enumerate(widths[:1] * extra + widths):
+            stages.append(_encoder_stage(in_channels, out_channels, 1 if index == 0 else 2, config.encoder_depth))
+            in_channels = out_channels
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], config.latent_size)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode (N, 3, S, S) to the raw latent (N, latent_size): no activation, no normalisation."""
+        hidden_states = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
+        return self.fc(self.pool(self.stages(hidden_states)).flatten(1))
+
+
+def _encoder_stage(in_channels: int, out_channels: int, stride: int, depth: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or in_channels != out_channels:
+        shortcut = downsample_conv(in_channels, out_channels, kernel_size=1, stride=stride)
+    blocks = [BasicBlock(in_channels, out_channels, stride, shortcut)]
+    blocks += [BasicBlock(out_channels, out_channels) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+class FabRecDecoderBlock(nn.Module):
+    """Inverted residual block: doubles the side of its input with 4 x 4 transposed convolutions (paper section 4.2.1)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.upsample = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (N, C_in, H, W) to (N, C_out, 2H, 2W)."""
+        residual = self.relu(self.bn1(self.conv1(hidden_states)))
+        return self.relu(self.bn2(self.conv2(residual)) + self.upsample(hidden_states))
+
+
+class FabRecDecoder(nn.Module):
+    """Inverted ResNet: latent to 4 x 4 x 512, one block per doubling, a last transposed convolution to RGB, tanh."""
+
+    def __init__(self, config: FabRecAutoencoderConfig):
+        super().__init__()
+        channels = config.widths[-1]
+        self.fc = nn.Linear(config.latent_size, channels)
+        self.conv1 = nn.ConvTranspose2d(channels, channels, kernel_size=4, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.stages = nn.ModuleList()
+        for out_channels in config.decoder_widths:
+            self.stages.append(FabRecDecoderBlock(channels, out_channels))
+            channels = out_channels
+        self.to_rgb = nn.ConvTranspose2d(channels, 3, kernel_size=4, stride=2, padding=1, bias=False)
+
+    def first_stage(self, latent: torch.Tensor) -> torch.Tensor:
+        """Decode (N, latent_size) to the activations that the transfer layers start from, (N, C, 8, 8)."""
+        hidden_states = self.fc(latent)[..., None, None]
+        return self.stages[0](self.relu(self.bn1(self.conv1(hidden_states))))
+
+    def forward(
+        self, latent: torch.Tensor, first: torch.Tensor | None = None, num_stages: int | None = None
+    ) -> torch.Tensor:
+        """Decode (N, latent_size) to an image (N, 3, S, S) in (-1, 1), RGB minus the processor's mean.
+
+        Args:
+            latent: (N, latent_size).
+            first: `first_stage(latent)`, when the caller has it already.
+            num_stages: Go from that stage straight to colours, for an image of side `8 * 2**num_stages`: the stages
+                of the first width share their colour layer. All of them by default.
+        """
+        hidden_states = self.first_stage(latent) if first is None else first
+        for stage in self.stages[1:num_stages]:
+            hidden_states = stage(hidden_states)
+        return torch.tanh(self.to_rgb(hidden_states))
+
+
+class FabRecPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and names shared by the models."""
+
+    config_class = FabRecAutoencoderConfig
+    base_model_prefix = "autoencoder"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Convolutions as in the reference: He over the fan-out; everything else keeps PyTorch's own defaults.
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.ConvTranspose2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.BatchNorm2d):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
+
+
+class FabRecAutoencoder(FabRecPreTrainedModel):
+    """Adversarial autoencoder of faces with a 99-D latent space (paper section 3.2).
+
+    The discriminators are needed to train it, never to use it: see `discriminators_fabrec`.
+
+    Example:
+        >>> model = FabRecAutoencoder(FabRecAutoencoderConfig.small())
+        >>> latent = model.encode(torch.zeros(2, 3, 128, 128))
+        >>> model.decode(latent).shape
+        torch.Size([2, 3, 128, 128])
+    """
+
+    def __init__(self, config: FabRecAutoencoderConfig):
+        super().__init__(config)
+        self.encoder = FabRecEncoder(config)
+        self.decoder = FabRecDecoder(config)
+        self.post_init()
+
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode images (N, 3, S, S), RGB in [0, 1] minus the processor's mean, to latents (N, latent_size)."""
+        return self.encoder(pixel_values)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Decode latents (N, latent_size) to images (N, 3, S, S), RGB minus the processor's mean."""
+        return self.decoder(latent)
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, num_stages: int | None = None, **kwargs
+    ) -> FabRecAutoencoderOutput:
+        """Reconstruct images (N, 3, S, S), smaller when only the first `num_stages` of the decoder are used."""
+        latent = self.encode(pixel_values)
+        return FabRecAutoencoderOutput(reconstruction=self.decoder(latent, num_stages=num_stages), latent=latent)
+
+
+class FabRecForLandmarkDetection(FabRecPreTrainedModel):
+    """Landmark detector: encoder, frozen generator, interleaved transfer layers, heatmap head (paper section 3.3).
+
+    Built frozen except for the transfer layers and the head, the paper's first supervised stage; `unfreeze_encoder`
+    starts its second one. The autoencoder's BatchNorm layers use their running statistics at all times.
+
+    Example:
+        >>> model = FabRecForLandmarkDetection(FabRecConfig.small(num_landmarks=5)).eval()
+        >>> outputs = model(torch.zeros(1, 3, 128, 128))
+        >>> outputs.landmarks.shape, outputs.heatmaps.shape
+        (torch.Size([1, 5, 2]), torch.Size([1, 5, 64, 64]))
+    """
+
+    config_class = FabRecConfig
+
+    def __init__(self, config: FabRecConfig):
+        super().__init__(config)
+        self.autoencoder = FabRecAutoencoder(config)
+        self.autoencoder.requires_grad_(False)
+        self.autoencoder.eval()
+        channels = config.decoder_widths[: config.num_transfer_layers]
+        present = config.transfer_layers
+        self.transfer_layers = nn.ModuleList(
+            nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+            if present is None or place in present
+            else nn.Identity()
+            for place, width in enumerate(channels, start=1)
+        )
+        self.heatmap_head = nn.ConvTranspose2d(
+            channels[-1], config.num_landmarks, kernel_size=4, stride=2, padding=1, bias=False
+        )
+        self._flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index if config.flip_average else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if any(module is layer for layer in self.transfer_layers):
+            if isinstance(module, nn.Conv2d) and self.config.transfer_initialization == "identity":
+                init.dirac_(module.weight)
+            elif isinstance(module, nn.Conv2d):  # the authors leave their heads at PyTorch's default
+                init.kaiming_uniform_(module.weight, a=5**0.5)
+        else:
+            super()._init_weights(module)
+
+    def train(self, mode: bool = True):
+        """Set the training mode of the transfer layers; the autoencoder, BatchNorm included, stays in eval mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def unfreeze_encoder(self) -> None:
+        """Let the encoder train together with the transfer layers (paper section 3.3.2); the decoder stays frozen."""
+        self.autoencoder.encoder.requires_grad_(True)
+
+    def predict_heatmaps(self, first: torch.Tensor) -> torch.Tensor:
+        """Draw heatmaps (N, L, H, W) from the generator's first stage (N, C, 8, 8)."""
+        stages = self.autoencoder.decoder.stages
+        hidden_states = self.transfer_layers[0](first)
+        for stage, transfer_layer in zip(stages[1:], self.transfer_layers[1:], strict=False):
+            hidden_states = transfer_layer(stage(hidden_states))
+        return self.heatmap_head(hidden_states)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_reconstruction: bool = False,
+        **kwargs,
+    ) -> FabRecLandmarkOutput:
+        """Detect landmarks in face crops.
+
+        Args:
+            pixel_values: (N, 3, S, S), RGB in [0, 1] minus the processor's mean.
+            labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated.
+            output_reconstruction: Also run the colour half of the decoder, which changes no landmark.
+
+        Raises:
+            ValueError: The images or labels do not fit the configuration.
+        """
+        self._check_inputs(pixel_values, labels)
+        config = self.config
+        latent = self.autoencoder.encode(pixel_values)
+        first = self.autoencoder.decoder.first_stage(latent)
+        heatmaps = self.predict_heatmaps(first)
+        loss = None
+        if labels is not None:
+            shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
+            targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift)
+            annotated = labels.isfinite().all(dim=-1)
+            loss = heatmap_loss(heatmaps, targets, annotated, config.foreground_weight)
+        elif self._flip_index is not None and not self.training:
+            mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
+            heatmaps = 0.5 * (heatmaps + self.predict_heatmaps(mirrored).flip(-1)[:, self._flip_index])
+        landmarks, scores = self.decode_landmarks(heatmaps)
+        return FabRecLandmarkOutput(
+            loss=loss,
+            heatmaps=heatmaps,
+            landmarks=landmarks,
+            scores=scores,
+            latent=latent,
+            reconstruction=self.autoencoder.decoder(latent, first) if output_reconstruction else None,
+        )
+
+    def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L, H, W)."""
+        config = self.config
+        shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
+        return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift)
+
+    def _check_inputs(self, pixel_values: torch.Tensor, labels: torch.Tensor | None) -> None:
+        size, count = self.config.image_size, self.config.num_landmarks
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"pixel_values must be (N, 3, {size}, {size}), got {tuple(pixel_values.shape)}; "
+                "prepare them with the checkpoint's image processor."
+            )
+        if labels is not None and tuple(labels.shape) != (len(pixel_values), count, 2):
+            raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
+
+
+__all__ = [
+    "FabRecAutoencoder",
+    "FabRecAutoencoderOutput",
+    "FabRecForLandmarkDetection",
+    "FabRecLandmarkOutput",
+    "FabRecPreTrainedModel",
+]
