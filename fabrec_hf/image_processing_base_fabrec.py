@@ -1,0 +1,245 @@
+"""What the torchvision and the PIL image processor share: arguments, geometry and the way back to the picture."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import TensorType
+
+from .geometry import (
+    EXTEND_BOTTOM,
+    EXTEND_TOP,
+    boxes_per_image,
+    crop_box_from_box,
+    crop_box_from_image_size,
+    landmarks_from_crop,
+    landmarks_to_crop,
+)
+from .image_inputs import as_image_list
+
+
+# The mean colour of the authors' training images in [0, 1]; their code subtracts it and divides by nothing.
+IMAGE_MEAN = [0.518, 0.418, 0.361]
+IMAGE_STD = [1.0, 1.0, 1.0]
+
+FILTER_NAMES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
+
+
+class FabRecImageProcessorKwargs(ImagesKwargs, total=False):
+    """Arguments beyond those of every image processor.
+
+    Attributes:
+        extend_top: fraction of the box height that the crop adds above the box.
+        extend_bottom: fraction of the box height that the crop adds below the box.
+    """
+
+    extend_top: float | None
+    extend_bottom: float | None
+
+
+class FaceBatch(BatchFeature):
+    """The processor's result; `.to(...)` moves and casts the pixels and leaves the geometry as it is.
+
+    A half-precision crop box would put every landmark whole pixels off, and some devices have no float64 at all, so
+    `crop_boxes`, `face_boxes` and `image_indices` stay where they are, on the CPU.
+    """
+
+    def to(self, *args, **kwargs) -> "FaceBatch":
+        """Calls `to(...)` of `pixel_values`, with a device, a dtype or both."""
+        pixels = BatchFeature({"pixel_values": self["pixel_values"]}).to(*args, **kwargs)
+        self["pixel_values"] = pixels["pixel_values"]
+        return self
+
+
+class FaceCropMixin:
+    """The backend-independent part of an image processor that cuts faces out of pictures.
+
+    A backend adds `process_image` (one image in its own format), `crop_faces` and `normalize_faces`.
+    """
+
+    valid_kwargs = FabRecImageProcessorKwargs
+    model_input_names = ["pixel_values"]
+
+    do_resize = True
+    size = {"height": 256, "width": 256}
+    resample = PILImageResampling.BILINEAR
+    do_rescale = True
+    do_normalize = True
+    image_mean = IMAGE_MEAN
+    image_std = IMAGE_STD
+    do_convert_rgb = True
+    extend_top = EXTEND_TOP
+    extend_bottom = EXTEND_BOTTOM
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        boxes: Any = None,
+        return_tensors: str | TensorType | None = "pt",
+        **kwargs: Unpack[FabRecImageProcessorKwargs],
+    ) -> BatchFeature:
+        """Cuts the faces out of pictures and normalises them; this is what calling the processor does.
+
+        Images are turned upright as their EXIF orientation says before anything else, so boxes and points refer to
+        the upright picture. A crop is sampled from the picture once, with a filter that does not alias and with its
+        float edges as they are; what lies beyond the picture is black, and so is what is transparent.
+
+        Args:
+            images: one image or a list: PIL images of any mode, paths, URLs, arrays (HWC or HW) or tensors (CHW or
+                HW). Arrays and tensors hold uint8, uint16 or floats in [0, 1].
+            boxes: faces as (x, y, width, height) in pixels, edges. For one image a box or a list of boxes; for
+                several one list each, which may be empty, or None. None takes the whole picture for a face that is
+                already cropped: the square around it, without the margins.
+            return_tensors: "pt" or "np".
+            **kwargs: any attribute of the processor, for this call alone: `size`, `resample` (bilinear or bicubic),
+                `extend_top`, `extend_bottom`, `do_rescale`, `do_normalize`, `image_mean`, `image_std`,
+                `input_data_format`, and `device` with the torchvision backend.
+
+        Returns:
+            A `BatchFeature` with one row for each of the N faces, over all images in their order:
+
+            - `pixel_values` (N, 3, S, S) float32: RGB / 255 - mean.
+            - `crop_boxes` (N, 4) float64: the square crops (x, y, side, side) in pixels of the upright picture.
+            - `face_boxes` (N, 4) float64: the boxes as given, the whole picture where there were none.
+            - `image_indices` (N,) int64: the image that each row belongs to.
+
+        Raises:
+            ValueError: for a box that is not four finite numbers with a positive area, boxes that do not fit the
+                images, an image that cannot be read, and settings that do not apply; one line that says which.
+            FileNotFoundError: for a path that does not exist.
+            TypeError: for something that is no image.
+        """
+        return super().preprocess(images, boxes, return_tensors=return_tensors, **kwargs)
+
+    def _validate_preprocess_kwargs(self, **kwargs):
+        super()._validate_preprocess_kwargs(**kwargs)
+        fixed = {"do_resize": True, "do_convert_rgb": True, "do_center_crop": False, "do_pad": False}
+        for name, value in fixed.items():
+            if kwargs.get(name) not in (None, value):
+                raise ValueError(f"{name}={kwargs[name]} does not apply: faces are always cropped to RGB of one size.")
+        size = kwargs["size"]
+        if not size.height or size.height != size.width:
+            raise ValueError(f"size must be one positive number of pixels (height = width), got {size}.")
+        if kwargs["resample"] not in FILTER_NAMES:
+            raise ValueError(f"resample must be BILINEAR (2) or BICUBIC (3), got {kwargs['resample']}.")
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: ImageInput,
+        boxes: Any,
+        *,
+        size: SizeDict,
+        resample: PILImageResampling,
+        extend_top: float,
+        extend_bottom: float,
+        input_data_format: str | None,
+        return_tensors: str | TensorType | None,
+        device: str | torch.device | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """Reads image after image, so that only one decoded picture is held at a time, and cuts its faces out."""
+        images = as_image_list(images)
+        boxes = boxes_per_image(boxes, len(images))
+        pixels, crop_boxes, face_boxes = [], [np.empty((0, 4))], [np.empty((0, 4))]
+        for index, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
+            image = self.process_image(image, input_data_format=input_data_format, device=device, index=index)
+            height, width = image.shape[-2:]
+            if image_boxes is None:
+                image_boxes = np.array([[0.0, 0.0, width, height]])
+                crops = crop_box_from_image_size(width, height)[None]
+            else:
+                crops = crop_box_from_box(image_boxes, extend_top, extend_bottom)
+            pixels.extend(self.crop_faces(image, crops, (size.height, size.width), FILTER_NAMES[resample]))
+            crop_boxes.append(crops)
+            face_boxes.append(image_boxes)
+        data = {
+            "pixel_values": self.normalize_faces(pixels, (size.height, size.width), device=device, **kwargs),
+            "crop_boxes": np.concatenate(crop_boxes),
+            "face_boxes": np.concatenate(face_boxes),
+            "image_indices": np.repeat(np.arange(len(images)), [len(crops) for crops in crop_boxes[1:]]),
+        }
+        return FaceBatch(data, tensor_type=return_tensors)
+
+    @staticmethod
+    def landmarks_to_crop(landmarks: Any, crop_boxes: Any) -> Any:
+        """Maps points in pixels of the upright picture to [0, 1] of their crop: labels for the model.
+
+        Args:
+            landmarks: (L, 2) or (N, L, 2), pixel centres at integers, NaN for what is not annotated.
+            crop_boxes: (4,) or (N, 4), as the processor returns them.
+
+        Returns:
+            The shape of `landmarks`; NaN stays NaN. See [`geometry.landmarks_to_crop`].
+        """
+        return landmarks_to_crop(landmarks, crop_boxes)
+
+    @staticmethod
+    def landmarks_from_crop(landmarks: Any, crop_boxes: Any) -> Any:
+        """Maps points in [0, 1] of their crop to pixels of the upright picture.
+
+        Args:
+            landmarks: (L, 2) or (N, L, 2) fractions of the crop.
+            crop_boxes: (4,) or (N, 4), as the processor returns them.
+
+        Returns:
+            The shape of `landmarks`; NaN stays NaN. See [`geometry.landmarks_from_crop`].
+        """
+        return landmarks_from_crop(landmarks, crop_boxes)
+
+    def post_process_keypoint_detection(
+        self,
+        outputs: Any,
+        crop_boxes: Any,
+        face_boxes: Any = None,
+        image_indices: Any = None,
+        num_images: int | None = None,
+        threshold: float | None = None,
+    ) -> list[list[dict[str, torch.Tensor]]]:
+        """Takes the model's landmarks back to the pixels of the upright pictures.
+
+        Args:
+            outputs: what the model returned: `landmarks` (N, L, 2) in [0, 1] of the crops and `scores` (N, L).
+            crop_boxes: (N, 4), as the processor returned them.
+            face_boxes: (N, 4), as the processor returned them; the crops stand in where they are missing.
+            image_indices: (N,), as the processor returned them; missing, all rows belong to the one image if
+                `num_images` is 1, and each row is an image of its own otherwise.
+            num_images: number of images; without it, images after the last one with a face are left out.
+            threshold: points with a lower score become NaN; the rows keep their places, so that an index still names
+                its landmark.
+
+        Returns:
+            For every image a list with, for every face, `keypoints` (L, 2) in pixels with centres at integers,
+            `scores` (L,) and `bbox` (4,) the box as given, all on the CPU.
+
+        Raises:
+            ValueError: if the numbers of faces disagree, or an index names no image.
+        """
+        landmarks, scores = outputs.landmarks.detach().cpu(), outputs.scores.detach().cpu()
+        crop_boxes = torch.as_tensor(crop_boxes).cpu()
+        face_boxes = crop_boxes if face_boxes is None else torch.as_tensor(face_boxes).cpu()
+        num_faces = len(landmarks)
+        if image_indices is None:
+            image_indices = [0] * num_faces if num_images == 1 else range(num_faces)
+        image_indices = torch.as_tensor(image_indices).tolist()
+        num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
+        for name, value in (("crop_boxes", crop_boxes), ("face_boxes", face_boxes), ("image_indices", image_indices)):
+            if len(value) != num_faces:
+                raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
+        if not all(0 <= index < num_images for index in image_indices):
+            raise ValueError(f"image_indices must lie in 0..{num_images - 1}, got {image_indices}.")
+        if num_faces == 0:
+            return [[] for _ in range(num_images)]
+
+        keypoints = landmarks_from_crop(landmarks, crop_boxes)
+        if threshold is not None:
+            keypoints = keypoints.masked_fill((scores < threshold)[..., None], torch.nan)
+        results: list[list[dict[str, torch.Tensor]]] = [[] for _ in range(num_images)]
+        for face, index in enumerate(image_indices):
+            results[index].append({"keypoints": keypoints[face], "scores": scores[face], "bbox": face_boxes[face]})
+        return results
+
+
+__all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropMixin"]
