@@ -27,7 +27,7 @@ MAX_COORDINATE = 2.0**31
 REDUCING_GAP = 3.0
 
 
-def _as_float64(values: Any) -> np.ndarray | torch.Tensor:
+def _as_float64(values: Any) -> Any:
     """Returns `values` as a float64 array, or as a float64 tensor where it is a tensor."""
     if isinstance(values, torch.Tensor):
         # MPS has no float64; the few numbers of a box or a face are as quick on the CPU.
@@ -85,7 +85,7 @@ def _points_and_crops(points: Any, crop_boxes: Any) -> tuple[Any, Any, torch.dty
     if isinstance(points, torch.Tensor):
         dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
         points = _as_float64(points)
-        crop_boxes = _as_float64(torch.as_tensor(crop_boxes)).to(points.device)
+        crop_boxes = torch.as_tensor(_as_float64(crop_boxes), device=points.device)
     else:
         dtype = None
         points = _as_float64(points)
@@ -222,7 +222,7 @@ def plan_axis(start: float, length: float, size: int, extent: int, filter_name: 
 
 
 def plan_crop(
-    crop_box: Sequence[float], size: tuple[int, int], image_size: tuple[int, int], filter_name: str = "bilinear"
+    crop_box: Sequence[float], size: Sequence[int], image_size: Sequence[int], filter_name: str = "bilinear"
 ) -> tuple[AxisPlan, AxisPlan]:
     """Plans both axes of a crop.
 

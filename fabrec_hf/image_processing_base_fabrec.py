@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
@@ -28,7 +29,7 @@ IMAGE_STD = [1.0, 1.0, 1.0]
 FILTER_NAMES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
-class FabRecImageProcessorKwargs(ImagesKwargs, total=False):
+class FabRecImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Arguments beyond those of every image processor.
 
     Attributes:
@@ -54,10 +55,11 @@ class FaceBatch(BatchFeature):
         return self
 
 
-class FaceCropMixin:
+class FaceCropProcessor(BaseImageProcessor):
     """The backend-independent part of an image processor that cuts faces out of pictures.
 
-    A backend adds `process_image` (one image in its own format), `crop_faces` and `normalize_faces`.
+    A backend's processor inherits from this class and from the backend, in this order, and adds `process_image` (one
+    image in its own format), `crop_faces` and `normalize_faces`.
     """
 
     valid_kwargs = FabRecImageProcessorKwargs
@@ -242,4 +244,4 @@ class FaceCropMixin:
         return results
 
 
-__all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropMixin"]
+__all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropProcessor"]

@@ -6,19 +6,19 @@ from transformers.image_processing_backends import TorchvisionBackend
 
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
-from .image_processing_base_fabrec import FaceCropMixin
+from .image_processing_base_fabrec import FaceCropProcessor
 
 
 # Rows of a huge picture that are averaged at a time, so that its float copy stays small.
 ROWS_AT_A_TIME = 512
 
 
-class FabRecImageProcessor(FaceCropMixin, TorchvisionBackend):
+class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
     """Cuts faces out of pictures for 3FabRec and maps its landmarks back; runs on any torch device.
 
     A box is extended by 20 % of its height at the top and 12 % at the bottom, squared, cropped with black beyond the
-    picture, resized and freed of the mean colour (paper section 4.1). See [`FaceCropMixin.preprocess`] for what goes
-    in and comes out, and `geometry.py` for where points and boxes lie.
+    picture, resized and freed of the mean colour (paper section 4.1). See [`FaceCropProcessor.preprocess`] for what
+    goes in and comes out, and `geometry.py` for where points and boxes lie.
 
     Args:
         size: side of the crops in pixels, 256 by default; 128 for the small model.

@@ -5,10 +5,10 @@ from transformers.image_processing_backends import PilBackend
 
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
-from .image_processing_base_fabrec import FaceCropMixin
+from .image_processing_base_fabrec import FaceCropProcessor
 
 
-class FabRecImageProcessorPil(FaceCropMixin, PilBackend):
+class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
     """Cuts faces out of pictures for 3FabRec and maps its landmarks back, without torchvision.
 
     The twin of `FabRecImageProcessor`, with the same arguments and results: see there. `AutoImageProcessor` returns
