@@ -1,0 +1,39 @@
+# `make demo` and `make test` set up everything they need, also on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := fabrec_hf training tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test quality style clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
+
+install: $(INSTALLED)  ## create .venv and install the package with everything that its tests need
+
+# The stamp makes an installation out of date when, and only when, pyproject.toml is newer than it.
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## find the faces and landmarks in the example photographs
+	$(BIN)/fabrec detect examples --output demo_output
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest
+
+quality: $(INSTALLED)  ## check style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+style: $(INSTALLED)  ## repair style
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) demo_output build dist .mypy_cache .pytest_cache .ruff_cache
