@@ -5,7 +5,6 @@ import copy
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
+from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecConfig
 from .data import load_faces
 from .errors import CheckpointError, DataError, FabRecError, SchemeError
@@ -41,7 +41,7 @@ def load_checkpoint(name: str) -> tuple[FabRecForLandmarkDetection, FabRecImageP
     Raises:
         CheckpointError: If there is no such checkpoint, it is damaged, or it is not a landmark model.
     """
-    source = _locate(name)
+    source = resolve_checkpoint(name)
     try:
         values, _ = FabRecConfig.get_config_dict(source)
         if values.get("model_type") != FabRecConfig.model_type:
@@ -60,23 +60,6 @@ def load_checkpoint(name: str) -> tuple[FabRecForLandmarkDetection, FabRecImageP
         example = sorted(report["missing_keys"])[0]
         raise CheckpointError(f"The checkpoint {name} lacks {len(report['missing_keys'])} weights, such as {example}.")
     return model, processor
-
-
-def _locate(name: str) -> str:
-    """Return the folder of a local or embedded checkpoint, or the name as it is if only the Hub can know it."""
-    weights = Path(__file__).parent / "weights"
-    source = weights / name if not Path(name).exists() and (weights / name).is_dir() else Path(name)
-    if source.exists():
-        if not (source / "config.json").is_file():
-            raise CheckpointError(f"{name} is no checkpoint: it holds no config.json.")
-        return str(source)
-    if name.startswith((".", "~")) or source.is_absolute() or len(source.parts) != 2:
-        embedded = ", ".join(sorted(folder.parent.name for folder in weights.glob("*/config.json"))) or "none"
-        raise CheckpointError(
-            f"There is no checkpoint {name}; give a folder, an embedded name ({embedded}) or a Hub name such as "
-            "owner/model."
-        )
-    return name
 
 
 def predict_landmarks(
@@ -326,8 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 after one line on stderr for a user's mistake.
     """
     parser = argparse.ArgumentParser(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Score a landmark checkpoint: NME, failure rate, AUC and the NME of each part of the face.",
-        epilog="example: evaluate_landmarks.py --model 3fabrec-300w --data data/300w --split test --protocol paper",
+        epilog="example:\n  evaluate_landmarks.py --model 3fabrec-300w --data data/300w --split test --protocol paper",
     )
     add_arguments(parser)
     try:

@@ -212,9 +212,9 @@ def test_command_answers_mistakes_in_one_line(checkpoint, tmp_path, faces, capsy
         (damaged / file.name).write_bytes(file.read_bytes()[: 2000 if file.suffix == ".safetensors" else None])
     cases = [
         ((checkpoint, tmp_path / "nowhere"), "no file or folder"),
-        ((tmp_path / "nowhere", data), "There is no checkpoint"),
-        (("nowhere", data), "There is no checkpoint nowhere"),
-        ((tmp_path / "empty", data), "holds no config.json"),
+        ((tmp_path / "nowhere", data), "No checkpoint"),
+        (("nowhere", data), "No checkpoint 'nowhere'"),
+        ((tmp_path / "empty", data), "no config.json"),
         ((tmp_path / "autoencoder", data), "train landmarks on it first"),
         ((damaged, data), "cannot be loaded"),
         ((checkpoint, data, "--batch_size", "0"), "must be positive"),
