@@ -71,15 +71,15 @@ def draw_landmarks(
     pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
     canvas = Image.fromarray(np.ascontiguousarray(pixels))
     for face in faces:
-        points = np.array(face["keypoints"], dtype=float).reshape(-1, 2)
-        scores = np.ones(len(points)) if face.get("scores") is None else np.array(face["scores"], dtype=float)
+        points = np.asarray(face["keypoints"], dtype=float).reshape(-1, 2).copy()
+        scores = np.ones(len(points)) if face.get("scores") is None else np.asarray(face["scores"], dtype=float)
         if scheme is not None and len(points) != scheme.num_landmarks:
             raise SchemeError(f"A face has {len(points)} points, but the scheme {scheme.name} {scheme.num_landmarks}.")
         if len(scores) != len(points):
             raise SchemeError(f"A face has {len(points)} points but {len(scores)} scores.")
         if min_score is not None:
             points[scores < min_score] = np.nan
-        box = np.array(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
+        box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
         _draw_face(canvas, points + 0.5, scores, box, scheme.edges if scheme is not None else ())
     return canvas
 

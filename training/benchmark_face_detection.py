@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--test", required=True, help="parquet to score")
     parser.add_argument("--count", type=int, default=300, help="training faces to fit on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of training faces (default: %(default)s)")
-    parser.add_argument("--score-threshold", type=float, default=0.7, help="(default: %(default)s)")
+    parser.add_argument("--score-threshold", type=float, default=0.8, help="(default: %(default)s)")
     arguments = parser.parse_args()
     detector = face_detection.YuNetFaceDetector(arguments.score_threshold)
     result = {"fit": fit(detector, arguments.train, arguments.count, arguments.seed)}

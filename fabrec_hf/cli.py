@@ -1,0 +1,126 @@
+"""The command line `fabrec` and its verbs.
+
+A verb is a module with `add_arguments(parser)` and `run(arguments) -> exit code`; it is imported when it is called.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from . import __version__
+from .errors import FabRecError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What `fabrec --help` says of a verb, and where it lives.
+
+    Attributes:
+        module: below `fabrec_hf`, with `add_arguments` and `run`.
+        summary: one line.
+        example: a command that works as it stands.
+    """
+
+    module: str
+    summary: str
+    example: str
+
+
+VERBS = {
+    "detect": Verb(
+        "detect",
+        "find the faces in photographs, and the landmarks of every face",
+        "fabrec detect photo.jpg --output found",
+    ),
+    "evaluate": Verb(
+        "evaluation",
+        "score a landmark model on annotated faces",
+        "fabrec evaluate --data 300w --split test --json",
+    ),
+    "convert-original": Verb(
+        "convert_original_command",
+        "convert a checkpoint that the authors of 3FabRec published",
+        "fabrec convert-original saae.mdl 3fabrec-original",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line, and that shows its verb's example under the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(verb: str | None) -> Parser:
+    """Build the parser; of the verbs, only the one to run is imported and gets its arguments.
+
+    Args:
+        verb: the verb to run, if there is one.
+    """
+    parser = Parser(prog="fabrec", description="Few-shot face landmark detection with 3FabRec.")
+    parser.add_argument("--version", action="version", version=f"fabrec {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, entry in VERBS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=entry.summary,
+            description=entry.summary[0].upper() + entry.summary[1:] + ".",
+            epilog=f"example: {entry.example}",
+        )
+        if name == verb:
+            module = importlib.import_module(f".{entry.module}", __package__)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments, those of the process by default.
+
+    Returns:
+        0 if all went well; 2 after one line on stderr for each of the user's mistakes; 130 if interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # argparse takes "-5,0,20,20" for an option; with a space in front it is a value, and still the same numbers.
+    words = [f" {word}" if re.match(r"-[\d.]+,", word) else word for word in words]
+    verb = next((word for word in words if not word.startswith("-")), None)
+    try:
+        _quiet_transformers()
+        arguments = build_parser(verb).parse_args(words)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except FabRecError as error:
+        return _fail(verb, str(error))
+    except ModuleNotFoundError as error:
+        return _fail(verb, f"{error.name} is not installed, which this needs: pip install 'fabrec-hf[train]'.")
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(verb, f"{error.filename}: {error.strerror}." if error.filename else str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(verb: str | None, message: str) -> int:
+    print(f"fabrec {verb}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _quiet_transformers() -> None:
+    """Keep loading bars and reports off the screen; what goes wrong is said in one line instead."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

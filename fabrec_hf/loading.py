@@ -1,0 +1,87 @@
+"""Load a landmark model with its image processor, and say in one line why if that cannot be done."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from .checkpoints import resolve_checkpoint
+from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .errors import CheckpointError
+from .image_processing_fabrec import FabRecImageProcessor
+from .modeling_fabrec import FabRecForLandmarkDetection
+
+
+def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
+    """Load a landmark model, complete or not at all.
+
+    `from_pretrained` alone fills weights that a checkpoint lacks at random and goes on; this refuses them.
+
+    Args:
+        name: folder, name of a checkpoint that comes with the package such as `"3fabrec-300w"`, or repository
+            `owner/name`.
+
+    Returns:
+        The model in eval mode on the CPU, and its image processor.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
+    """
+    source = resolve_checkpoint(name)
+    try:
+        _check_kind(name, source)
+        model, report = FabRecForLandmarkDetection.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        processor = FabRecImageProcessor.from_pretrained(source)
+    except CheckpointError:
+        raise
+    # Each layer has errors of its own: files and hub, JSON and processors, weights, configurations.
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+    _check_weights(name, report)
+    if processor.size.height != model.config.image_size:
+        raise CheckpointError(
+            f"The checkpoint {name} contradicts itself: its processor makes crops of {processor.size.height} px, its "
+            f"model takes {model.config.image_size} px."
+        )
+    return model, processor
+
+
+def _check_kind(name: str | Path, source: str) -> None:
+    values, _ = FabRecConfig.get_config_dict(source)
+    kind = values.get("model_type")
+    if kind == FabRecAutoencoderConfig.model_type:
+        raise CheckpointError(f"{name} is an autoencoder, which finds no landmarks: name a model trained from it.")
+    if kind != FabRecConfig.model_type:
+        raise CheckpointError(
+            f"{name} holds a model of type {kind!r}, not a landmark model {FabRecConfig.model_type!r}."
+        )
+
+
+def _check_weights(name: str | Path, report: dict[str, Any]) -> None:
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        key, found, expected = mismatched[0]
+        raise CheckpointError(
+            f"The checkpoint {name} contradicts itself: {key} has the shape {tuple(found)}, but its config.json, with "
+            f"its number of landmarks, asks for {tuple(expected)}."
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(f"The checkpoint {name} lacks {len(missing)} weights, such as {missing[0]}.")
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of a message that says most: wrappers put what happened last, after a line that names them."""
+    if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]
+    if isinstance(error, json.JSONDecodeError):
+        return f"broken JSON ({error})"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()
+
+
+__all__ = ["load_landmark_model"]
