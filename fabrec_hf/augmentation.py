@@ -90,7 +90,7 @@ def sample_crops(
 ) -> torch.Tensor:
     """Sample crops whose point q in [-1, 1] shows the point M q + t of the plain crop, mirrored at canvas borders."""
     theta = torch.cat([matrices, offsets[..., None]], dim=2) * crop_fraction
-    grid = F.affine_grid(theta, (len(canvases), 3, size, size), align_corners=False)
+    grid = F.affine_grid(theta, [len(canvases), 3, size, size], align_corners=False)
     return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -98,9 +98,7 @@ def _uniform(count: int, low: float, high: float, device: torch.device) -> torch
     return torch.rand(count, device=device) * (high - low) + low
 
 
-def _draw_affine(
-    count: int, config: AugmentationConfig, mirrored: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw_affine(count: int, config: AugmentationConfig, mirrored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     device = mirrored.device
     angle = torch.deg2rad(_uniform(count, -config.rotation, config.rotation, device))
     size = 1 / _uniform(count, *config.scale, device)  # a larger face means a smaller window

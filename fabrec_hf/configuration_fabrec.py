@@ -1,5 +1,6 @@
 """Configurations of the 3FabRec autoencoder and of the landmark detector built on its generator."""
 
+import dataclasses
 import math
 
 from huggingface_hub.dataclasses import strict
@@ -49,6 +50,15 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
             raise ValueError(f"widths must be four positive channel counts, got {list(self.widths)}.")
         if self.latent_size < 1 or self.encoder_depth < 1:
             raise ValueError("latent_size and encoder_depth must be at least 1.")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build the configuration from a dictionary; keyword arguments replace its fields (see `PreTrainedConfig`)."""
+        # transformers checks the dictionary before it applies the arguments. Fields that only fit together with them,
+        # such as the heatmap size for an autoencoder of 64 px, would be refused.
+        names = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in kwargs.items() if name in names}
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     @property
     def decoder_widths(self) -> list[int]:
@@ -123,7 +133,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
             )
         if not 16 <= self.heatmap_size <= self.image_size or not math.log2(self.heatmap_size).is_integer():
             raise ValueError(
-                f"heatmap_size must be a power of two from 16 to image_size {self.image_size}, got {self.heatmap_size}."
+                f"heatmap_size must be a power of two from 16 to image_size {self.image_size}, "
+                f"got {self.heatmap_size}."
             )
         if not set(self.transfer_layers or []) <= set(range(1, self.num_transfer_layers + 1)):
             raise ValueError(f"transfer_layers must lie in 1..{self.num_transfer_layers}, got {self.transfer_layers}.")
@@ -133,7 +144,9 @@ class FabRecConfig(FabRecAutoencoderConfig):
         _require_choice("decoding", self.decoding, ("subpixel", "argmax"))
         _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
         if self.flip_average and (self.landmark_scheme is None or self.heatmap_alignment != "edges"):
-            raise ValueError('flip_average needs a landmark_scheme (for its flip pairs) and heatmap_alignment "edges".')
+            raise ValueError(
+                'flip_average needs a landmark_scheme (for its flip pairs) and heatmap_alignment "edges".'
+            )
 
     @property
     def num_transfer_layers(self) -> int:

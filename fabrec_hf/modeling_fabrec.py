@@ -88,7 +88,7 @@ def _encoder_stage(in_channels: int, out_channels: int, stride: int, depth: int)
 
 
 class FabRecDecoderBlock(nn.Module):
-    """Inverted residual block: doubles the side of its input with 4 x 4 transposed convolutions (paper section 4.2.1)."""
+    """Inverted residual block: 4 x 4 transposed convolutions double the side of its input (paper section 4.2.1)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -153,6 +153,17 @@ class FabRecPreTrainedModel(PreTrainedModel):
     base_model_prefix = "autoencoder"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # The auto classes that give this model where its code comes with the checkpoint.
+    auto_classes: tuple[str, ...] = ("AutoModel",)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save the model; with its code, if it is registered for an auto class (`PreTrainedModel.save_pretrained`)."""
+        if self._auto_class is not None:
+            # transformers adds one entry a class to what the config has, and the landmark model needs two; what the
+            # config has may also be from the other kind of model.
+            reference = f"{type(self).__module__.rpartition('.')[-1]}.{type(self).__name__}"
+            self.config.auto_map = dict.fromkeys(self.auto_classes, reference)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -200,9 +211,7 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
         return self.decoder(latent)
 
     @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, num_stages: int | None = None, **kwargs
-    ) -> FabRecAutoencoderOutput:
+    def forward(self, pixel_values: torch.Tensor, num_stages: int | None = None, **kwargs) -> FabRecAutoencoderOutput:
         """Reconstruct images (N, 3, S, S), smaller when only the first `num_stages` of the decoder are used."""
         latent = self.encode(pixel_values)
         return FabRecAutoencoderOutput(reconstruction=self.decoder(latent, num_stages=num_stages), latent=latent)
@@ -222,6 +231,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
     """
 
     config_class = FabRecConfig
+    auto_classes = ("AutoModel", "AutoModelForKeypointDetection")
 
     def __init__(self, config: FabRecConfig):
         super().__init__(config)
@@ -239,7 +249,9 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.heatmap_head = nn.ConvTranspose2d(
             channels[-1], config.num_landmarks, kernel_size=4, stride=2, padding=1, bias=False
         )
-        self._flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index if config.flip_average else None
+        self._flip_index = None
+        if config.flip_average and config.landmark_scheme:
+            self._flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index
         self.post_init()
 
     @torch.no_grad()
@@ -251,6 +263,15 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
                 init.kaiming_uniform_(module.weight, a=5**0.5)
         else:
             super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """Load a landmark model, or an autoencoder that gets a new head; frozen as a new model is."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading replaces every parameter by a new one, and new ones train.
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.autoencoder.requires_grad_(False)
+        return loaded
 
     def train(self, mode: bool = True):
         """Set the training mode of the transfer layers; the autoencoder, BatchNorm included, stays in eval mode."""
@@ -284,6 +305,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             pixel_values: (N, 3, S, S), RGB in [0, 1] minus the processor's mean.
             labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated.
             output_reconstruction: Also run the colour half of the decoder, which changes no landmark.
+            **kwargs: `return_dict=False` returns a tuple.
 
         Raises:
             ValueError: The images or labels do not fit the configuration.
