@@ -1,15 +1,21 @@
 """Few-shot face landmarks by reconstruction: 3FabRec as ordinary Hugging Face models.
 
-Importing the package registers its configurations, models, image processors and pipeline with the Auto classes.
+Importing the package registers its configurations, models, image processors and pipeline with the Auto classes. It
+also makes every `save_pretrained` and `push_to_hub` of a model or image processor put the few source files that they
+need (about 130 kB) beside the weights: such a checkpoint loads with `trust_remote_code=True` where this package is not
+installed. Where it is, the installed code is used and those files are never looked at.
 """
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForKeypointDetection
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .checkpoints import resolve_checkpoint, weights_path
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .image_processing_fabrec import FabRecImageProcessor
 from .image_processing_pil_fabrec import FabRecImageProcessorPil
 from .landmarks import LandmarkScheme, get_scheme
 from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .pipeline_fabrec import FaceLandmarkPipeline
 
 
 __version__ = "0.1.0"
@@ -20,7 +26,19 @@ for _config, _model in ((FabRecAutoencoderConfig, FabRecAutoencoder), (FabRecCon
     AutoImageProcessor.register(
         _config, image_processor_classes={"torchvision": FabRecImageProcessor, "pil": FabRecImageProcessorPil}
     )
+    _config.register_for_auto_class("AutoConfig")
+    _model.register_for_auto_class("AutoModel")
 AutoModelForKeypointDetection.register(FabRecConfig, FabRecForLandmarkDetection)
+FabRecImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+PIPELINE_REGISTRY.register_pipeline(
+    "face-landmark-detection", FaceLandmarkPipeline, pt_model=AutoModelForKeypointDetection, type="image"
+)
+# The task that a saved pipeline gets in its repository. It has to be another one: transformers refuses to run a task
+# that both the repository and the registry define unless remote code is trusted.
+FaceLandmarkPipeline._registered_impl = {
+    "keypoint-detection": PIPELINE_REGISTRY.supported_tasks["face-landmark-detection"]
+}
 
 
 __all__ = [
@@ -30,6 +48,9 @@ __all__ = [
     "FabRecForLandmarkDetection",
     "FabRecImageProcessor",
     "FabRecImageProcessorPil",
+    "FaceLandmarkPipeline",
     "LandmarkScheme",
     "get_scheme",
+    "resolve_checkpoint",
+    "weights_path",
 ]
