@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [f" {word}" if re.match(r"-[\d.]+,", word) else word for word in words]
     verb = next((word for word in words if not word.startswith("-")), None)
     try:
-        _quiet_transformers()
+        _quiet_libraries()
         arguments = build_parser(verb).parse_args(words)
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -118,9 +118,11 @@ def _fail(verb: str | None, message: str) -> int:
     return 2
 
 
-def _quiet_transformers() -> None:
+def _quiet_libraries() -> None:
     """Keep loading bars and reports off the screen; what goes wrong is said in one line instead."""
-    from transformers.utils import logging
+    import huggingface_hub.utils.logging
+    import transformers.utils.logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    huggingface_hub.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -55,6 +55,8 @@ def _check_kind(name: str | Path, source: str) -> None:
     kind = values.get("model_type")
     if kind == FabRecAutoencoderConfig.model_type:
         raise CheckpointError(f"{name} is an autoencoder, which finds no landmarks: name a model trained from it.")
+    if Path(source).is_dir() and not (Path(source) / "preprocessor_config.json").is_file():
+        raise CheckpointError(f"{name} has no preprocessor_config.json: save its image processor beside the model.")
     if kind != FabRecConfig.model_type:
         raise CheckpointError(
             f"{name} holds a model of type {kind!r}, not a landmark model {FabRecConfig.model_type!r}."
@@ -71,7 +73,8 @@ def _check_weights(name: str | Path, report: dict[str, Any]) -> None:
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise CheckpointError(f"The checkpoint {name} lacks {len(missing)} weights, such as {missing[0]}.")
+        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
+        raise CheckpointError(f"The checkpoint {name} is incomplete: it lacks {missing[0]}{more}.")
 
 
 def _reason(error: Exception) -> str:
