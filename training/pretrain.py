@@ -20,10 +20,11 @@ from training_utils import (
     cosine_factor,
     logger,
     parse_arguments,
-    resume,
+    resume_step,
     run_main,
     save_checkpoint,
     seed_step,
+    use_all_cores,
 )
 
 from fabrec_hf.augmentation import AugmentationConfig, augment, plain_crops
@@ -31,6 +32,7 @@ from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.data import held_out_faces, load_faces
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.discriminators_fabrec import FabRecDiscriminators
+from fabrec_hf.errors import DataError
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.losses import (
     discriminator_loss,
@@ -67,6 +69,7 @@ class PretrainingArguments:
     structural_start: int = field(default=0, metadata={"help": "First step with the structural loss."})
     adversarial_start: int = field(default=0, metadata={"help": "First step with the image discriminator."})
     gradient_penalty: float = field(default=0.0, metadata={"help": "R1 penalty on the latent discriminator."})
+    held_out_fraction: float = field(default=0.02, metadata={"help": "Share of the faces never trained on."})
     rotation: float = field(default=45.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
     scale: list[float] = field(default_factory=lambda: [0.94, 1.03], metadata={"help": "Range of random sizes."})
@@ -224,8 +227,10 @@ def _model_config(arguments: PretrainingArguments) -> FabRecAutoencoderConfig:
 
 
 def load_canvases(arguments: PretrainingArguments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode the faces to train on and the held-out 2 %, uint8, with a quarter more pixels than the crops."""
-    training, held_out = held_out_faces(load_faces(arguments.data, columns=["image"]))
+    """Decode the faces to train on and those held out, uint8, with a quarter more pixels than the crops."""
+    training, held_out = held_out_faces(load_faces(arguments.data), arguments.held_out_fraction)
+    if not len(training) or not len(held_out):
+        raise DataError(f"{len(training) + len(held_out)} faces are too few: raise --held_out_fraction or add data.")
     size = arguments.image_size * 5 // 4
     logger.info("%d faces to train on, %d held out.", len(training), len(held_out))
     return decode_pictures(training, size), decode_pictures(held_out, size)
@@ -237,12 +242,15 @@ def main(arguments: PretrainingArguments) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
     accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
+    use_all_cores(accelerator)
     canvases, held_out = load_canvases(arguments)
     trainer = Trainer(arguments, accelerator)
     if arguments.report_to:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-pretraining", config=settings)
-    start = resume(accelerator, output_dir, arguments.resume_from_checkpoint)
+    checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint)
+    if checkpoint:
+        accelerator.load_state(str(checkpoint))
     rank, world = accelerator.process_index, accelerator.num_processes
     progress = tqdm(range(start, arguments.max_steps), disable=not accelerator.is_main_process, desc="pre-training")
     for step in progress:

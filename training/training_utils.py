@@ -1,8 +1,10 @@
 """What the training scripts share: arguments from YAML, checkpoints that survive a kill, seeds, learning rates."""
 
+import argparse
 import dataclasses
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,7 +29,9 @@ def parse_arguments(arguments_class: type[ArgumentsT], description: str, argv: l
     parser = HfArgumentParser(arguments_class, description=description)
     parser.add_argument("--config", help="YAML file with any of these arguments; the command line goes first.")
     argv = sys.argv[1:] if argv is None else argv
-    known, _ = _config_parser().parse_known_args(argv)
+    finder = argparse.ArgumentParser(add_help=False)
+    finder.add_argument("--config")
+    known, _ = finder.parse_known_args(argv)
     if known.config:
         values = _read_config(parser, Path(known.config), arguments_class)
         parser.set_defaults(**values)
@@ -39,14 +43,6 @@ def parse_arguments(arguments_class: type[ArgumentsT], description: str, argv: l
         return arguments_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except ValueError as error:
         parser.error(str(error))
-
-
-def _config_parser():
-    import argparse
-
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config")
-    return parser
 
 
 def _read_config(parser: HfArgumentParser, path: Path, arguments_class: type) -> dict:
@@ -121,27 +117,37 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def resume(accelerator: Accelerator, output_dir: Path, checkpoint: str | None) -> int:
-    """Load a checkpoint into everything prepared and return the step to go on with.
+def resume_step(output_dir: Path, checkpoint: str | None) -> tuple[Path | None, int]:
+    """Find the checkpoint to go on with.
 
     Args:
-        accelerator: Holds the prepared models and optimizers.
         output_dir: Folder of the run.
         checkpoint: Folder of a checkpoint, `"latest"` for the newest of the run (none yet: start anew), or None.
+
+    Returns:
+        Its folder and the step to go on with; None and 0 to start anew.
+
+    Raises:
+        FileNotFoundError: The folder is no checkpoint.
     """
     if checkpoint is None:
-        return 0
+        return None, 0
     if checkpoint == "latest":
         available = list_checkpoints(output_dir)
         if not available:
             logger.info("No checkpoint in %s yet: starting from step 0.", output_dir)
-            return 0
+            return None, 0
         folder = available[-1]
     else:
         folder = Path(checkpoint)
         if not (folder / "progress.json").is_file():
             raise FileNotFoundError(f"{folder} is not a checkpoint of this script: give its checkpoint-STEP folder.")
-    accelerator.load_state(str(folder))
     step = json.loads((folder / "progress.json").read_text())["step"]
     logger.info("Resuming from %s at step %d.", folder, step)
-    return step
+    return folder, step
+
+
+def use_all_cores(accelerator: Accelerator) -> None:
+    """Share the CPU's cores among the processes: `accelerate launch` starts each with a single thread."""
+    if accelerator.device.type == "cpu" and "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
