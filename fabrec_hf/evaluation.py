@@ -10,56 +10,22 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecConfig
 from .data import load_faces
-from .errors import CheckpointError, DataError, FabRecError, SchemeError
+from .errors import DataError, FabRecError, SchemeError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme
+from .loading import load_landmark_model
 from .metrics import normalized_mean_error, part_errors, point_errors, summarize_errors
 from .modeling_fabrec import FabRecForLandmarkDetection
 
 
-__all__ = ["add_arguments", "evaluate_checkpoint", "load_checkpoint", "main", "predict_landmarks", "run"]
+__all__ = ["add_arguments", "evaluate_checkpoint", "main", "predict_landmarks", "run"]
 
 COLUMNS = ("image", "landmarks", "box")
 PROTOCOLS = ("default", "paper")
-
-
-def load_checkpoint(name: str) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
-    """Load a landmark model with its image processor.
-
-    Args:
-        name: A folder, the name of an embedded checkpoint such as `"3fabrec-300w"`, or a repository of the Hub.
-
-    Returns:
-        The model in eval mode, and the processor.
-
-    Raises:
-        CheckpointError: If there is no such checkpoint, it is damaged, or it is not a landmark model.
-    """
-    source = resolve_checkpoint(name)
-    try:
-        values, _ = FabRecConfig.get_config_dict(source)
-        if values.get("model_type") != FabRecConfig.model_type:
-            raise CheckpointError(
-                f"{name} holds a model of type {values.get('model_type')!r}, not the landmark model "
-                f"{FabRecConfig.model_type!r}; train landmarks on it first."
-            )
-        model, report = FabRecForLandmarkDetection.from_pretrained(source, output_loading_info=True)
-        processor = FabRecImageProcessor.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {reason}") from error
-    if report["missing_keys"]:
-        example = sorted(report["missing_keys"])[0]
-        raise CheckpointError(f"The checkpoint {name} lacks {len(report['missing_keys'])} weights, such as {example}.")
-    return model, processor
 
 
 def predict_landmarks(
@@ -256,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1 or not args.threshold > 0:
         raise FabRecError("--batch_size and --threshold must be positive.")
     dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
-    model, processor = load_checkpoint(args.model)
+    model, processor = load_landmark_model(args.model)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model.to(device)

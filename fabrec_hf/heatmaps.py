@@ -56,7 +56,9 @@ def decode_heatmaps(
     # The authors' blur counts pixels beyond the border as zeros. That pulls peaks inwards, so the sub-pixel method
     # averages over the pixels that exist.
     zero_border = method == "argmax"
-    blurred = F.avg_pool2d(heatmaps, kernel, stride=1, padding=radius, count_include_pad=zero_border)
+    # A box is separable: two passes of 9 instead of one of 81.
+    blurred = F.avg_pool2d(heatmaps, (kernel, 1), 1, (radius, 0), count_include_pad=zero_border)
+    blurred = F.avg_pool2d(blurred, (1, kernel), 1, (0, radius), count_include_pad=zero_border)
     peaks, indices = blurred.flatten(2).max(dim=-1)
     rows = torch.div(indices, width, rounding_mode="floor")
     columns = indices - rows * width

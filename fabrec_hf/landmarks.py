@@ -297,7 +297,7 @@ def _scheme_300w() -> LandmarkScheme:
         num_landmarks=68,
         point_names=tuple(names),
         flip_pairs=infer_flip_pairs(names),
-        normalizer=Normalizer("points", (36, 45)),
+        normalizer=Normalizer("points", ((36,), (45,))),
         parts={
             "jaw": _span(0, 16),
             "brows": _span(17, 26),
@@ -326,7 +326,7 @@ def _scheme_wflw() -> LandmarkScheme:
         num_landmarks=98,
         point_names=tuple(names),
         flip_pairs=infer_flip_pairs(names),
-        normalizer=Normalizer("points", (60, 72)),
+        normalizer=Normalizer("points", ((60,), (72,))),
         parts={
             "jaw": _span(0, 32),
             "brows": _span(33, 50),
@@ -367,7 +367,7 @@ def _scheme_mtfl() -> LandmarkScheme:
         num_landmarks=5,
         point_names=names,
         flip_pairs=infer_flip_pairs(names),
-        normalizer=Normalizer("points", (0, 1)),
+        normalizer=Normalizer("points", ((0,), (1,))),
         parts={"eyes": (0, 1), "nose": (2,), "mouth": (3, 4)},
         edges=((3, 4),),
     )

@@ -13,9 +13,10 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.errors import CheckpointError, DataError, SchemeError  # noqa: E402
-from fabrec_hf.evaluation import evaluate_checkpoint, load_checkpoint, main, predict_landmarks  # noqa: E402
+from fabrec_hf.evaluation import evaluate_checkpoint, main, predict_landmarks  # noqa: E402
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.landmarks import get_scheme  # noqa: E402
+from fabrec_hf.loading import load_landmark_model  # noqa: E402
 from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
@@ -236,4 +237,4 @@ def test_a_checkpoint_that_lacks_weights_is_refused(checkpoint):
     del weights["heatmap_head.weight"]
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="lacks 1 weights, such as heatmap_head.weight"):
-        load_checkpoint(str(checkpoint))
+        load_landmark_model(str(checkpoint))

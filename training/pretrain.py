@@ -98,7 +98,9 @@ class Trainer:
         config = _model_config(arguments)
         self.mean = torch.tensor(FabRecImageProcessor.image_mean, device=accelerator.device).view(1, 3, 1, 1)
         self.augmentation = AugmentationConfig(
-            rotation=arguments.rotation, translation=arguments.translation, scale=tuple(arguments.scale)
+            rotation=arguments.rotation,
+            translation=arguments.translation,
+            scale=(arguments.scale[0], arguments.scale[1]),
         )
         model = FabRecAutoencoder(config).to(memory_format=torch.channels_last)
         critics = FabRecDiscriminators(config)
@@ -144,7 +146,7 @@ class Trainer:
         if self._adversarial(step):
             judged = self._judge(self.image_critic, reconstruction)
             losses["adversarial"] = arguments.adversarial_weight * generator_loss(judged)
-        total = sum(losses.values())
+        total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the loss is not finite at step {step}: resume from the last checkpoint.")
         self.optimizers[0].zero_grad()

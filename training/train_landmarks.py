@@ -49,12 +49,12 @@ class LandmarkTrainingArguments:
 
     data: list[str] = field(metadata={"help": "Parquet files or folders with image, landmarks and box."})
     output_dir: str = field(metadata={"help": "Folder for checkpoints, errors and the final model."})
-    autoencoder: str = field(default="3fabrec-autoencoder", metadata={"help": "Pre-trained autoencoder to start from."})
+    autoencoder: str = field(default="3fabrec-autoencoder", metadata={"help": "Autoencoder to start from."})
     split: str = field(default="train", metadata={"help": "Split of the data to train on."})
     scheme: str | None = field(default=None, metadata={"help": "Landmark scheme: 300w, wflw, aflw or mtfl."})
     shots: int | None = field(default=None, metadata={"help": "Train on this many faces; all of them by default."})
     protocol: str = field(default="paper", metadata={"help": "Which shots: paper (the first ones) or random."})
-    validation_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures to tune on, not to learn."})
+    validation_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures to tune on."})
     head_steps: int = field(default=1000, metadata={"help": "Steps of transfer layers and head alone."})
     finetune_steps: int = field(default=0, metadata={"help": "Steps with the encoder, after those."})
     batch_size: int = field(default=40, metadata={"help": "Faces a step, over all processes."})
@@ -95,7 +95,9 @@ class LandmarkTrainingArguments:
     def augmentation(self) -> AugmentationConfig:
         """The random changes of the training crops."""
         names = ("flip", "rotation", "translation", "occlusion", "color", "grayscale", "blur")
-        return AugmentationConfig(scale=tuple(self.scale), **{name: getattr(self, name) for name in names})
+        return AugmentationConfig(
+            scale=(self.scale[0], self.scale[1]), **{name: getattr(self, name) for name in names}
+        )
 
 
 class LabelledFaces:
@@ -149,7 +151,7 @@ class Trainer:
                     group["lr"] = peak * factor
             losses = {"loss": self._step(model, optimizer, step)}
             done = step + 1
-            if len(self.validation) and (done % arguments.evaluate_every == 0 or done == last):
+            if self.validation and (done % arguments.evaluate_every == 0 or done == last):
                 losses["validation_nme"] = self.evaluate(self.validation)
                 logger.info("step %d: %s", done, losses)
             progress.set_postfix(losses, refresh=False)
@@ -259,8 +261,8 @@ def main(arguments: LandmarkTrainingArguments) -> None:
         accelerator.init_trackers("fabrec-landmarks", config=settings)
     size = model.config.image_size
     faces = LabelledFaces(dataset, size)
-    validation = LabelledFaces(held_out, size) if held_out is not None else []
-    logger.info("%d faces to train on, %d to validate.", len(faces), len(validation))
+    validation = LabelledFaces(held_out, size) if held_out is not None else None
+    logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation)
     boundary, end = arguments.head_steps, arguments.head_steps + arguments.finetune_steps
     checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint)
@@ -271,8 +273,8 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     if accelerator.is_main_process:
         trainer.model.save_pretrained(output_dir)
         FabRecImageProcessor(size={"height": size, "width": size}).save_pretrained(output_dir)
-        results = {"steps": end, "faces": len(faces)}
-        if len(validation):
+        results: dict[str, float] = {"steps": end, "faces": len(faces)}
+        if validation:
             results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
         (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
     accelerator.end_training()

@@ -38,11 +38,11 @@ def parse_arguments(arguments_class: type[ArgumentsT], description: str, argv: l
         for action in parser._actions:  # a value from the file satisfies a required argument
             action.required = action.required and action.dest not in values
     namespace = parser.parse_args(argv)
-    fields = {field.name for field in dataclasses.fields(arguments_class) if field.init}
+    fields = {field.name for field in dataclasses.fields(arguments_class)}  # type: ignore[arg-type]
     try:
         return arguments_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except ValueError as error:
-        parser.error(str(error))
+        raise SystemExit(_complain(error)) from error
 
 
 def _read_config(parser: HfArgumentParser, path: Path, arguments_class: type) -> dict:
@@ -50,10 +50,12 @@ def _read_config(parser: HfArgumentParser, path: Path, arguments_class: type) ->
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         parser.error(f"cannot read --config {path}: {error}")
-    unknown = set(values) - {field.name for field in dataclasses.fields(arguments_class)}
+    fields = {field.name: field for field in dataclasses.fields(arguments_class)}
+    unknown = set(values) - set(fields)
     if unknown:
         parser.error(f"{path} sets unknown arguments: {', '.join(sorted(unknown))}.")
-    return values
+    # YAML reads 10 as an integer, also where a number with decimals is meant.
+    return {name: float(value) if fields[name].type is float else value for name, value in values.items()}
 
 
 def run_main(main, arguments) -> None:

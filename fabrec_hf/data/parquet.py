@@ -53,7 +53,7 @@ def load_faces(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    split = _SAME_SPLIT.get(split, split)
+    split = _SAME_SPLIT.get(split, split) if split else None
     files = [file for path in paths for file in _find_files(os.fspath(path), split, default_split)]
     if not files:
         raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
