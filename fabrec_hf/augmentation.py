@@ -14,14 +14,13 @@ from torchvision.transforms.v2.functional import gaussian_blur, rgb_to_grayscale
 
 @dataclass
 class AugmentationConfig:
-    """Ranges of the random changes; every crop draws its own values uniformly.
+    """Ranges of the random changes, drawn uniformly for every crop; only the width of the blur is one for the batch.
 
     Args:
         flip: Probability of mirroring the crop.
         rotation: Largest rotation in degrees, both ways.
         translation: Largest shift along x and y as a fraction of the crop's side.
-        scale: Smallest and largest size of the face relative to the plain crop; x and y are drawn together.
-        stretch: Largest relative difference between the x and y scale.
+        scale: Smallest and largest size of the face relative to the plain crop.
         occlusion: Probability of covering a rectangle with a piece of another picture of the batch.
         color: Largest relative change of brightness, contrast and saturation, and of each channel by half of it.
         grayscale: Probability of removing the colours.
@@ -32,15 +31,10 @@ class AugmentationConfig:
     rotation: float = 0.0
     translation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
-    stretch: float = 0.0
     occlusion: float = 0.0
     color: float = 0.0
     grayscale: float = 0.0
     blur: float = 0.0
-
-
-AUTOENCODER_AUGMENTATION = AugmentationConfig(rotation=45, translation=0.04, scale=(0.94, 1.03))
-LANDMARK_AUGMENTATION = AugmentationConfig(rotation=30, translation=0.04, scale=(0.95, 1.05), occlusion=0.5)
 
 
 def augment(
@@ -102,12 +96,11 @@ def _draw_affine(count: int, config: AugmentationConfig, mirrored: torch.Tensor)
     device = mirrored.device
     angle = torch.deg2rad(_uniform(count, -config.rotation, config.rotation, device))
     size = 1 / _uniform(count, *config.scale, device)  # a larger face means a smaller window
-    stretch = _uniform(count, 1 - config.stretch / 2, 1 + config.stretch / 2, device)
     direction = 1 - 2 * mirrored.float()
     cosine, sine = torch.cos(angle), torch.sin(angle)
     rows = [
-        torch.stack([cosine * size * stretch * direction, -sine * size], dim=1),
-        torch.stack([sine * size * stretch * direction, cosine * size], dim=1),
+        torch.stack([cosine * size * direction, -sine * size], dim=1),
+        torch.stack([sine * size * direction, cosine * size], dim=1),
     ]
     offsets = 2 * config.translation * (2 * torch.rand(count, 2, device=device) - 1)
     return torch.stack(rows, dim=1), offsets
@@ -150,8 +143,6 @@ def _recolor(crops: torch.Tensor, config: AugmentationConfig) -> torch.Tensor:
 
 
 __all__ = [
-    "AUTOENCODER_AUGMENTATION",
-    "LANDMARK_AUGMENTATION",
     "AugmentationConfig",
     "augment",
     "plain_crops",

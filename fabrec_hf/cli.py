@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(verb, str(error))
     except ModuleNotFoundError as error:
         return _fail(verb, f"{error.name} is not installed, which this needs: pip install 'fabrec-hf[train]'.")
+    except ImportError as error:
+        return _fail(verb, str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -143,10 +143,9 @@ class FabRecConfig(FabRecAutoencoderConfig):
         _require_choice("transfer_initialization", self.transfer_initialization, ("identity", "random"))
         _require_choice("decoding", self.decoding, ("subpixel", "argmax"))
         _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
-        if self.flip_average and (self.landmark_scheme is None or self.heatmap_alignment != "edges"):
-            raise ValueError(
-                'flip_average needs a landmark_scheme (for its flip pairs) and heatmap_alignment "edges".'
-            )
+        flip_pairs = (self.landmark_scheme or {}).get("flip_pairs")
+        if self.flip_average and (not flip_pairs or self.heatmap_alignment != "edges"):
+            raise ValueError('flip_average needs a landmark_scheme with flip_pairs and heatmap_alignment "edges".')
 
     @property
     def num_transfer_layers(self) -> int:

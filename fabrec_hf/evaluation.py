@@ -4,7 +4,6 @@ import argparse
 import copy
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -22,7 +21,7 @@ from .metrics import normalized_mean_error, part_errors, point_errors, summarize
 from .modeling_fabrec import FabRecForLandmarkDetection
 
 
-__all__ = ["add_arguments", "evaluate_checkpoint", "main", "predict_landmarks", "run"]
+__all__ = ["add_arguments", "annotations", "evaluate_checkpoint", "predict_landmarks", "run"]
 
 COLUMNS = ("image", "landmarks", "box")
 PROTOCOLS = ("default", "paper")
@@ -61,7 +60,7 @@ def predict_landmarks(
                 landmarks = outputs.landmarks.cpu().double().numpy()
                 predictions.append(processor.landmarks_from_crop(landmarks, inputs["crop_boxes"]))
                 bar.update(len(landmarks))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         done = len(predictions) * batch_size
         raise DataError(f"A picture in rows {done} to {done + batch_size - 1} cannot be read: {error}") from error
     return np.concatenate(predictions)
@@ -102,7 +101,7 @@ def evaluate_checkpoint(
         DataError: If a column is missing, or a row has no usable box or landmarks.
         ValueError: If the protocol is unknown.
     """
-    targets, boxes = _annotations(dataset)
+    targets, boxes = annotations(dataset)
     scheme = _scheme_for(model.config, targets.shape[1])
     predictor = _apply_protocol(model, scheme, protocol, flip_average)
     predictions = predict_landmarks(predictor, processor, dataset, batch_size, progress)
@@ -124,8 +123,12 @@ def evaluate_checkpoint(
     }
 
 
-def _annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the landmarks (N, L, 2) and boxes (N, 4) of a data set, checked."""
+def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the landmarks (N, L, 2) and boxes (N, 4) of a data set.
+
+    Raises:
+        DataError: If a column is missing, there is no face, or a row has no usable box or landmarks.
+    """
     missing = [name for name in COLUMNS if name not in dataset.column_names]
     if missing:
         raise DataError(f"The data has no column {', '.join(missing)}; it takes {', '.join(COLUMNS)} to evaluate.")
@@ -195,14 +198,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how heatmaps are decoded; paper: argmax (%(default)s)",
     )
     parser.add_argument(
-        "--flip_average",
+        "--flip-average",
         action="store_true",
         default=None,
         help="average the heatmaps with those of the mirrored face",
     )
-    parser.add_argument("--no_flip_average", dest="flip_average", action="store_false", help="do not average them")
+    parser.add_argument("--no-flip-average", dest="flip_average", action="store_false", help="do not average them")
     parser.add_argument("--threshold", type=float, default=10.0, help="error of a failure in percent (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=32, help="faces at a time; changes the speed only")
+    parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes the speed only")
     parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -220,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         FabRecError: For whatever the user can put right; one line.
     """
     if args.batch_size < 1 or not args.threshold > 0:
-        raise FabRecError("--batch_size and --threshold must be positive.")
+        raise FabRecError("--batch-size and --threshold must be positive.")
     dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
     model, processor = load_landmark_model(args.model)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -263,25 +266,3 @@ def _markdown(result: dict[str, Any]) -> str:
         notes.append(f"{result['without_prediction']} faces without prediction, {result['not_scored']} not scored")
     rows = [list(cells), ["---:"] * len(cells), list(cells.values())]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "; ".join(notes) + "."
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run an evaluation from the command line.
-
-    Args:
-        argv: The arguments, those of the process by default.
-
-    Returns:
-        The exit code: 0, or 2 after one line on stderr for a user's mistake.
-    """
-    parser = argparse.ArgumentParser(
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Score a landmark checkpoint: NME, failure rate, AUC and the NME of each part of the face.",
-        epilog="example:\n  evaluate_landmarks.py --model 3fabrec-300w --data data/300w --split test --protocol paper",
-    )
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except FabRecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2

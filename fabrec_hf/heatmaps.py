@@ -49,6 +49,7 @@ def decode_heatmaps(
     Returns:
         Landmarks (N, L, 2) as fractions of the crop and scores (N, L) in [0, 1], the blurred peak.
     """
+    heatmaps = heatmaps.float()  # 16 bits would place landmarks on a grid of whole pixels
     height, width = heatmaps.shape[-2:]
     radius = round(height * 4 / 128)
     # The authors' blur counts pixels beyond the border as zeros. That pulls peaks inwards, so the sub-pixel method
@@ -74,7 +75,7 @@ def decode_heatmaps(
 
 
 def _box_blur(heatmaps: torch.Tensor, radius: int, zero_border: bool) -> torch.Tensor:
-    """Average over squares of 2 * radius + 1 pixels; as two products with band matrices, which is what runs fastest."""
+    """Average over squares of 2 * radius + 1 pixels, by two products with band matrices: faster than pooling."""
 
     def band(size: int) -> torch.Tensor:
         positions = torch.arange(size, device=heatmaps.device)

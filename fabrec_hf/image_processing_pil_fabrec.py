@@ -1,4 +1,4 @@
-"""Image processor of 3FabRec, PIL backend: the same numbers as the torchvision one, on the CPU with NumPy alone."""
+"""Image processor of 3FabRec, PIL backend: the same numbers as the torchvision one, on the CPU without torchvision."""
 
 import numpy as np
 from transformers.image_processing_backends import PilBackend

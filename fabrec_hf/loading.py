@@ -78,7 +78,7 @@ def _check_weights(name: str | Path, report: dict[str, Any]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of a message that says most: wrappers put what happened last, after a line that names them."""
+    """Return the first line of what went wrong; a configuration error wraps the one that says it."""
     if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]
     if isinstance(error, json.JSONDecodeError):

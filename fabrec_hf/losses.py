@@ -36,8 +36,9 @@ def structural_similarity(
     """Contrast-structure part of SSIM in Gaussian windows, (N,): the paper's equations 1 to 3 as its code has them.
 
     The reference fuses c and s into (2 cov + C) / (var + var + C) with C = (0.03 * range)**2. Its range is 2 for any
-    image with a near-black pixel, which the black corners of a rotated crop always give. Its window has 31 pixels;
-    beyond 11 the weights at sigma 1.5 are below 3e-4 of the centre, so 11 are used here, for the whole batch at once.
+    image with a near-black red channel, which its rotated crops always have; 2 is used for every image here. Its
+    window has 31 pixels; beyond 11 the weights at sigma 1.5 are below 4e-4 of the centre's, so 11 are used, for the
+    whole batch at once. Only whole windows count: a border of 5 pixels (15 in the reference) has no say of its own.
 
     Args:
         reconstruction: (N, C, H, W).

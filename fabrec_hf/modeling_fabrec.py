@@ -321,7 +321,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift)
             annotated = labels.isfinite().all(dim=-1)
             loss = heatmap_loss(heatmaps, targets, annotated, config.foreground_weight)
-        elif self._flip_index is not None and not self.training:
+        if self._flip_index is not None and not self.training:
             mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
             heatmaps = 0.5 * (heatmaps + self.predict_heatmaps(mirrored).flip(-1)[:, self._flip_index])
         landmarks, scores = self.decode_landmarks(heatmaps)

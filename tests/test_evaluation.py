@@ -11,9 +11,10 @@ from PIL import Image, ImageOps
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.errors import CheckpointError, DataError, SchemeError  # noqa: E402
-from fabrec_hf.evaluation import evaluate_checkpoint, main, predict_landmarks  # noqa: E402
+from fabrec_hf.evaluation import evaluate_checkpoint, predict_landmarks  # noqa: E402
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.landmarks import get_scheme  # noqa: E402
 from fabrec_hf.loading import load_landmark_model  # noqa: E402
@@ -185,8 +186,8 @@ def checkpoint(tmp_path, model, processor):
 def test_command_prints_what_the_function_returns(checkpoint, tmp_path, model, processor, faces, capsys):
     faces.to_parquet(tmp_path / "test-0.parquet")
     faces.select(range(2)).to_parquet(tmp_path / "train-0.parquet")
-    arguments = ["--model", str(checkpoint), "--data", str(tmp_path), "--batch_size", "3"]
-    assert main([*arguments, "--json", "--protocol", "paper"]) == 0
+    arguments = ["--model", str(checkpoint), "--data", str(tmp_path), "--batch-size", "3"]
+    assert main(["evaluate", *arguments, "--json", "--protocol", "paper"]) == 0
     printed = json.loads(capsys.readouterr().out)
     expected = evaluate_checkpoint(model, processor, faces, protocol="paper")
     assert printed["count"] == 7  # of several splits the test set is the default
@@ -195,7 +196,7 @@ def test_command_prints_what_the_function_returns(checkpoint, tmp_path, model, p
         for key in ("failure_rate", "auc", "scheme")
     }
     assert printed["nme"] == pytest.approx(expected["nme"], rel=1e-4)
-    assert main([*arguments, "--split", "train"]) == 0
+    assert main(["evaluate", *arguments, "--split", "train"]) == 0
     header, _, row = capsys.readouterr().out.splitlines()[:3]
     assert header.startswith("| faces | NME %") and row.startswith("| 2 | ")
 
@@ -216,14 +217,14 @@ def test_command_answers_mistakes_in_one_line(checkpoint, tmp_path, faces, capsy
         ((tmp_path / "nowhere", data), "No checkpoint"),
         (("nowhere", data), "No checkpoint 'nowhere'"),
         ((tmp_path / "empty", data), "no config.json"),
-        ((tmp_path / "autoencoder", data), "train landmarks on it first"),
+        ((tmp_path / "autoencoder", data), "finds no landmarks"),
         ((damaged, data), "cannot be loaded"),
-        ((checkpoint, data, "--batch_size", "0"), "must be positive"),
+        ((checkpoint, data, "--batch-size", "0"), "must be positive"),
         ((checkpoint, data, "--device", "abacus"), "--device abacus"),
     ]
     for (name, path, *more), message in cases:
         capsys.readouterr()
-        assert main(["--model", str(name), "--data", str(path), *more]) == 2
+        assert main(["evaluate", "--model", str(name), "--data", str(path), *more]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
         assert message in captured.err.strip().splitlines()[-1]

@@ -75,7 +75,7 @@ def test_a_resumed_pretraining_ends_with_the_same_weights(autoencoder, drawn_fac
 
 LANDMARKS = ["--head_steps", 4, "--finetune_steps", 4, "--batch_size", 4, "--heatmap_size", 16, "--heatmap_sigma", 1]
 LANDMARKS += ["--checkpoint_every", 2, "--validation_fraction", 0.25, "--transfer_initialization", "identity"]
-LANDMARKS += ["--color", 0.2, "--grayscale", 0.2, "--blur", 0.2]
+LANDMARKS += ["--cosine_schedule", "--warmup_steps", 2, "--color", 0.2, "--grayscale", 0.2, "--blur", 0.2]
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +101,12 @@ def test_landmark_training_leaves_the_generator_as_it_was(detector, autoencoder)
     assert results["faces"] == 18 and results["validation_faces"] == 6 and results["validation_nme"] > 0
 
 
-def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoencoder, drawn_faces, tmp_path):
-    """Going on from the start of the second stage, which has another optimizer than the first."""
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoencoder, drawn_faces, tmp_path, step):
+    """Going on from the start of the second stage, which has another optimizer than the first, and from within it."""
     output = tmp_path / "resumed"
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", output]
-    launch("train_landmarks.py", *arguments, *LANDMARKS, "--resume_from_checkpoint", detector / "checkpoint-4")
+    launch("train_landmarks.py", *arguments, *LANDMARKS, "--resume_from_checkpoint", detector / f"checkpoint-{step}")
     expected, resumed = load_file(detector / "model.safetensors"), load_file(output / "model.safetensors")
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
@@ -117,21 +118,66 @@ def test_one_shot_trains_on_one_face(autoencoder, drawn_faces, tmp_path):
     assert json.loads((tmp_path / "one" / "training_results.json").read_text())["faces"] == 1
 
 
-def test_a_killed_pretraining_leaves_whole_checkpoints(drawn_faces, tmp_path):
-    output = tmp_path / "killed"
+def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, tmp_path):
+    """SIGKILL at an arbitrary moment, then two more steps, against as many steps without a break."""
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     command = [sys.executable, str(ROOT / "training" / "pretrain.py"), "--data", str(drawn_faces)]
-    command += ["--output_dir", str(output), *map(str, PRETRAIN), "--max_steps", "100000", "--checkpoint_every", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(output.glob("checkpoint-*[0-9]"))) < 2 and time.monotonic() < deadline:
+    command += [*map(str, PRETRAIN), "--checkpoint_every", "1", "--picture_every", "100000"]
+    process = subprocess.Popen(
+        [*command, "--output_dir", str(killed), "--max_steps", "100000"], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while len(list(killed.glob("checkpoint-*[0-9]"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    whole = [path for path in output.glob("checkpoint-*") if (path / "progress.json").is_file()]
+    whole = [path for path in killed.glob("checkpoint-*") if (path / "progress.json").is_file()]
     assert whole
-    for checkpoint in whole:
-        for name in ("model.safetensors", "model_1.safetensors", "model_2.safetensors"):
-            assert load_file(checkpoint / name)
+    steps = max(json.loads((path / "progress.json").read_text())["step"] for path in whole) + 2
+    for output, more in ((killed, ["--resume_from_checkpoint", "latest"]), (unbroken, [])):
+        arguments = [*command, "--output_dir", str(output), "--max_steps", str(steps), *more]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    expected, resumed = load_file(unbroken / "model.safetensors"), load_file(killed / "model.safetensors")
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+
+
+def test_two_processes_train_as_one_run(drawn_faces, tmp_path):
+    """Two gloo processes share the batches, end with one model and one set of checkpoints."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += [str(ROOT / "training" / "pretrain.py"), "--data", str(drawn_faces), "--output_dir", str(tmp_path)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *map(str, PRETRAIN)], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert FabRecAutoencoder.from_pretrained(tmp_path).config.image_size == 128
+    assert (tmp_path / "checkpoint-6" / "progress.json").is_file()
+
+
+def test_a_finished_pretraining_can_be_continued_with_its_discriminators(autoencoder, drawn_faces, tmp_path):
+    arguments = ["--data", drawn_faces, "--output_dir", tmp_path / "more", "--initial_model", autoencoder]
+    arguments += [*PRETRAIN, "--max_steps", 1, "--coarse_steps", 0, "--adversarial_start", 0, "--learning_rate", 0]
+    arguments += ["--image_discriminator_learning_rate", 0, "--latent_discriminator_learning_rate", 0]
+    done = run_script("pretrain.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "discriminators/model.safetensors"):
+        before, after = load_file(autoencoder / name), load_file(tmp_path / "more" / name)
+        weights = [key for key in before if "running" not in key and "num_batches" not in key]
+        assert weights and all(torch.equal(before[key], after[key]) for key in weights)
+
+
+def test_a_run_is_never_mixed_with_another(autoencoder, detector, drawn_faces, tmp_path):
+    """Starting anew in a used folder, going on past the end, or with stages of other lengths."""
+    arguments = ["--data", drawn_faces, *PRETRAIN]
+    again = run_script("pretrain.py", *arguments, "--output_dir", autoencoder)
+    assert again.returncode == 2 and "--resume_from_checkpoint" in again.stderr.splitlines()[-1]
+    past = run_script("pretrain.py", *arguments, "--output_dir", autoencoder, "--resume_from_checkpoint", "latest")
+    assert past.returncode == 2 and "6 steps already" in past.stderr.splitlines()[-1]
+    arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", tmp_path / "other", *LANDMARKS]
+    arguments += ["--head_steps", 2, "--resume_from_checkpoint", detector / "checkpoint-6"]
+    other = run_script("train_landmarks.py", *arguments)
+    assert other.returncode == 2 and "stages that end at [4, 8]" in other.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -141,10 +187,17 @@ def test_a_killed_pretraining_leaves_whole_checkpoints(drawn_faces, tmp_path):
         ("pretrain.py", ["--data", "nowhere", "--preset", "huge"], "--preset"),
         ("pretrain.py", ["--data", "nowhere", "--config", "missing.yaml"], "missing.yaml"),
         ("train_landmarks.py", ["--data", "nowhere"], "nowhere"),
+        ("pretrain.py", ["--data", "nowhere", "--scale", "0", "1"], "--scale"),
         ("train_landmarks.py", ["--data", "nowhere", "--protocol", "mine"], "--protocol"),
+        ("train_landmarks.py", ["--data", "FACES", "--scheme", "nonsense"], "nonsense"),
+        ("train_landmarks.py", ["--data", "FACES", "--scheme", "300w"], "68 points"),
+        ("train_landmarks.py", ["--data", "FACES", "--autoencoder", "no-such-folder"], "no-such-folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(script, arguments, message, tmp_path):
+def test_a_mistake_is_one_line_and_exit_code_2(script, arguments, message, autoencoder, drawn_faces, tmp_path):
+    arguments = [drawn_faces if argument == "FACES" else argument for argument in arguments]
+    if script == "train_landmarks.py" and "--autoencoder" not in arguments:
+        arguments += ["--autoencoder", autoencoder]
     done = run_script(script, *arguments, "--output_dir", tmp_path / "run")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and message in done.stderr.splitlines()[-1]

@@ -4,8 +4,10 @@ Example:
     python training/evaluate_landmarks.py --model 3fabrec-300w --data data/300w --split test --json
 """
 
-from fabrec_hf.evaluation import main
+import sys
+
+from fabrec_hf.cli import main
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(["evaluate", *sys.argv[1:]]))

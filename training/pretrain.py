@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torchvision.utils import make_grid, save_image
 from tqdm.auto import tqdm
 from training_utils import (
     batch_indices,
+    check_batch_size,
     cosine_factor,
     logger,
     parse_arguments,
@@ -28,11 +29,12 @@ from training_utils import (
 )
 
 from fabrec_hf.augmentation import AugmentationConfig, augment, plain_crops
+from fabrec_hf.checkpoints import resolve_checkpoint
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.data import held_out_faces, load_faces
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.discriminators_fabrec import FabRecDiscriminators
-from fabrec_hf.errors import DataError
+from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.losses import (
     discriminator_loss,
@@ -54,10 +56,12 @@ class PretrainingArguments:
     preset: str = field(default="base", metadata={"help": "Width: base (the paper's) or small (half)."})
     image_size: int = field(default=128, metadata={"help": "Side of input and reconstruction in pixels."})
     widths: list[int] | None = field(default=None, metadata={"help": "Four channel counts instead of the preset's."})
+    initial_model: str | None = field(default=None, metadata={"help": "Folder of a finished run to continue."})
     max_steps: int = field(default=100_000, metadata={"help": "Training steps of one batch each."})
     batch_size: int = field(default=100, metadata={"help": "Faces a step, over all processes."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Adam's rate for encoder and decoder."})
-    discriminator_learning_rate: float = field(default=1e-5, metadata={"help": "The same for both discriminators."})
+    image_discriminator_learning_rate: float = field(default=1e-5, metadata={"help": "Of the image discriminator."})
+    latent_discriminator_learning_rate: float = field(default=2e-5, metadata={"help": "Of the latent discriminator."})
     beta1: float = field(default=0.0, metadata={"help": "Adam's beta1 for encoder and decoder."})
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up."})
     cosine_schedule: bool = field(default=False, metadata={"help": "Let the learning rates fall along a cosine."})
@@ -85,6 +89,12 @@ class PretrainingArguments:
             raise ValueError(f"--preset must be base or small, got {self.preset!r}.")
         if self.adversarial_weight and self.image_size < 128 and self.adversarial_start < self.max_steps:
             raise ValueError("the image discriminator needs --image_size 128 or more (or --adversarial_weight 0).")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        if self.coarse_steps and self.image_size < 128:
+            raise ValueError("--coarse_steps needs --image_size 128 or more.")
+        if not 0 < self.held_out_fraction < 1:
+            raise ValueError(f"--held_out_fraction must lie between 0 and 1, got {self.held_out_fraction}.")
         if self.adversarial_weight and self.adversarial_start < self.coarse_steps:
             raise ValueError("--adversarial_start must not lie before the end of --coarse_steps.")
 
@@ -95,19 +105,21 @@ class Trainer:
     def __init__(self, arguments: PretrainingArguments, accelerator: Accelerator):
         self.arguments, self.accelerator = arguments, accelerator
         torch.manual_seed(arguments.seed)
-        config = _model_config(arguments)
         self.mean = torch.tensor(FabRecImageProcessor.image_mean, device=accelerator.device).view(1, 3, 1, 1)
         self.augmentation = AugmentationConfig(
             rotation=arguments.rotation,
             translation=arguments.translation,
             scale=(arguments.scale[0], arguments.scale[1]),
         )
-        model = FabRecAutoencoder(config).to(memory_format=torch.channels_last)
-        critics = FabRecDiscriminators(config)
-        rate, critic_rate = arguments.learning_rate, arguments.discriminator_learning_rate
-        optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(arguments.beta1, 0.999))
-        image_optimizer = torch.optim.Adam(critics.image.parameters(), lr=critic_rate, betas=(0.0, 0.999))
-        latent_optimizer = torch.optim.Adam(critics.latent.parameters(), lr=critic_rate, betas=(0.0, 0.999))
+        model, critics = build_models(arguments)
+        self.rates = (
+            arguments.learning_rate,
+            arguments.image_discriminator_learning_rate,
+            arguments.latent_discriminator_learning_rate,
+        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.rates[0], betas=(arguments.beta1, 0.999))
+        image_optimizer = torch.optim.Adam(critics.image.parameters(), lr=self.rates[1], betas=(0.0, 0.999))
+        latent_optimizer = torch.optim.Adam(critics.latent.parameters(), lr=self.rates[2], betas=(0.0, 0.999))
         self.model, self.image_critic, self.latent_critic = accelerator.prepare(model, critics.image, critics.latent)
         self.optimizers = accelerator.prepare(optimizer, image_optimizer, latent_optimizer)
 
@@ -119,13 +131,15 @@ class Trainer:
         crops, _ = augment(canvases, arguments.image_size, 1.0, self.augmentation)
         images = (crops - self.mean).contiguous(memory_format=torch.channels_last)
         self.model.train()
-        latent, reconstruction, targets = self._reconstruct(images, step)
+        latent, reconstruction, targets = self._reconstruct(self.model, images, step)
         losses = self._update_autoencoder(latent, reconstruction, targets, step)
         losses |= self._update_critics(latent.detach(), reconstruction.detach(), targets, step)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _reconstruct(self, images: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        outputs = self.model(images, num_stages=self._num_stages(step))
+    def _reconstruct(
+        self, model: torch.nn.Module, images: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        outputs = model(images, num_stages=self._num_stages(step))
         size = outputs.reconstruction.shape[-1]
         return outputs.latent, outputs.reconstruction, F.adaptive_avg_pool2d(images, size)
 
@@ -190,19 +204,18 @@ class Trainer:
         optimizer.step()
 
     def _set_rates(self, factor: float) -> None:
-        peaks = [self.arguments.learning_rate] + 2 * [self.arguments.discriminator_learning_rate]
-        for optimizer, peak in zip(self.optimizers, peaks, strict=True):
+        for optimizer, peak in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
 
     @torch.no_grad()
     def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
         """Reconstruction error of pictures never trained on: L1 in grey levels of 255, and one minus SSIM's cs."""
-        self.model.eval()
+        model = self.accelerator.unwrap_model(self.model).eval()
         l1, structural = 0.0, 0.0
         for batch in canvases.split(self.arguments.batch_size):
             images = plain_crops(batch.to(self.mean.device), self.arguments.image_size, 1.0) - self.mean
-            _, reconstruction, targets = self._reconstruct(images, step)
+            _, reconstruction, targets = self._reconstruct(model, images, step)
             l1 += float(reconstruction_loss(reconstruction, targets)) * len(batch)
             structural += float((1 - structural_similarity(reconstruction, targets)).sum())
         return {"held_out_l1": l1 / len(canvases), "held_out_structural": structural / len(canvases)}
@@ -212,13 +225,30 @@ class Trainer:
         """Write pictures above their reconstructions, and below them faces decoded from draws of the prior, as PNG."""
         model = self.accelerator.unwrap_model(self.model).eval()
         images = plain_crops(canvases.to(self.mean.device), self.arguments.image_size, 1.0) - self.mean
-        latent, reconstruction, targets = self._reconstruct(images, step)
+        latent, reconstruction, targets = self._reconstruct(model, images, step)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent.device)
         faces = model.decoder(noise, num_stages=self._num_stages(step))
         rows = [rows + self.mean for rows in (targets, reconstruction, faces)]
         partial = path.with_name("partial.png")
         save_image(make_grid(torch.cat(rows).clamp(0, 1), nrow=len(images)), partial)
         partial.rename(path)
+
+
+def build_models(arguments: PretrainingArguments) -> tuple[FabRecAutoencoder, FabRecDiscriminators]:
+    """Build the networks anew, or load those of a finished run: autoencoder and, if they are there, discriminators."""
+    if arguments.initial_model is None:
+        config = _model_config(arguments)
+        return FabRecAutoencoder(config).to(memory_format=torch.channels_last), FabRecDiscriminators(config)
+    folder = resolve_checkpoint(arguments.initial_model)
+    model = FabRecAutoencoder.from_pretrained(folder, dtype=torch.float32)
+    if model.config.image_size != arguments.image_size:
+        raise CheckpointError(
+            f"{folder} is for {model.config.image_size} px, not --image_size {arguments.image_size}."
+        )
+    discriminators = Path(folder) / "discriminators"
+    if discriminators.is_dir():
+        return model.to(memory_format=torch.channels_last), FabRecDiscriminators.from_pretrained(discriminators)
+    return model.to(memory_format=torch.channels_last), FabRecDiscriminators(model.config)
 
 
 def _model_config(arguments: PretrainingArguments) -> FabRecAutoencoderConfig:
@@ -243,14 +273,20 @@ def main(arguments: PretrainingArguments) -> None:
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
-    accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
+    # The last decoder stage rests during the coarse steps. Buffers stay with their process: broadcasting them in every
+    # forward would change what the discriminator's first of two forwards has saved for the backward.
+    parallel = DistributedDataParallelKwargs(
+        find_unused_parameters=arguments.coarse_steps > 0, broadcast_buffers=False
+    )
+    accelerator = Accelerator(log_with=arguments.report_to, project_config=project, kwargs_handlers=[parallel])
+    check_batch_size(accelerator, arguments.batch_size)
+    checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint, arguments.max_steps)
     use_all_cores(accelerator)
     canvases, held_out = load_canvases(arguments)
     trainer = Trainer(arguments, accelerator)
     if arguments.report_to:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-pretraining", config=settings)
-    checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint)
     if checkpoint:
         accelerator.load_state(str(checkpoint))
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -280,7 +316,8 @@ def save_model(trainer: Trainer, output_dir: Path) -> None:
         return
     model = accelerator.unwrap_model(trainer.model)
     model.save_pretrained(output_dir)
-    critics = FabRecDiscriminators(model.config)
+    critics = FabRecDiscriminators(FabRecAutoencoderConfig.from_dict(model.config.to_dict()))
+    critics.config.auto_map = {}  # they are no model of an Auto class
     critics.image.load_state_dict(accelerator.unwrap_model(trainer.image_critic).state_dict())
     critics.latent.load_state_dict(accelerator.unwrap_model(trainer.latent_critic).state_dict())
     critics.save_pretrained(output_dir / "discriminators")

@@ -15,11 +15,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from tqdm.auto import tqdm
 from training_utils import (
     batch_indices,
+    check_batch_size,
     cosine_factor,
     logger,
     parse_arguments,
@@ -35,7 +37,8 @@ from fabrec_hf.checkpoints import resolve_checkpoint
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.decoding import CANVAS_RATIO, decode_canvases
-from fabrec_hf.errors import DataError, SchemeError
+from fabrec_hf.errors import CheckpointError, DataError, SchemeError
+from fabrec_hf.evaluation import annotations
 from fabrec_hf.geometry import crop_box_from_box, landmarks_to_crop
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.landmarks import LandmarkScheme, get_scheme
@@ -51,7 +54,7 @@ class LandmarkTrainingArguments:
     output_dir: str = field(metadata={"help": "Folder for checkpoints, errors and the final model."})
     autoencoder: str = field(default="3fabrec-autoencoder", metadata={"help": "Autoencoder to start from."})
     split: str = field(default="train", metadata={"help": "Split of the data to train on."})
-    scheme: str | None = field(default=None, metadata={"help": "Landmark scheme: 300w, wflw, aflw or mtfl."})
+    scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file of one."})
     shots: int | None = field(default=None, metadata={"help": "Train on this many faces; all of them by default."})
     protocol: str = field(default="paper", metadata={"help": "Which shots: paper (the first ones) or random."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures to tune on."})
@@ -90,6 +93,15 @@ class LandmarkTrainingArguments:
             raise ValueError(f"--protocol must be paper or random, got {self.protocol!r}.")
         if self.head_steps + self.finetune_steps < 1:
             raise ValueError("--head_steps and --finetune_steps must not both be 0.")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"--validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
+
+    @property
+    def stages(self) -> tuple[int, int]:
+        """Last step of each stage, counted over both."""
+        return self.head_steps, self.head_steps + self.finetune_steps
 
     @property
     def augmentation(self) -> AugmentationConfig:
@@ -105,9 +117,10 @@ class LabelledFaces:
 
     def __init__(self, dataset: datasets.Dataset, size: int):
         self.size = size
-        crop_boxes = crop_box_from_box(np.asarray(dataset["box"][:], dtype=np.float64))
-        landmarks = np.asarray(dataset["landmarks"][:], dtype=np.float64)
+        landmarks, boxes = annotations(dataset)
+        crop_boxes = crop_box_from_box(boxes)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
+        self.boxes = boxes / crop_boxes[:, 2:3]  # in units of the crop's side, for normalisers that measure the box
         self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO))
         self.crop_fraction = 1 / CANVAS_RATIO
 
@@ -138,7 +151,7 @@ class Trainer:
         if checkpoint:
             accelerator.load_state(str(checkpoint))
         elif start > 0:
-            save_checkpoint(accelerator, output_dir, start)
+            save_checkpoint(accelerator, output_dir, start, arguments.stages)
         progress = tqdm(
             range(start, last),
             desc="fine-tuning" if finetune else "transfer layers",
@@ -157,7 +170,7 @@ class Trainer:
             progress.set_postfix(losses, refresh=False)
             accelerator.log(losses, step=done)
             if done % arguments.checkpoint_every == 0 and done < last:
-                save_checkpoint(accelerator, output_dir, done)
+                save_checkpoint(accelerator, output_dir, done, arguments.stages)
         self.model = accelerator.unwrap_model(model)
         accelerator.free_memory()
 
@@ -200,9 +213,8 @@ class Trainer:
         for canvases in faces.canvases.split(64):
             crops = plain_crops(canvases.to(self.mean.device), faces.size, faces.crop_fraction)
             predictions.append(model(crops - self.mean).landmarks.cpu())
-        boxes = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
         errors = normalized_mean_error(
-            torch.cat(predictions).numpy(), faces.landmarks.numpy(), self.scheme.normalizer, boxes
+            torch.cat(predictions).numpy(), faces.landmarks.numpy(), self.scheme.normalizer, faces.boxes
         )
         return float(np.nanmean(errors))
 
@@ -220,12 +232,15 @@ def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Datase
 
 
 def find_scheme(name: str | None, num_landmarks: int) -> LandmarkScheme:
-    """Return the named scheme, or the built-in one with that many points, or a bare one."""
+    """Return the named scheme or that of a file, or the built-in one with that many points, or a bare one."""
     if name is None:
-        built_in = [scheme for scheme in map(get_scheme, ("300w", "wflw", "aflw", "mtfl"))]
+        built_in = map(get_scheme, ("300w", "wflw", "aflw", "mtfl"))
         matching = [scheme for scheme in built_in if scheme.num_landmarks == num_landmarks]
         return matching[0] if matching else LandmarkScheme(name="custom", num_landmarks=num_landmarks)
-    scheme = get_scheme(name)
+    if Path(name).suffix in (".json", ".yaml", ".yml"):
+        scheme = LandmarkScheme.from_dict(yaml.safe_load(Path(name).read_text()))
+    else:
+        scheme = get_scheme(name)
     if scheme.num_landmarks != num_landmarks:
         raise SchemeError(f"--scheme {name} has {scheme.num_landmarks} points but the data has {num_landmarks}.")
     return scheme
@@ -241,9 +256,12 @@ def build_model(arguments: LandmarkTrainingArguments, num_landmarks: int) -> Fab
     if arguments.heatmap_size > autoencoder.image_size:
         raise DataError(f"--heatmap_size {arguments.heatmap_size} exceeds the autoencoder's {autoencoder.image_size}.")
     scheme = find_scheme(arguments.scheme, num_landmarks)
-    model = FabRecForLandmarkDetection.from_pretrained(
-        folder, num_landmarks=num_landmarks, landmark_scheme=scheme.to_dict(), **settings
+    model, report = FabRecForLandmarkDetection.from_pretrained(
+        folder, num_landmarks=num_landmarks, landmark_scheme=scheme.to_dict(), output_loading_info=True, **settings
     )
+    missing = sorted(key for key in report["missing_keys"] if key.startswith("autoencoder."))
+    if missing:
+        raise CheckpointError(f"{folder} is no whole autoencoder: it lacks {missing[0]}.")
     return model.float().to(memory_format=torch.channels_last)
 
 
@@ -256,6 +274,10 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
     accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
     use_all_cores(accelerator)
+    check_batch_size(accelerator, arguments.batch_size)
+    checkpoint, start = resume_step(
+        output_dir, arguments.resume_from_checkpoint, arguments.stages[1], arguments.stages
+    )
     if arguments.report_to:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-landmarks", config=settings)
@@ -264,8 +286,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     validation = LabelledFaces(held_out, size) if held_out is not None else None
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation)
-    boundary, end = arguments.head_steps, arguments.head_steps + arguments.finetune_steps
-    checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint)
+    boundary, end = arguments.stages
     for first, last, finetune in ((0, boundary, False), (boundary, end, True)):
         if start < last:
             trainer.run_stage(first, start, last, finetune, checkpoint)

@@ -14,6 +14,8 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import HfArgumentParser
 
 from fabrec_hf.errors import FabRecError
@@ -62,12 +64,15 @@ def run_main(main, arguments) -> None:
     """Run a script's main function; a user's mistake becomes one line and exit code 2."""
     try:
         main(arguments)
-    except (FabRecError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    # Wrong values of arguments, configurations, pictures and weights, each with the words of who found them.
+    except (FabRecError, OSError, ValueError, StrictDataclassError, SafetensorError, FloatingPointError) as error:
         sys.exit(_complain(error))
 
 
 def _complain(error: Exception) -> int:
-    sys.stderr.write(f"error: {error}\n")
+    if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
+        error = error.__cause__  # type: ignore[assignment]
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     return 2
 
 
@@ -95,15 +100,25 @@ def cosine_factor(step: int, max_steps: int, warmup_steps: int, floor: float = 0
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, keep: int = 2) -> None:
-    """Write `checkpoint-STEP` under another name first, so that a kill never leaves half of one; prune old ones."""
+def save_checkpoint(
+    accelerator: Accelerator, output_dir: Path, step: int, stages: tuple[int, ...] = (), keep: int = 2
+) -> None:
+    """Write `checkpoint-STEP` under another name first, so that a kill never leaves half of one; prune old ones.
+
+    Args:
+        accelerator: Holds the prepared models and optimizers.
+        output_dir: Folder of the run.
+        step: Steps done.
+        stages: Last steps of the stages that have optimizers of their own; a resumed run must have the same.
+        keep: How many checkpoints to keep.
+    """
     partial = output_dir / "checkpoint-partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))
     if accelerator.is_main_process:
-        (partial / "progress.json").write_text(json.dumps({"step": step}))
+        (partial / "progress.json").write_text(json.dumps({"step": step, "stages": stages}))
         final = output_dir / f"checkpoint-{step}"
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -116,26 +131,40 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     found = [path for path in output_dir.glob("checkpoint-*") if (path / "progress.json").is_file()]
     found = [path for path in found if path.name != "checkpoint-partial"]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=_step_of)
 
 
-def resume_step(output_dir: Path, checkpoint: str | None) -> tuple[Path | None, int]:
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def resume_step(
+    output_dir: Path, checkpoint: str | None, max_steps: int, stages: tuple[int, ...] = ()
+) -> tuple[Path | None, int]:
     """Find the checkpoint to go on with.
 
     Args:
         output_dir: Folder of the run.
         checkpoint: Folder of a checkpoint, `"latest"` for the newest of the run (none yet: start anew), or None.
+        max_steps: Steps that the run is to have in the end.
+        stages: As `save_checkpoint` had them.
 
     Returns:
         Its folder and the step to go on with; None and 0 to start anew.
 
     Raises:
         FileNotFoundError: The folder is no checkpoint.
+        FabRecError: The run cannot go on from it, or its later checkpoints would be mixed with new ones.
     """
+    available = list_checkpoints(output_dir)
     if checkpoint is None:
+        if available:
+            raise FabRecError(
+                f"{output_dir} holds checkpoints of an earlier run: go on with --resume_from_checkpoint latest, or "
+                "name another --output_dir."
+            )
         return None, 0
     if checkpoint == "latest":
-        available = list_checkpoints(output_dir)
         if not available:
             logger.info("No checkpoint in %s yet: starting from step 0.", output_dir)
             return None, 0
@@ -144,12 +173,25 @@ def resume_step(output_dir: Path, checkpoint: str | None) -> tuple[Path | None, 
         folder = Path(checkpoint)
         if not (folder / "progress.json").is_file():
             raise FileNotFoundError(f"{folder} is not a checkpoint of this script: give its checkpoint-STEP folder.")
-    step = json.loads((folder / "progress.json").read_text())["step"]
+    progress = json.loads((folder / "progress.json").read_text())
+    step = progress["step"]
+    if step >= max_steps:
+        raise FabRecError(f"{folder} has {step} steps already, and the run is to have {max_steps}: ask for more.")
+    if tuple(progress["stages"]) != stages:
+        raise FabRecError(f"{folder} comes from stages that end at {progress['stages']}, not {list(stages)}.")
+    if checkpoint != "latest" and available and _step_of(available[-1]) > step:
+        raise FabRecError(f"{output_dir} holds later checkpoints than {folder}: name another --output_dir.")
     logger.info("Resuming from %s at step %d.", folder, step)
     return folder, step
 
 
 def use_all_cores(accelerator: Accelerator) -> None:
-    """Share the CPU's cores among the processes: `accelerate launch` starts each with a single thread."""
-    if accelerator.device.type == "cpu" and "OMP_NUM_THREADS" in os.environ:
+    """Share the CPU's cores among the processes, where `accelerate launch` has set a single thread for each."""
+    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+
+
+def check_batch_size(accelerator: Accelerator, batch_size: int) -> None:
+    """Refuse a batch that the processes cannot share evenly: its faces would not weigh the same."""
+    if batch_size % accelerator.num_processes:
+        raise FabRecError(f"--batch_size {batch_size} does not divide among {accelerator.num_processes} processes.")

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..errors import DataError
+from ..image_inputs import load_rgb
+
 
 CANVAS_RATIO = math.sqrt(2)
 """Side of a canvas over the side of its crop: a crop turned by 45 degrees still fits (the reference's 363 / 256)."""
@@ -39,7 +42,7 @@ def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, 
     def decode(row: dict) -> np.ndarray:
         return np.asarray(cut_canvas(_open(row), boxes[row["row"]], size))
 
-    return _decode_all(dataset.add_column("row", list(range(len(dataset)))), decode, size, progress)
+    return _decode_all(dataset, decode, size, progress)
 
 
 def cut_canvas(image: Image.Image, crop_box: tuple[float, float, float, float], size: int) -> Image.Image:
@@ -55,8 +58,14 @@ def cut_canvas(image: Image.Image, crop_box: tuple[float, float, float, float], 
 
 
 def _open(row: dict) -> Image.Image:
+    """Read a picture as the image processor does: upright, whatever its mode."""
     source = row["image"]
-    return Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"]).convert("RGB")
+    try:
+        image = Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"])
+        pixels = load_rgb(image).round().to(torch.uint8)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The picture in row {row['row']} cannot be read: {error}") from error
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _decode_all(
@@ -67,8 +76,9 @@ def _decode_all(
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for start in tqdm(range(0, len(rows), 1024), desc="decoding", unit="kface", disable=not progress):
             batch = rows.select(range(start, min(start + 1024, len(rows))))
-            for index, decoded in enumerate(pool.map(decode, batch), start=start):
-                pixels[index] = decoded
+            numbered = [row | {"row": index} for index, row in enumerate(batch, start=start)]
+            for row, decoded in zip(numbered, pool.map(decode, numbered), strict=True):
+                pixels[row["row"]] = decoded
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 

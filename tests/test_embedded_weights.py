@@ -1,0 +1,80 @@
+"""The checkpoints that come with the package, on real photographs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+from transformers import AutoModel
+
+import fabrec_hf
+from fabrec_hf.cli import main
+from fabrec_hf.data import load_faces
+from fabrec_hf.evaluation import evaluate_checkpoint
+from fabrec_hf.loading import load_landmark_model
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# Points of the astronaut's face, annotated by hand on an enlargement with a grid: index of the 68-point mark-up,
+# x and y in pixels. Eye corners from left to right, tip of the nose, corners of the mouth, chin.
+ASTRONAUT = {
+    36: (192, 101),
+    39: (211, 102),
+    42: (236, 103),
+    45: (259, 104),
+    30: (224, 127),
+    48: (202, 139),
+    54: (247, 138),
+    8: (223, 178),
+}
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory) -> dict:
+    output = tmp_path_factory.mktemp("detected")
+    assert main(["detect", str(EXAMPLES / "astronaut.jpg"), "--output", str(output)]) == 0
+    assert (output / "astronaut.landmarks.png").stat().st_size > 10_000
+    return json.loads((output / "astronaut.json").read_text())
+
+
+def test_detect_finds_the_astronauts_features(detected):
+    (face,) = detected["faces"]
+    keypoints = np.array(face["keypoints"])
+    assert keypoints.shape == (68, 2)
+    errors = np.linalg.norm(keypoints[list(ASTRONAUT)] - np.array(list(ASTRONAUT.values())), axis=1)
+    between_eyes = np.hypot(259 - 192, 104 - 101)
+    assert errors.mean() / between_eyes < 0.06 and errors.max() / between_eyes < 0.12
+    assert all(0 <= score <= 1 for score in face["scores"]) and np.mean(face["scores"]) > 0.3
+
+
+def test_embedded_checkpoints_are_kept_in_16_bit_and_compute_in_32(tmp_path):
+    from safetensors import safe_open
+
+    for name in ("3fabrec-300w", "3fabrec-autoencoder"):
+        folder = fabrec_hf.weights_path(name)
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            kinds = {weights.get_slice(key).get_dtype() for key in weights.keys() if "num_batches" not in key}
+        assert kinds == {"F16"}
+        assert AutoModel.from_pretrained(folder).dtype == torch.float32
+        assert (folder / "README.md").is_file() and not list(folder.glob("*.py"))
+
+
+def test_the_landmark_checkpoint_holds_the_embedded_autoencoders_generator():
+    detector = AutoModel.from_pretrained(fabrec_hf.weights_path("3fabrec-300w"))
+    autoencoder = AutoModel.from_pretrained(fabrec_hf.weights_path("3fabrec-autoencoder"))
+    expected, found = autoencoder.decoder.state_dict(), detector.autoencoder.decoder.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the 300-W test pictures")
+def test_the_error_on_300w_is_the_one_the_card_states():
+    model, processor = load_landmark_model("3fabrec-300w")
+    faces = load_faces(SHARED / "data" / "300w", "test", columns=("image", "landmarks", "box"))
+    results = evaluate_checkpoint(model, processor, faces)
+    stated = json.loads((fabrec_hf.weights_path("3fabrec-300w") / "results.json").read_text())
+    assert results["count"] == 554
+    assert results["nme"] == pytest.approx(stated["nme"], abs=0.01)
+    assert results["failure_rate"] == pytest.approx(stated["failure_rate"], abs=0.4)

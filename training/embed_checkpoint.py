@@ -1,0 +1,52 @@
+"""Put a trained checkpoint into the package: 16-bit weights, no source files, no optimizer state.
+
+    python training/embed_checkpoint.py runs/300w-small 3fabrec-300w
+
+The configuration keeps asking for 32-bit arithmetic, so that users load it as any other model. Write the card,
+`README.md`, by hand from what was measured.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from training_utils import run_main
+from transformers import AutoModel
+
+from fabrec_hf.checkpoints import WEIGHTS
+from fabrec_hf.errors import CheckpointError
+from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the checkpoint under another name first and put it in place when it is whole."""
+    if not (arguments.source / "model.safetensors").is_file():
+        raise CheckpointError(f"{arguments.source} holds no model.safetensors: name the folder of a finished run.")
+    target, partial = WEIGHTS / arguments.name, arguments.source / "embedded"
+    shutil.rmtree(partial, ignore_errors=True)
+    model = AutoModel.from_pretrained(arguments.source).half()
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{name} does not fit into 16 bits: embed the checkpoint in another format.")
+    model.save_pretrained(partial)
+    FabRecImageProcessor.from_pretrained(arguments.source).save_pretrained(partial)
+    for copied_source in partial.glob("*.py"):  # the package itself is the code
+        copied_source.unlink()
+    for file, changes in (("config.json", {"dtype": "float32"}), ("preprocessor_config.json", {})):
+        values = json.loads((partial / file).read_text()) | changes
+        values.pop("auto_map", None)
+        (partial / file).write_text(json.dumps(values, indent=2) + "\n")
+    for kept in ("README.md", "results.json"):
+        if (target / kept).is_file():
+            shutil.copy(target / kept, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.move(partial, target)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder of the finished run")
+    parser.add_argument("name", help="name to embed it under, such as 3fabrec-300w")
+    run_main(main, parser.parse_args())
