@@ -175,7 +175,7 @@ def test_a_run_is_never_mixed_with_another(autoencoder, detector, drawn_faces, t
     past = run_script("pretrain.py", *arguments, "--output_dir", autoencoder, "--resume_from_checkpoint", "latest")
     assert past.returncode == 2 and "6 steps already" in past.stderr.splitlines()[-1]
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", tmp_path / "other", *LANDMARKS]
-    arguments += ["--head_steps", 2, "--resume_from_checkpoint", detector / "checkpoint-6"]
+    arguments += ["--head_steps", 3, "--resume_from_checkpoint", detector / "checkpoint-6"]
     other = run_script("train_landmarks.py", *arguments)
     assert other.returncode == 2 and "stages that end at [4, 8]" in other.stderr.splitlines()[-1]
 

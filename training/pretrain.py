@@ -190,9 +190,9 @@ class Trainer:
     def _adversarial(self, step: int) -> bool:
         return self.arguments.adversarial_weight > 0 and step >= self.arguments.adversarial_start
 
-    @staticmethod
-    def _judge(critic: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        """Run a critic without collecting gradients for its own weights."""
+    def _judge(self, critic: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """Run a critic without collecting gradients for its own weights, so there are none to share either."""
+        critic = self.accelerator.unwrap_model(critic)
         critic.requires_grad_(False)
         logits = critic(inputs)
         critic.requires_grad_(True)
