@@ -144,7 +144,7 @@ def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, t
 
 def test_two_processes_train_as_one_run(drawn_faces, tmp_path):
     """Two gloo processes share the batches, end with one model and one set of checkpoints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(ROOT / "training" / "pretrain.py"), "--data", str(drawn_faces), "--output_dir", str(tmp_path)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
