@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SHARED
 from PIL import Image
 
 
@@ -15,7 +16,6 @@ from fabrec_hf.data import first_shots, held_out_faces, load_faces, random_shots
 from fabrec_hf.errors import DataError  # noqa: E402
 
 
-SHARED = Path(__file__).parents[2] / "shared"
 ROOT = Path(__file__).parents[1]
 LABELLED = ("image", "landmarks", "box")
 

@@ -2,12 +2,12 @@
 
 import json
 import tracemalloc
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor
 
@@ -615,9 +615,6 @@ def test_auto_image_processor(tmp_path):
     for backend_name, cls in [(None, FabRecImageProcessor), *classes.items()]:
         loaded = AutoImageProcessor.from_pretrained(tmp_path, backend=backend_name)
         assert type(loaded) is cls and loaded.size["height"] == 64
-
-
-SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")

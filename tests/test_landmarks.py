@@ -1,16 +1,15 @@
 """Landmark schemes: published index facts, mirroring, validation and conversions."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 
 from fabrec_hf.landmarks import LandmarkScheme, Normalizer, convert_landmarks, get_scheme, infer_flip_pairs
 
 
-SHARED = Path(__file__).parents[2] / "shared"
 NAMES = ("300w", "wflw", "aflw", "mtfl")
 
 # The published mirror tables, written out as runs: (first of one side, last of it, where its first point goes to).
