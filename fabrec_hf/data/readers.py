@@ -1,0 +1,53 @@
+"""The kinds of face data that can be read, and the one function that opens them."""
+
+import importlib
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .source import FaceSource
+
+
+__all__ = ["KINDS", "open_source"]
+
+# Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
+KINDS: dict[str, tuple[str, str]] = {
+    "300w": ("w300", "300-W: folders afw, helen, lfpw, ibug, 300w of pictures with .pts files"),
+    "aflw": ("aflw", "AFLW with AFLWinfo_release.mat"),
+    "wflw": ("wflw", "WFLW: WFLW_images and WFLW_annotations"),
+    "vggface2": ("vggface2", "VGGFace2 with bb_landmark/loose_bb_*.csv; no landmarks"),
+    "affectnet": ("affectnet", "AffectNet with training.csv and validation.csv; no landmarks"),
+    "pts": ("pts", "a folder of pictures, each with a .pts file of its name"),
+    "dlib": ("dlib_xml", "an XML file of dlib's imglab"),
+    "coco": ("coco", "a COCO keypoints JSON file"),
+    "csv": ("csv_table", "a CSV file, one face a line"),
+    "imagefolder": ("imagefolder", "a folder of pictures with metadata.jsonl or metadata.csv, or without"),
+    "parquet": ("parquet_source", "Parquet files that this package wrote"),
+}
+
+
+def open_source(kind: str, path: str | os.PathLike, **options: Any) -> FaceSource:
+    """Open face data of a known kind.
+
+    Args:
+        kind: One of `KINDS`.
+        path: Its folder or file.
+        **options: What the kind takes, for example `scheme` for a user's own points, or `origin` for `.pts` files.
+
+    Raises:
+        DataError: If the kind is unknown, an option does not apply to it, or the folder is not in its layout.
+    """
+    if kind not in KINDS:
+        raise DataError(f"No kind of data is called {kind!r}; there are {', '.join(KINDS)}.")
+    module = importlib.import_module(f".{KINDS[kind][0]}", __package__)
+    given = {name: value for name, value in options.items() if value is not None}
+    known = list(inspect.signature(module.open_source).parameters)[1:]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise DataError(f"{kind} data takes no option {', '.join(unknown)}; {takes}.")
+    if not os.path.exists(path):
+        raise DataError(f"There is no file or folder {path}; expected {KINDS[kind][1]}.")
+    return module.open_source(Path(path), **given)

@@ -1,0 +1,188 @@
+"""What every reader of face data yields: one schema of rows, and how they become a `datasets.Dataset`.
+
+A row has these columns, in this order; a reader leaves out what its data cannot have:
+
+| column | type | what |
+|---|---|---|
+| `image` | Image | the picture |
+| `landmarks` | (L, 2) float32 | points in pixels of the picture, centres at integers; NaN: not annotated |
+| `box` | (4,) float32 | face box (x, y, width, height), edges, in pixels; null where the source gives none |
+| `visibility` | (L,) bool | false: the point is hidden but may be annotated all the same |
+| `name` | string | the face within its set |
+| `picture` | string | the photograph it is from: the rows of one photograph share it |
+| `subset` | string | the part of the set, such as `helen_test` |
+| `split` | string | the split, such as `train` |
+
+and after them the attributes of the set, such as age or pose.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ..errors import DataError
+from ..landmarks import LandmarkScheme
+from .subsets import SUBSETS
+
+
+__all__ = ["IMAGE_SUFFIXES", "FaceSource", "Row", "face_features"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""What a file is called that is taken for a picture, in lower case."""
+
+Row = dict[str, Any]
+"""One face. A reader gives `image` as a path and `name`; what it leaves out of the other columns becomes null."""
+
+
+def face_features(
+    num_landmarks: int | None, visibility: bool = False, attributes: Mapping[str, Any] | None = None
+) -> datasets.Features:
+    """Return the columns of a set of faces.
+
+    Args:
+        num_landmarks: Points a face; None for faces without landmarks.
+        visibility: Whether the set says which points are visible.
+        attributes: Further columns and their types.
+    """
+    columns: dict[str, Any] = {"image": datasets.Image()}
+    if num_landmarks is not None:
+        point = datasets.List(datasets.Value("float32"), length=2)
+        columns["landmarks"] = datasets.List(point, length=num_landmarks)
+    columns["box"] = datasets.List(datasets.Value("float32"), length=4)
+    if visibility:
+        columns["visibility"] = datasets.List(datasets.Value("bool"), length=num_landmarks)
+    columns |= {name: datasets.Value("string") for name in ("name", "picture", "subset", "split")}
+    return datasets.Features(columns | dict(attributes or {}))
+
+
+@dataclass(frozen=True)
+class FaceSource:
+    """Faces on disk as somebody published or annotated them, opened but not yet read.
+
+    Attributes:
+        kind: The format, as `fabrec convert` calls it.
+        splits: For every split, a function without arguments that yields its rows in order. It must be picklable
+            (a module's function or a `functools.partial` of one) and must not hold all rows in memory.
+        scheme: The mark-up; None for faces without landmarks.
+        files: The annotation files. Changing one makes it other data; a cached copy is then not used.
+        extend_top: The paper's crop rule for this set: what the crop adds above the box, as a fraction of its height.
+        extend_bottom: The same below the box.
+        visibility: Whether rows say which points are visible.
+        attributes: Columns of this set beside the common ones, and their types.
+    """
+
+    kind: str
+    splits: Mapping[str, Callable[[], Iterable[Row]]]
+    scheme: LandmarkScheme | None = None
+    files: tuple[Path, ...] = ()
+    extend_top: float = 0.0
+    extend_bottom: float = 0.0
+    visibility: bool = False
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def features(self) -> datasets.Features:
+        """The columns of the rows."""
+        count = self.scheme.num_landmarks if self.scheme else None
+        return face_features(count, self.visibility, self.attributes)
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Names of the parts of a split that are evaluated on their own, such as `common`."""
+        return tuple(SUBSETS.get(self.kind, {}))
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the rows of a split or subset with all columns, `image` as `{"path": ..., "bytes": None}`.
+
+        Raises:
+            DataError: If there is no such split or subset, or a row is not what its source promised.
+        """
+        subset = SUBSETS.get(self.kind, {}).get(split)
+        origin = subset.split if subset else split
+        if origin not in self.splits:
+            known = ", ".join([*self.splits, *self.subsets])
+            raise DataError(f"The {self.kind} data has no split {split!r}; it has {known}.")
+        for row in self.splits[origin]():
+            if subset is None or subset.contains(row):
+                yield self._complete(row, origin)
+
+    def load(self, split: str, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
+        """Read a split or subset; the pictures stay where they are and are decoded when they are looked at.
+
+        Args:
+            split: A name in `splits` or `subsets`.
+            streaming: Return an `IterableDataset` that reads as it goes and stores nothing. Otherwise the
+                annotations, not the pictures, are copied to the cache of `datasets` and memory-mapped from there.
+
+        Raises:
+            DataError: If there is no such split, or a file is missing or malformed.
+        """
+        rows = self.rows(split)
+        first = next(rows, None)  # a wrong name or a broken file shows here, with its own error
+        if first is None:
+            raise DataError(f"The {split} split of the {self.kind} data holds no face.")
+        arguments = {"source": self, "split": split}
+        if streaming:
+            return datasets.IterableDataset.from_generator(
+                _generate, features=self.features, gen_kwargs=arguments, split=datasets.NamedSplit(split)
+            )
+        stamp = self.stamp(split)
+        try:
+            return datasets.Dataset.from_generator(
+                _generate,
+                features=self.features,
+                gen_kwargs=arguments | {"stamp": stamp},
+                split=datasets.NamedSplit(split),
+                fingerprint=stamp,
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise error.__cause__ if isinstance(error.__cause__, DataError) else error from None
+
+    def stamp(self, split: str) -> str:
+        """Return a hash that changes when the split, a setting or an annotation file changes."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((self.kind, split, self.scheme, self.splits, self.features)).encode())
+        for file in self.files:
+            status = os.stat(file)
+            digest.update(f"{file}/{status.st_size}/{status.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def _complete(self, row: Row, split: str) -> Row:
+        unknown = sorted(set(row) - set(self.features))
+        if unknown:
+            raise DataError(f"A row of the {self.kind} data has unannounced columns: {', '.join(unknown)}.")
+        complete = {name: row.get(name) for name in self.features}
+        complete["image"] = {"path": os.fspath(row["image"]), "bytes": None}
+        complete["split"] = split
+        if self.scheme:
+            complete["landmarks"] = _points(row, self.scheme)
+        if complete["box"] is not None:
+            complete["box"] = _box(row)
+        return complete
+
+
+def _generate(source: FaceSource, split: str, stamp: str | None = None) -> Iterator[Row]:
+    """Yield rows; `datasets` hashes the arguments to find a cached copy, which is what the stamp is for."""
+    yield from source.rows(split)
+
+
+def _points(row: Row, scheme: LandmarkScheme) -> np.ndarray:
+    points = np.asarray(row["landmarks"], dtype=np.float32)
+    if points.shape != (scheme.num_landmarks, 2):
+        raise DataError(
+            f"{row['image']} has {len(points)} annotated points, but {scheme.name} has {scheme.num_landmarks}."
+        )
+    return points
+
+
+def _box(row: Row) -> np.ndarray:
+    box = np.asarray(row["box"], dtype=np.float32)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+        raise DataError(f"{row['image']} has a box without area: {box.tolist()} as (x, y, width, height).")
+    return box
