@@ -17,11 +17,13 @@ import pyarrow
 import pyarrow.parquet
 
 from ..errors import DataError
+from .face_set import find_face_set
 
 
-__all__ = ["load_faces"]
+__all__ = ["find_splits", "load_faces"]
 
-# "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split.
+# "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
+# here says in its `faces.json` what other splits it has.
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=$|[-_.])", re.IGNORECASE)
 _SAME_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
 
@@ -31,7 +33,8 @@ def load_faces(
     split: str | None = None,
     columns: Sequence[str] = ("image",),
     default_split: str | None = None,
-) -> datasets.Dataset:
+    streaming: bool = False,
+) -> datasets.Dataset | datasets.IterableDataset:
     """Read one or more Parquet files of faces.
 
     Rows keep their order, files are taken in the order of their names. The data stays on disk, memory-mapped: any
@@ -39,10 +42,12 @@ def load_faces(
 
     Args:
         paths: A Parquet file, a folder of them (searched to any depth), a glob, or a list of any of these.
-        split: `"train"`, `"test"` or `"validation"`: reads only the files that are named so, or lie in a folder named
-            so. Needed where a folder or glob holds several splits.
+        split: `"train"`, `"test"`, `"validation"`, or another one of a converted set: reads only the files that are
+            named so, or lie in a folder named so. Needed where a folder or glob holds several splits.
         columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labelled faces.
         default_split: The split to read where there are several and `split` is None.
+        streaming: Return an `IterableDataset` that reads the files as it goes, without the copy that `datasets` else
+            keeps in its cache.
 
     Returns:
         The rows of all files; `image` decodes to a PIL image.
@@ -58,36 +63,57 @@ def load_faces(
     if not files:
         raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
     _check_schemas(files, columns)
+    names = [glob.escape(str(file)) for file in files]
     try:
-        faces = datasets.load_dataset("parquet", data_files=[glob.escape(str(file)) for file in files], split="train")
+        faces = datasets.load_dataset("parquet", data_files=names, split="train", streaming=streaming)
     except datasets.exceptions.DatasetGenerationError as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {cause}") from error
-    if not len(faces):
+    if not streaming and not len(faces):
         raise DataError(f"{files[0]} holds no face.")
     return faces
 
 
+def find_splits(path: str | os.PathLike) -> dict[str | None, list[Path]]:
+    """Sort the Parquet files of a path by split.
+
+    Args:
+        path: A Parquet file, a folder of them (searched to any depth), or a glob.
+
+    Returns:
+        The files of each split in order; those that name none under None.
+
+    Raises:
+        DataError: If there is no such file or folder, or no Parquet file in it.
+    """
+    path = os.fspath(path)
+    root, files = (None, [Path(path)]) if os.path.isfile(path) else _expand(path)
+    face_set = find_face_set(root or path)
+    splits: dict[str | None, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file, root, tuple(face_set.splits) if face_set else ()), []).append(file)
+    return splits
+
+
 def _find_files(path: str, split: str | None, default_split: str | None) -> list[Path]:
     """Return the Parquet files that a path stands for, in order."""
+    splits = find_splits(path)
     if os.path.isfile(path):
-        if split and _split_of(Path(path)) not in (None, split):
-            raise DataError(f"{path} is the {_split_of(Path(path))} split, not {split}.")
+        found = next(iter(splits))
+        if split and found not in (None, split):
+            raise DataError(f"{path} is the {found} split, not {split}.")
         return [Path(path)]
-    root, files = _expand(path)
-    splits = {file: _split_of(file, root) for file in files}
-    found = sorted({name for name in splits.values() if name})
-    if split is None and len(found) > 1:
-        if default_split not in found:
-            raise DataError(f"{path} holds the splits {', '.join(found)}; say which one to read.")
+    names = sorted(name for name in splits if name)
+    if split is None and len(names) > 1:
+        if default_split not in names:
+            raise DataError(f"{path} holds the splits {', '.join(names)}; say which one to read.")
         split = default_split
     if split is None:
-        return files
-    chosen = [file for file in files if splits[file] == split]
-    if not chosen:
-        names = f"it has {', '.join(found)}" if found else "none of its files is named after a split"
-        raise DataError(f"{path} has no {split} split; {names}.")
-    return chosen
+        return sorted(file for files in splits.values() for file in files)
+    if split not in splits:
+        known = f"it has {', '.join(names)}" if names else "none of its files is named after a split"
+        raise DataError(f"{path} has no {split} split; {known}.")
+    return splits[split]
 
 
 def _expand(path: str) -> tuple[Path, list[Path]]:
@@ -106,8 +132,11 @@ def _expand(path: str) -> tuple[Path, list[Path]]:
     return Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts)), files
 
 
-def _split_of(file: Path, root: Path | None = None) -> str | None:
+def _split_of(file: Path, root: Path | None, known: Sequence[str]) -> str | None:
     """Read the split off the name of a file, else off its folders below the root."""
+    for split in known:
+        if re.fullmatch(re.escape(split) + r"-\d+-of-\d+", file.stem):
+            return split
     folders = file.parent.relative_to(root).parts if root and file.is_relative_to(root) else ()
     for name in (file.stem, *reversed(folders)):
         match = _SPLIT.match(name)

@@ -16,6 +16,7 @@ A row has these columns, in this order; a reader leaves out what its data cannot
 and after them the attributes of the set, such as age or pose.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """What a file is called that is taken for a picture, in lower case."""
 
 Row = dict[str, Any]
-"""One face. A reader gives `image` as a path and `name`; what it leaves out of the other columns becomes null."""
+"""One face. A reader gives `image`, a path or as `datasets` stores it, and `name`; what it leaves out becomes null."""
 
 
 def face_features(
@@ -108,9 +109,10 @@ class FaceSource:
         if origin not in self.splits:
             known = ", ".join([*self.splits, *self.subsets])
             raise DataError(f"The {self.kind} data has no split {split!r}; it has {known}.")
+        columns = self.features  # built once: it takes longer than reading a row
         for row in self.splits[origin]():
             if subset is None or subset.contains(row):
-                yield self._complete(row, origin)
+                yield self._complete(row, origin, columns)
 
     def load(self, split: str, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
         """Read a split or subset; the pictures stay where they are and are decoded when they are looked at.
@@ -147,24 +149,33 @@ class FaceSource:
     def stamp(self, split: str) -> str:
         """Return a hash that changes when the split, a setting or an annotation file changes."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((self.kind, split, self.scheme, self.splits, self.features)).encode())
+        rows = {name: _describe(function) for name, function in self.splits.items()}
+        digest.update(repr((self.kind, split, self.scheme, rows, self.features)).encode())
         for file in self.files:
             status = os.stat(file)
             digest.update(f"{file}/{status.st_size}/{status.st_mtime_ns}".encode())
         return digest.hexdigest()
 
-    def _complete(self, row: Row, split: str) -> Row:
-        unknown = sorted(set(row) - set(self.features))
+    def _complete(self, row: Row, split: str, columns: datasets.Features) -> Row:
+        unknown = sorted(set(row) - set(columns))
         if unknown:
             raise DataError(f"A row of the {self.kind} data has unannounced columns: {', '.join(unknown)}.")
-        complete = {name: row.get(name) for name in self.features}
-        complete["image"] = {"path": os.fspath(row["image"]), "bytes": None}
+        complete = {name: row.get(name) for name in columns}
+        if not isinstance(row["image"], dict):
+            complete["image"] = {"path": os.fspath(row["image"]), "bytes": None}
         complete["split"] = split
         if self.scheme:
             complete["landmarks"] = _points(row, self.scheme)
         if complete["box"] is not None:
             complete["box"] = _box(row)
         return complete
+
+
+def _describe(function: Callable) -> str:
+    """Describe a function and its arguments alike in every process, which `repr` does not."""
+    if isinstance(function, functools.partial):
+        return f"{_describe(function.func)}{function.args}{sorted(function.keywords.items())}"
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _generate(source: FaceSource, split: str, stamp: str | None = None) -> Iterator[Row]:

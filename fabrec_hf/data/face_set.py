@@ -1,0 +1,89 @@
+"""What a folder of converted faces says about itself: `faces.json`, and the card that the Hub shows."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import DataError
+from ..landmarks import LandmarkScheme
+
+
+__all__ = ["FaceSet", "find_face_set"]
+
+FILE_NAME = "faces.json"
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """A converted set of faces.
+
+    Attributes:
+        kind: The format that it was converted from.
+        scheme: The mark-up of its landmarks; None without landmarks.
+        extend_top: What a crop adds above the box, as a fraction of the box height: the paper's rule for the set.
+        extend_bottom: The same below the box.
+        splits: What was found in each split, by the name of the split.
+    """
+
+    kind: str
+    scheme: LandmarkScheme | None
+    extend_top: float
+    extend_bottom: float
+    splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write `faces.json` and `README.md` into the folder."""
+        values = {
+            "kind": self.kind,
+            "scheme": self.scheme.to_dict() if self.scheme else None,
+            "extend_top": self.extend_top,
+            "extend_bottom": self.extend_bottom,
+            "splits": dict(self.splits),
+        }
+        (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def card(self) -> str:
+        """Return the dataset card: which files are which split, and what is in them."""
+        files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in self.splits]
+        header = {"tags": ["face", "landmarks"], "configs": [{"config_name": "default", "data_files": files}]}
+        points = f"{self.scheme.num_landmarks} points (`{self.scheme.name}`)" if self.scheme else "no landmarks"
+        return (
+            f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# Faces, converted from `{self.kind}`\n\n"
+            f"{points}, scheme and crop rule in `{FILE_NAME}`. The licence is that of the original data: state it "
+            "here before you publish anything.\n\n" + self.table() + "\n"
+        )
+
+    def table(self) -> str:
+        """Return a Markdown table of what was found, a line a split."""
+        names = ("faces", "points", "missing_points", "outside_points", "unlabelled_faces", "copies", "skipped")
+        head = ["split", *(name.replace("_", " ") for name in names), "boxes"]
+        lines = [head, ["---", *(["---:"] * len(names)), "---"]]
+        for split, report in self.splits.items():
+            boxes = ", ".join(f"{count:,} {rule}" for rule, count in report["boxes"].items())
+            lines.append([split, *(f"{report[name]:,}" for name in names), boxes])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def find_face_set(path: str | os.PathLike) -> FaceSet | None:
+    """Read the `faces.json` of a converted folder, given the folder or a file in it; None where there is none.
+
+    Raises:
+        DataError: If the file is there but damaged.
+    """
+    path = Path(path)
+    folders = [path, *list(path.parents)[:2]] if path.exists() else []
+    file = next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
+    if file is None:
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        scheme = values["scheme"]
+        return FaceSet(**(values | {"scheme": LandmarkScheme.from_dict(scheme) if scheme else None}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{file} is damaged ({error}); convert the data again.") from error

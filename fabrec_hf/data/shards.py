@@ -1,0 +1,251 @@
+"""One shard of a conversion: rows and their pictures into one Parquet file, and what was found on the way."""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import DataError
+from ..face_detection import default_face_detector
+from .source import Row
+
+
+__all__ = ["BOX_RULES", "ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
+
+BOX_RULES = ("points", "detector", "image", "none")
+"""Where the box of a face comes from that has none: the tight box of its points, the face detector, the whole picture,
+or nowhere."""
+
+COUNTS = ("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned")
+
+ROW_GROUP = 100  # the rows in memory at a time; small groups also make single pictures quick to read
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = (None, 0, 1)
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How rows are written.
+
+    Attributes:
+        features: The columns.
+        boxes: One of `BOX_RULES`.
+        skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
+    """
+
+    features: datasets.Features
+    boxes: str
+    skip_unreadable: bool = False
+
+
+@dataclass
+class ShardReport:
+    """What the rows of a shard, or of a whole split, are like.
+
+    Attributes:
+        faces: Rows written.
+        skipped: Rows left out since their picture cannot be read.
+        points: Annotated points.
+        missing_points: Points that are not annotated.
+        outside_points: Annotated points that lie outside their picture.
+        unlabelled_faces: Rows with landmarks of which none is annotated.
+        boxes: How many boxes were `given`, or made up, by rule.
+        turned: Pictures that EXIF turns, which a tool that ignores EXIF annotates wrongly.
+        digests: A hash of every row's picture, as stored.
+    """
+
+    faces: int = 0
+    skipped: int = 0
+    points: int = 0
+    missing_points: int = 0
+    outside_points: int = 0
+    unlabelled_faces: int = 0
+    boxes: Counter = field(default_factory=Counter)
+    turned: int = 0
+    digests: list[int] = field(default_factory=list)
+
+    def add(self, other: "ShardReport") -> None:
+        """Count another shard's rows too; its digests are for the caller to keep."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.boxes.update(other.boxes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"boxes": dict(self.boxes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ShardReport":
+        """Build a report from what `to_dict` returned."""
+        return cls(**(values | {"boxes": Counter(values["boxes"])}))
+
+
+def write_shard(rows: Sequence[Row], path: Path, settings: ShardSettings) -> ShardReport:
+    """Write rows to a Parquet file and a report beside it (`.json`), or return the report of an earlier time.
+
+    Both files appear whole or not at all, the report last: where it is, the shard is done.
+
+    Args:
+        rows: What `FaceSource.rows` yields.
+        path: The Parquet file.
+        settings: How to write.
+
+    Raises:
+        DataError: If a picture is missing or cannot be read.
+    """
+    done = path.with_suffix(".json")
+    if done.exists() and path.exists():
+        return ShardReport.from_dict(json.loads(done.read_text()))
+    report, partial = ShardReport(), path.with_suffix(".partial")
+    schema = settings.features.arrow_schema
+    with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
+        for start in range(0, len(rows), ROW_GROUP):
+            group = list(_embed_all(rows[start : start + ROW_GROUP], settings, report))
+            columns = [_column([row[name] for row in group], schema.field(name).type) for name in schema.names]
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+    partial.replace(path)
+    partial.write_text(json.dumps(report.to_dict()))
+    partial.replace(done)
+    return report
+
+
+def _embed_all(rows: Sequence[Row], settings: ShardSettings, report: ShardReport) -> Iterator[Row]:
+    for row in rows:
+        try:
+            yield _embed(row, settings, report)
+        except DataError:
+            if not settings.skip_unreadable:
+                raise
+            report.skipped += 1
+
+
+def _column(values: list, kind: pyarrow.DataType) -> pyarrow.Array:
+    """Build a column; landmarks go by way of NumPy, which is many times faster than from nested lists."""
+    arrays = all(isinstance(value, np.ndarray) for value in values)
+    if values and arrays and pyarrow.types.is_fixed_size_list(kind):
+        return _from_array(np.stack(values), kind)
+    return pyarrow.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values], kind)
+
+
+def _from_array(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
+    if not pyarrow.types.is_fixed_size_list(kind):
+        return pyarrow.array(values, kind)
+    inner = _from_array(values.reshape(-1, *values.shape[2:]), kind.value_type)
+    return pyarrow.FixedSizeListArray.from_arrays(inner, kind.list_size)
+
+
+def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
+    """Return a row with its picture inside and a box, and count what there is."""
+    content, name = _content(row["image"])
+    width, height, turned = _size(content, name)
+    landmarks = row.get("landmarks")
+    report.faces += 1
+    report.turned += turned
+    report.digests.append(int.from_bytes(blake2b(content, digest_size=8).digest(), "big"))
+    if landmarks is not None:
+        known = ~np.isnan(landmarks).any(axis=1)
+        inside = ((landmarks > -0.5) & (landmarks < [width - 0.5, height - 0.5])).all(axis=1)
+        report.points += int(known.sum())
+        report.missing_points += int((~known).sum())
+        report.outside_points += int((known & ~inside).sum())
+        report.unlabelled_faces += not known.any()
+    box, rule = row["box"], "given"
+    if box is None:
+        box, rule = _make_box(settings.boxes, content, landmarks, (width, height))
+    report.boxes[rule] += 1
+    return row | {"image": {"bytes": content, "path": os.path.basename(name)}, "box": box}
+
+
+def _content(image: dict[str, Any]) -> tuple[bytes, str]:
+    """Return the encoded picture and what to call it in an error."""
+    if image["bytes"] is not None:
+        return image["bytes"], image["path"] or "picture"
+    try:
+        return Path(image["path"]).read_bytes(), image["path"]
+    except OSError as error:
+        raise DataError(f"The picture {image['path']} cannot be read: {error.strerror}.") from error
+
+
+def _size(content: bytes, name: str) -> tuple[int, int, bool]:
+    """Read width and height of the upright picture off its header, and whether EXIF turns it."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            orientation = image.getexif().get(_ORIENTATION)
+            width, height = image.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"The picture {name} cannot be read; is it an image, and whole?") from error
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    return width, height, orientation not in _UPRIGHT
+
+
+def _make_box(
+    rule: str, content: bytes, landmarks: np.ndarray | None, size: tuple[int, int]
+) -> tuple[np.ndarray | None, str]:
+    """Make up a face box as the rule says, or as the next one does where that is impossible; says which."""
+    if rule == "none":
+        return None, "none"
+    box = _detected_box(content, landmarks) if rule == "detector" else None
+    if box is not None:
+        return box, "detector"
+    if rule != "image" and landmarks is not None:
+        box = _tight_box(landmarks)
+        if box is not None:
+            return box, "points"
+    return np.array([0.0, 0.0, *size], dtype=np.float32), "image"
+
+
+def _tight_box(landmarks: np.ndarray) -> np.ndarray | None:
+    known = landmarks[~np.isnan(landmarks).any(axis=1)]
+    if not len(known):
+        return None
+    low, high = known.min(axis=0), known.max(axis=0)
+    return np.concatenate([low, high - low]).astype(np.float32) if (high > low).all() else None
+
+
+def _detected_box(content: bytes, landmarks: np.ndarray | None) -> np.ndarray | None:
+    """Return the detected face that holds most of the points (the largest face where there are none)."""
+    with Image.open(io.BytesIO(content)) as image:
+        boxes = np.array([detection.box for detection in default_face_detector()(image)])
+    if not len(boxes):
+        return None
+    if landmarks is None or np.isnan(landmarks).all():
+        return boxes[0].astype(np.float32)
+    best = max(boxes, key=lambda box: _share_inside(landmarks, box))
+    return best.astype(np.float32) if _share_inside(landmarks, best) >= 0.5 else None
+
+
+def _share_inside(landmarks: np.ndarray, box: np.ndarray) -> float:
+    """Share of the annotated points in the box, grown by a quarter of its size: ears and brows lie outside."""
+    margin = box[2:] / 4
+    inside = ((landmarks >= box[:2] - margin) & (landmarks <= box[:2] + box[2:] + margin)).all(axis=1)
+    return float(inside.sum() / max(1, (~np.isnan(landmarks).any(axis=1)).sum()))
+
+
+def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Cut a stream of rows into lists of `size`, the last one shorter."""
+    chunk: list[Row] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """Name a file as the Hub does: `train-00000-of-00002.parquet`."""
+    return f"{split}-{index:05d}-of-{count:05d}.parquet"
