@@ -149,9 +149,11 @@ class LandmarkFinder:
         import torch
 
         try:
-            boxes = [found.box for found in self.detector(image)] if self.detector else list(self.boxes or ())
-            for box in boxes if self.detector is None else ():
+            boxes: list[tuple[float, ...]] = list(self.boxes or ())
+            for box in boxes:
                 _check_inside(box, image.size)
+            if self.detector:
+                boxes = self.processor.boxes_from_detections([found.box for found in self.detector(image)])
             faces: list[dict[str, Any]] = []
             for start in range(0, len(boxes), BATCH_SIZE):
                 inputs = self.processor(image, boxes=boxes[start : start + BATCH_SIZE])

@@ -165,6 +165,25 @@ class FaceCropProcessor(BaseImageProcessor):
         }
         return FaceBatch(data, tensor_type=return_tensors)
 
+    def boxes_from_detections(self, boxes: Any) -> list[tuple[float, ...]]:
+        """Turns boxes of a face detector into boxes of the data that the checkpoint was trained on.
+
+        A detector gives the tight box of the 68 points, the box of 300-W. Another data set's box is another part of
+        the face, which shows in the margins of its crops: the box returned is the one that gives the same crop.
+
+        Args:
+            boxes: (N, 4) tight boxes (x, y, width, height) in pixels.
+
+        Returns:
+            N boxes to give to the processor; those of a processor with 300-W's margins are the detector's own.
+        """
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        if (self.extend_top, self.extend_bottom) != (EXTEND_TOP, EXTEND_BOTTOM):
+            left, top, side, _ = crop_box_from_box(boxes).T
+            height = side / (1.0 + self.extend_top + self.extend_bottom)
+            boxes = np.stack([left, top + self.extend_top * height, side, height], axis=-1)
+        return [tuple(box) for box in boxes.tolist()]
+
     @staticmethod
     def landmarks_to_crop(landmarks: Any, crop_boxes: Any) -> Any:
         """Maps points in pixels of the upright picture to [0, 1] of their crop: labels for the model.

@@ -101,7 +101,9 @@ class FaceLandmarkPipeline(Pipeline):
             pixels = load_rgb(image, index)
             # Floats come back in [0, 255] and would go in again in [0, 1].
             images.append(pixels / 255 if pixels.is_floating_point() else pixels)
-            boxes.append(_find_faces(pixels, face_detector) if faces is None else faces)
+            if faces is None:
+                faces = self.image_processor.boxes_from_detections(_find_faces(pixels, face_detector))
+            boxes.append(faces)
         batch = self.image_processor(images, boxes=boxes, input_data_format="channels_first", return_tensors="pt")
         # NumPy keeps the geometry off the model's device: float64 is not to be had on all of them.
         geometry = {name: batch[name].numpy() for name in ("crop_boxes", "face_boxes", "image_indices")}

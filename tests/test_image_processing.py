@@ -633,3 +633,16 @@ def test_real_faces_are_centred_in_their_crops(backend):
     tall = box[:, 3] * 1.32 >= box[:, 2]
     np.testing.assert_allclose(inside[tall][..., 1].min(axis=1), 0.2 / 1.32, atol=0.02)
     np.testing.assert_allclose(inside[tall][..., 1].max(axis=1), 1.2 / 1.32, atol=0.02)
+
+
+def test_detections_become_boxes_of_the_checkpoints_own_convention():
+    """A tight box of 100 x 100: 300-W's crop is 132 wide; 0.05 + 0.25 margins reach it from a box 101.54 high."""
+    detected = [[50.0, 40.0, 100.0, 100.0], [0.0, 0.0, 300.0, 100.0]]
+    assert FabRecImageProcessor().boxes_from_detections(detected) == [tuple(box) for box in detected]
+    other = FabRecImageProcessor(extend_top=0.05, extend_bottom=0.25)
+    boxes = other.boxes_from_detections(detected)
+    height = 132 / 1.3
+    assert boxes[0] == pytest.approx((34.0, 20.0 + 0.05 * height, 132.0, height))
+    crops = crop_box_from_box(np.array(boxes), 0.05, 0.25)
+    np.testing.assert_allclose(crops, crop_box_from_box(np.array(detected)), atol=1e-9)
+    assert other.boxes_from_detections([]) == []

@@ -15,7 +15,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from tqdm.auto import tqdm
@@ -37,6 +36,7 @@ from fabrec_hf.checkpoints import resolve_checkpoint
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.decoding import CANVAS_RATIO, decode_canvases
+from fabrec_hf.data.face_set import FaceSet, find_face_set
 from fabrec_hf.errors import CheckpointError, DataError, SchemeError
 from fabrec_hf.evaluation import annotations
 from fabrec_hf.geometry import crop_box_from_box, landmarks_to_crop
@@ -44,6 +44,7 @@ from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.landmarks import LandmarkScheme, get_scheme
 from fabrec_hf.metrics import normalized_mean_error
 from fabrec_hf.modeling_fabrec import FabRecForLandmarkDetection
+from fabrec_hf.scheme_files import infer_scheme, load_scheme
 
 
 @dataclass
@@ -54,7 +55,7 @@ class LandmarkTrainingArguments:
     output_dir: str = field(metadata={"help": "Folder for checkpoints, errors and the final model."})
     autoencoder: str = field(default="3fabrec-autoencoder", metadata={"help": "Autoencoder to start from."})
     split: str = field(default="train", metadata={"help": "Split of the data to train on."})
-    scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file of one."})
+    scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
     shots: int | None = field(default=None, metadata={"help": "Train on this many faces; all of them by default."})
     protocol: str = field(default="paper", metadata={"help": "Which shots: paper (the first ones) or random."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures to tune on."})
@@ -115,10 +116,10 @@ class LandmarkTrainingArguments:
 class LabelledFaces:
     """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop."""
 
-    def __init__(self, dataset: datasets.Dataset, size: int):
-        self.size = size
+    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor):
+        self.size = size = processor.size.height
         landmarks, boxes = annotations(dataset)
-        crop_boxes = crop_box_from_box(boxes)
+        crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
         self.boxes = boxes / crop_boxes[:, 2:3]  # in units of the crop's side, for normalisers that measure the box
         self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO))
@@ -231,22 +232,25 @@ def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Datase
     return dataset, validation
 
 
-def find_scheme(name: str | None, num_landmarks: int) -> LandmarkScheme:
-    """Return the named scheme or that of a file, or the built-in one with that many points, or a bare one."""
-    if name is None:
+def find_scheme(name: str | None, face_set: FaceSet | None, num_landmarks: int) -> LandmarkScheme:
+    """Return the named scheme, or that of the data, or the built-in one with that many points, or a bare one."""
+    scheme = load_scheme(name) or (face_set.scheme if face_set else None)
+    if scheme is None:
         built_in = map(get_scheme, ("300w", "wflw", "aflw", "mtfl"))
         matching = [scheme for scheme in built_in if scheme.num_landmarks == num_landmarks]
-        return matching[0] if matching else LandmarkScheme(name="custom", num_landmarks=num_landmarks)
-    if Path(name).suffix in (".json", ".yaml", ".yml"):
-        scheme = LandmarkScheme.from_dict(yaml.safe_load(Path(name).read_text()))
-    else:
-        scheme = get_scheme(name)
+        return matching[0] if matching else infer_scheme("custom", num_landmarks=num_landmarks)
     if scheme.num_landmarks != num_landmarks:
-        raise SchemeError(f"--scheme {name} has {scheme.num_landmarks} points but the data has {num_landmarks}.")
+        raise SchemeError(f"--scheme {scheme.name} has {scheme.num_landmarks} points but the data {num_landmarks}.")
     return scheme
 
 
-def build_model(arguments: LandmarkTrainingArguments, num_landmarks: int) -> FabRecForLandmarkDetection:
+def build_processor(face_set: FaceSet | None, size: int) -> FabRecImageProcessor:
+    """Crop as the paper does for this kind of data, or as for 300-W where the data does not say what it is."""
+    margins = {"extend_top": face_set.extend_top, "extend_bottom": face_set.extend_bottom} if face_set else {}
+    return FabRecImageProcessor(size={"height": size, "width": size}, **margins)
+
+
+def build_model(arguments: LandmarkTrainingArguments, scheme: LandmarkScheme) -> FabRecForLandmarkDetection:
     """Put fresh transfer layers and a head on the autoencoder."""
     torch.manual_seed(arguments.seed)
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
@@ -255,10 +259,8 @@ def build_model(arguments: LandmarkTrainingArguments, num_landmarks: int) -> Fab
     autoencoder = FabRecAutoencoderConfig.from_pretrained(folder)
     if arguments.heatmap_size > autoencoder.image_size:
         raise DataError(f"--heatmap_size {arguments.heatmap_size} exceeds the autoencoder's {autoencoder.image_size}.")
-    scheme = find_scheme(arguments.scheme, num_landmarks)
-    model, report = FabRecForLandmarkDetection.from_pretrained(
-        folder, num_landmarks=num_landmarks, landmark_scheme=scheme.to_dict(), output_loading_info=True, **settings
-    )
+    settings |= {"num_landmarks": scheme.num_landmarks, "landmark_scheme": scheme.to_dict()}
+    model, report = FabRecForLandmarkDetection.from_pretrained(folder, output_loading_info=True, **settings)
     missing = sorted(key for key in report["missing_keys"] if key.startswith("autoencoder."))
     if missing:
         raise CheckpointError(f"{folder} is no whole autoencoder: it lacks {missing[0]}.")
@@ -269,7 +271,9 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     """Train both stages, then save the model with its processor and the validation error."""
     output_dir = Path(arguments.output_dir)
     dataset, held_out = load_labelled(arguments)
-    model = build_model(arguments, len(dataset[0]["landmarks"]))
+    face_set = find_face_set(arguments.data[0])
+    model = build_model(arguments, find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"])))
+    processor = build_processor(face_set, model.config.image_size)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
     accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
@@ -281,9 +285,8 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     if arguments.report_to:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-landmarks", config=settings)
-    size = model.config.image_size
-    faces = LabelledFaces(dataset, size)
-    validation = LabelledFaces(held_out, size) if held_out is not None else None
+    faces = LabelledFaces(dataset, processor)
+    validation = LabelledFaces(held_out, processor) if held_out is not None else None
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation)
     boundary, end = arguments.stages
@@ -293,7 +296,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
             checkpoint, start = None, last
     if accelerator.is_main_process:
         trainer.model.save_pretrained(output_dir)
-        FabRecImageProcessor(size={"height": size, "width": size}).save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
         results: dict[str, float] = {"steps": end, "faces": len(faces)}
         if validation:
             results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}

@@ -32,7 +32,9 @@ def open_source(path: Path, scheme: str | LandmarkScheme | None = None, split: s
         DataError: If there is no Parquet file, or it has no `image` column.
     """
     known = find_face_set(path)
-    files = {name or split or "train": group for name, group in find_splits(path).items()}
+    found = find_splits(path)
+    order = [name for name in known.splits if name in found] if known else list(found)
+    files = {name or split or "train": found[name] for name in order}
     first = next(iter(files.values()))[0]
     schema = pyarrow.parquet.read_schema(first)
     features = datasets.Features.from_arrow_schema(schema)

@@ -38,7 +38,6 @@ from ..landmarks import LandmarkScheme
 from ..scheme_files import match_scheme
 from .csv_table import BOX_COLUMNS, Table, open_table
 from .layouts import (
-    DEFAULT_SPLIT,
     AttributeTypes,
     attribute_features,
     canonical_split,
@@ -46,6 +45,7 @@ from .layouts import (
     file_stem,
     find_files,
     find_pictures,
+    only_split,
     option_folder,
     points_of,
     refuse_split,
@@ -194,7 +194,7 @@ def open_source(
     types = AttributeTypes()
     tables: dict[str, tuple[Path, list[Table]]] = {}
     files: list[Path] = []
-    for name, folder in (folders or {split or DEFAULT_SPLIT: path}).items():
+    for name, folder in (folders or {only_split(split): path}).items():
         faces, left_out = _find_faces(folder, places / folder.relative_to(path))
         if not faces:
             raise DataError(f"{places / folder.relative_to(path)} holds no .pts file.")
