@@ -38,9 +38,19 @@ VERBS = {
         "fabrec detect photo.jpg --output found",
     ),
     "evaluate": Verb(
-        "evaluation",
+        "evaluation_command",
         "score a landmark model on annotated faces",
-        "fabrec evaluate --data 300w --split test --json",
+        "fabrec evaluate --data 300w --split test --output results",
+    ),
+    "robustness": Verb(
+        "robustness_command",
+        "measure how errors grow with noise in boxes and pictures, and differ between groups of people",
+        "fabrec robustness --data 300w --faces faces --output robustness",
+    ),
+    "convert": Verb(
+        "convert_command",
+        "convert annotated faces of any known kind to Parquet, .pts or COCO files",
+        "fabrec convert coco annotations.json faces",
     ),
     "convert-original": Verb(
         "convert_original_command",
@@ -122,6 +132,7 @@ def _fail(verb: str | None, message: str) -> int:
 
 def _quiet_libraries() -> None:
     """Keep loading bars and reports off the screen; what goes wrong is said in one line instead."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when `datasets` is imported
     import huggingface_hub.utils.logging
     import transformers.utils.logging
 

@@ -149,7 +149,7 @@ class LandmarkFinder:
         import torch
 
         try:
-            boxes: list[tuple[float, ...]] = list(self.boxes or ())
+            boxes: list[Any] = list(self.boxes or ())
             for box in boxes:
                 _check_inside(box, image.size)
             if self.detector:

@@ -1,69 +1,88 @@
-"""Scores a landmark checkpoint on an annotated data set: `fabrec evaluate` and `training/evaluate_landmarks.py`."""
+"""Score a landmark model on annotated faces, in one pass and in memory that hardly grows with their number.
 
-import argparse
-import copy
-import json
-import sys
+Of every face only its error and those of its parts are kept, and the landmarks of the few worst. `fabrec evaluate` is
+`evaluation_command.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
-from .configuration_fabrec import FabRecConfig
-from .data import load_faces
-from .errors import DataError, FabRecError, SchemeError
+from .data.subsets import subset_masks
+from .errors import DataError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
-from .landmarks import LandmarkScheme
-from .loading import load_landmark_model
-from .metrics import normalized_mean_error, part_errors, point_errors, summarize_errors
+from .landmarks import LandmarkScheme, Normalizer
+from .metrics import normalizing_distance, point_errors, summarize_errors
+from .metrics.landmark_errors import mean_of_known
 from .modeling_fabrec import FabRecForLandmarkDetection
+from .prediction import PROTOCOLS, apply_protocol, checkpoint_scheme, iterate_predictions, predict_landmarks
 
 
-__all__ = ["add_arguments", "annotations", "evaluate_checkpoint", "predict_landmarks", "run"]
+__all__ = [
+    "COLUMNS",
+    "PROTOCOLS",
+    "ROWS",
+    "FaceScores",
+    "ScoredFace",
+    "annotations",
+    "evaluate_checkpoint",
+    "find_subsets",
+    "predict_landmarks",
+    "score_faces",
+    "summarize_scores",
+]
 
 COLUMNS = ("image", "landmarks", "box")
-PROTOCOLS = ("default", "paper")
+
+ROWS = 1024
+"""Annotations that are read at a time; one picture takes more memory than all of them."""
+
+# The private test set of 300-W is scored as a whole (paper table 2), but comes in these parts.
+PRIVATE_PARTS = ("indoor", "outdoor")
 
 
-def predict_landmarks(
-    model: FabRecForLandmarkDetection,
-    processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
-    batch_size: int = 32,
-    progress: bool = False,
-) -> np.ndarray:
-    """Predict the landmarks of every row, each in the face box that comes with it.
+@dataclass(frozen=True)
+class ScoredFace:
+    """A face and what was found in it.
 
-    Args:
-        model: The landmark model, on the device to work on, in the mode to predict in.
-        processor: Its image processor.
-        dataset: Rows with `image` and `box` (x, y, width, height).
-        batch_size: Faces at a time; changes the speed only.
-        progress: Show a progress bar.
-
-    Returns:
-        (N, L, 2) points in pixels of the rows' images, float64, pixel centres at integers.
-
-    Raises:
-        DataError: If an image cannot be read.
+    Attributes:
+        row: of the data set.
+        error: its NME in percent; infinity without a prediction.
+        landmarks: (L, 2) predicted points in pixels of its image.
     """
-    predictions = []
-    faces = dataset.select_columns(["image", "box"])
-    bar = tqdm(total=len(faces), desc="Evaluating", unit="face", disable=not progress)
-    try:
-        with bar, torch.inference_mode():
-            for batch in faces.iter(batch_size):
-                inputs = processor(batch["image"], boxes=[[box] for box in batch["box"]])
-                outputs = model(inputs["pixel_values"].to(model.device, model.dtype))
-                landmarks = outputs.landmarks.cpu().double().numpy()
-                predictions.append(processor.landmarks_from_crop(landmarks, inputs["crop_boxes"]))
-                bar.update(len(landmarks))
-    except (OSError, ValueError) as error:
-        done = len(predictions) * batch_size
-        raise DataError(f"A picture in rows {done} to {done + batch_size - 1} cannot be read: {error}") from error
-    return np.concatenate(predictions)
+
+    row: int
+    error: float
+    landmarks: np.ndarray
+
+
+@dataclass(frozen=True)
+class FaceScores:
+    """The errors of all faces of a data set, in its order, and how they were measured.
+
+    Attributes:
+        errors: (N,) NME of each face in percent: infinity without a prediction, NaN where it cannot be scored.
+        part_errors: the same for every part of the face alone.
+        worst: the faces with the largest errors, the worst first.
+        scheme: the scheme of the points.
+        normalizer: the length that errors are divided by.
+        protocol: as `evaluate_checkpoint` took it.
+        decoding: how heatmaps were decoded.
+        flip_average: whether heatmaps were averaged with those of the mirrored crop.
+    """
+
+    errors: np.ndarray
+    part_errors: dict[str, np.ndarray]
+    worst: tuple[ScoredFace, ...]
+    scheme: LandmarkScheme
+    normalizer: Normalizer
+    protocol: str
+    decoding: str
+    flip_average: bool
 
 
 def evaluate_checkpoint(
@@ -75,6 +94,7 @@ def evaluate_checkpoint(
     flip_average: bool | None = None,
     threshold: float = 10.0,
     progress: bool = False,
+    normalizer: Normalizer | None = None,
 ) -> dict[str, Any]:
     """Score a landmark model on annotated faces in their given boxes.
 
@@ -83,44 +103,190 @@ def evaluate_checkpoint(
     Args:
         model: The landmark model; its configuration carries the scheme that is scored by.
         processor: Its image processor.
-        dataset: Rows with `image`, `landmarks` (L, 2) in pixels of the image, NaN where not annotated, and `box`.
-        batch_size: Faces at a time; changes the speed only.
+        dataset: Rows with `image`, `landmarks` (L, 2) in pixels of the image, NaN where not annotated, and `box`. The
+            columns that tell the subsets of published test sets are used where there are any.
+        batch_size: Faces at a time; changes speed and memory only.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
             plain, unmirrored heatmaps (paper section 4.2.2).
         flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
         threshold: The error above which a face is a failure, in percent.
         progress: Show a progress bar.
+        normalizer: The length to divide errors by; None takes the scheme's own.
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
-        (the NME of each part of the face), and how all of it was measured: `scheme`, `normalizer`, `threshold`,
-        `protocol`, `decoding`, `flip_average`.
+        (the NME of each part of the face), `subsets` (the same for every known subset in the data), and how all of it
+        was measured: `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`.
 
     Raises:
         SchemeError: If the data's points are not those of the model, or the model carries no scheme.
-        DataError: If a column is missing, or a row has no usable box or landmarks.
+        DataError: If a column is missing, or a row has no usable box, landmarks or image.
         ValueError: If the protocol is unknown.
     """
-    targets, boxes = annotations(dataset)
-    scheme = _scheme_for(model.config, targets.shape[1])
-    predictor = _apply_protocol(model, scheme, protocol, flip_average)
-    predictions = predict_landmarks(predictor, processor, dataset, batch_size, progress)
+    scores = score_faces(model, processor, dataset, batch_size, protocol, flip_average, normalizer, progress=progress)
+    return summarize_scores(scores, find_subsets(dataset, scores.scheme), threshold)
+
+
+def score_faces(
+    model: FabRecForLandmarkDetection,
+    processor: FabRecImageProcessor,
+    dataset: datasets.Dataset,
+    batch_size: int = 32,
+    protocol: str = "default",
+    flip_average: bool | None = None,
+    normalizer: Normalizer | None = None,
+    keep_worst: int = 0,
+    distributed: bool = False,
+    progress: bool = False,
+) -> FaceScores:
+    """Measure the error of every face, see `evaluate_checkpoint`.
+
+    Args:
+        model: As there.
+        processor: As there.
+        dataset: As there.
+        batch_size: As there.
+        protocol: As there.
+        flip_average: As there.
+        normalizer: As there.
+        keep_worst: How many of the worst faces to keep the landmarks of.
+        distributed: Share the work among the processes of PyTorch's default group, each of which calls this with the
+            same arguments and gets the same result.
+        progress: Show a progress bar over this process's share.
+
+    Raises:
+        SchemeError: As there.
+        DataError: As there; in every process, whichever of them it struck.
+        ValueError: As there.
+    """
+    scheme, normalizer = _check_annotations(model, dataset, normalizer)
+    predictor = apply_protocol(model, scheme, protocol, flip_average)
+    group = torch.distributed
+    rank, world_size = (group.get_rank(), group.get_world_size()) if distributed else (0, 1)
+    share = _Share(scheme, normalizer, keep_worst)
     try:
-        errors = normalized_mean_error(predictions, targets, scheme.normalizer, boxes)
-        parts = part_errors(point_errors(predictions, targets, scheme.normalizer, boxes), scheme.parts)
-        summary = summarize_errors(errors, threshold)
+        faces = dataset.select_columns(list(COLUMNS))
+        for piece in iterate_predictions(predictor, processor, faces, batch_size, rank, world_size, progress):
+            share.add(*piece)
+    except FabRecError as error:
+        share.failure = error
+    shares = _gather(share, world_size)
+    errors, parts = _join(shares, len(dataset), len(scheme.parts))
+    return FaceScores(
+        errors=errors,
+        part_errors=dict(zip(scheme.parts, parts.T, strict=True)),
+        worst=_worst([face for entry in shares for face in entry.worst], keep_worst),
+        scheme=scheme,
+        normalizer=normalizer,
+        protocol=protocol,
+        decoding=predictor.config.decoding,
+        flip_average=predictor.config.flip_average,
+    )
+
+
+class _Share:
+    """The faces that one process has scored."""
+
+    def __init__(self, scheme: LandmarkScheme, normalizer: Normalizer, keep_worst: int):
+        self.parts = [list(points) for points in scheme.parts.values()]
+        self.normalizer, self.keep_worst = normalizer, keep_worst
+        self.failure: FabRecError | None = None
+        self.rows: list[np.ndarray] = []
+        self.errors: list[np.ndarray] = []  # (n, 1 + parts): the face and its parts
+        self.worst: tuple[ScoredFace, ...] = ()
+
+    def add(self, start: int, columns: dict[str, list], predictions: np.ndarray) -> None:
+        """Score rows `start` and following."""
+        targets, boxes = _to_arrays(columns, start)
+        errors = point_errors(predictions, targets, self.normalizer, boxes)
+        groups = [errors, *(np.take(errors, points, axis=1) for points in self.parts)]
+        means = np.stack([mean_of_known(group, axis=1) for group in groups], axis=1)
+        rows = np.arange(start, start + len(means))
+        self.rows.append(rows)
+        self.errors.append(means)
+        if self.keep_worst:
+            scored = zip(rows.tolist(), means[:, 0].tolist(), predictions, strict=True)
+            found = [ScoredFace(row, error, points) for row, error, points in scored if not np.isnan(error)]
+            self.worst = _worst([*self.worst, *found], self.keep_worst)
+
+
+def _gather(share: _Share, world_size: int) -> list[_Share]:
+    """Exchange the shares; if one of them has failed, raise its error in every process: none is left waiting."""
+    shares = [share] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(shares, share)
+    for entry in shares:
+        if entry.failure is not None:
+            raise entry.failure
+    return shares
+
+
+def _worst(faces: list[ScoredFace], count: int) -> tuple[ScoredFace, ...]:
+    return tuple(sorted(faces, key=lambda face: (-face.error, face.row))[:count])
+
+
+def _join(shares: list[_Share], count: int, num_parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put the shares into the order of the rows: errors (N,) and part errors (N, P)."""
+    table = np.full((count, 1 + num_parts), np.nan)
+    for share in shares:
+        for rows, errors in zip(share.rows, share.errors, strict=True):
+            table[rows] = errors
+    return table[:, 0], table[:, 1:]
+
+
+def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str, np.ndarray]:
+    """Find the rows of every published subset that the data holds, by the name of its scheme.
+
+    Returns:
+        (N,) booleans by name, as `subset_masks` gives them, and `private` where both parts of the private test set of
+        300-W are there.
+    """
+    masks = subset_masks(dataset, scheme.name)
+    if all(part in masks for part in PRIVATE_PARTS):
+        masks["private"] = np.logical_or(*(masks[part] for part in PRIVATE_PARTS))
+    return masks
+
+
+def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], threshold: float = 10.0) -> dict[str, Any]:
+    """Summarise errors over all faces and over subsets of them, see `evaluate_checkpoint`.
+
+    Args:
+        scores: From `score_faces`.
+        masks: (N,) booleans for every subset, from `find_subsets`.
+        threshold: The error above which a face is a failure, in percent.
+
+    Raises:
+        DataError: If no face can be scored. A subset of which none can has None for its scores.
+    """
+    try:
+        whole = _summary(scores, np.ones(len(scores.errors), dtype=bool), threshold)
     except ValueError as error:
-        raise DataError(f"The data cannot be scored by the scheme {scheme.name}: {error}") from error
+        raise DataError(f"The data cannot be scored by the scheme {scores.scheme.name}: {error}") from error
+    subsets: dict[str, dict[str, Any]] = {}
+    for name, mask in masks.items():
+        if np.isnan(scores.errors[mask]).all():
+            empty = dict.fromkeys(("nme", "failure_rate", "auc"))
+            subsets[name] = {**empty, "count": 0, "without_prediction": 0, "not_scored": int(mask.sum()), "parts": {}}
+        else:
+            subsets[name] = _summary(scores, mask, threshold)
     return {
-        **summary,
-        "parts": parts,
-        "scheme": scheme.name,
-        "normalizer": scheme.normalizer.to_dict(),
+        **whole,
+        "subsets": subsets,
+        "scheme": scores.scheme.name,
+        "normalizer": scores.normalizer.to_dict(),
         "threshold": threshold,
-        "protocol": protocol,
-        "decoding": predictor.config.decoding,
-        "flip_average": predictor.config.flip_average,
+        "protocol": scores.protocol,
+        "decoding": scores.decoding,
+        "flip_average": scores.flip_average,
     }
+
+
+def _summary(scores: FaceScores, mask: np.ndarray, threshold: float) -> dict[str, Any]:
+    parts = {}
+    for part, errors in scores.part_errors.items():
+        known = errors[mask & np.isfinite(errors)]
+        parts[part] = float(known.mean()) if len(known) else float("nan")
+    return {**summarize_errors(scores.errors[mask], threshold), "parts": parts}
 
 
 def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -129,12 +295,57 @@ def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: If a column is missing, there is no face, or a row has no usable box or landmarks.
     """
+    targets, boxes = np.empty((len(dataset), _count_points(dataset), 2)), np.empty((len(dataset), 4))
+    for start, found, found_boxes in _annotation_pieces(dataset, targets.shape[1]):
+        targets[start : start + ROWS], boxes[start : start + ROWS] = found, found_boxes
+    return targets, boxes
+
+
+def _check_annotations(
+    model: FabRecForLandmarkDetection, dataset: datasets.Dataset, normalizer: Normalizer | None
+) -> tuple[LandmarkScheme, Normalizer]:
+    """Read all annotations once, so that a wrong one shows before hours of prediction and not after them."""
+    scheme = checkpoint_scheme(model.config, _count_points(dataset))
+    normalizer = normalizer or scheme.normalizer
+    for start, targets, boxes in _annotation_pieces(dataset, scheme.num_landmarks):
+        for row, (target, box) in enumerate(zip(targets, boxes, strict=True), start=start):
+            try:
+                normalizing_distance(target[None], normalizer, box[None])
+            except ValueError as error:
+                raise DataError(
+                    f"Row {row} has a normalising length of zero: the points or the box that it is measured by are "
+                    "wrong."
+                ) from error
+    return scheme, normalizer
+
+
+def _count_points(dataset: datasets.Dataset) -> int:
+    """Return how many points the first face has."""
     missing = [name for name in COLUMNS if name not in dataset.column_names]
     if missing:
         raise DataError(f"The data has no column {', '.join(missing)}; it takes {', '.join(COLUMNS)} to evaluate.")
     if not len(dataset):
         raise DataError("The data holds no face.")
-    columns = dataset.select_columns(["landmarks", "box"])[:]
+    targets, _ = _to_arrays(dataset.select_columns(["landmarks", "box"])[:1], 0)
+    return targets.shape[1]
+
+
+def _annotation_pieces(dataset: datasets.Dataset, num_points: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (first row, landmarks, boxes) over all rows."""
+    columns = dataset.select_columns(["landmarks", "box"])
+    for start in range(0, len(dataset), ROWS):
+        targets, boxes = _to_arrays(columns[start : start + ROWS], start)
+        if targets.shape[1] != num_points:
+            raise DataError(f"Row {start} has {targets.shape[1]} landmarks, the first row has {num_points}.")
+        yield start, targets, boxes
+
+
+def _to_arrays(columns: Mapping[str, list], start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks (n, L, 2) and boxes (n, 4) of rows `start` and following as float64."""
+    for name, what in (("landmarks", "landmarks"), ("box", "face box")):
+        if any(value is None for value in columns[name]):
+            row = start + next(index for index, value in enumerate(columns[name]) if value is None)
+            raise DataError(f"Row {row} has no {what}; leave such rows out.")
     try:
         targets = np.array(columns["landmarks"], dtype=np.float64)
         boxes = np.array(columns["box"], dtype=np.float64)
@@ -146,123 +357,7 @@ def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"Landmarks must be (L, 2) and boxes (4,), not {targets.shape[1:]} and {boxes.shape[1:]}.")
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
     if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(f"Row {row} has a box without area: {boxes[row].tolist()} as (x, y, width, height).")
+        index = int(np.argmax(bad))
+        box = boxes[index].tolist()
+        raise DataError(f"Row {start + index} has a box without area: {box} as (x, y, width, height).")
     return targets, boxes
-
-
-def _scheme_for(config: FabRecConfig, num_points: int) -> LandmarkScheme:
-    """Return the scheme that a checkpoint carries, if the data has its points."""
-    if config.landmark_scheme is None:
-        raise SchemeError("The checkpoint carries no landmark scheme; save it with landmark_scheme in its config.")
-    scheme = LandmarkScheme.from_dict(config.landmark_scheme)
-    if scheme.num_landmarks != num_points:
-        raise SchemeError(
-            f"The checkpoint finds the {scheme.num_landmarks} points of {scheme.name}, but the data has {num_points}; "
-            "evaluate it on data of its own scheme."
-        )
-    return scheme
-
-
-def _apply_protocol(
-    model: FabRecForLandmarkDetection, scheme: LandmarkScheme, protocol: str, flip_average: bool | None
-) -> FabRecForLandmarkDetection:
-    """Return a twin of the model in eval mode that shares its weights and decodes as the protocol says."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"The protocol is one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-    config = copy.deepcopy(model.config)
-    if protocol == "paper":
-        config.decoding, config.flip_average = "argmax", False
-    if flip_average is not None:
-        config.flip_average = flip_average
-    if config.flip_average and not scheme.flip_pairs:
-        raise SchemeError(f"The scheme {scheme.name} has no flip pairs, so mirrored heatmaps cannot be averaged.")
-    # Built without memory and without drawing random numbers, which a resumable training must not notice.
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        twin = type(model)(config)
-    twin.load_state_dict(model.state_dict(), assign=True)
-    return twin.eval()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of an evaluation to a parser."""
-    parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or Hub name (%(default)s)")
-    parser.add_argument(
-        "--data", required=True, nargs="+", help="Parquet file, folder or glob with the columns image, landmarks, box"
-    )
-    parser.add_argument("--split", help="train, validation or test, where the data has several (test)")
-    parser.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="default",
-        help="how heatmaps are decoded; paper: argmax (%(default)s)",
-    )
-    parser.add_argument(
-        "--flip-average",
-        action="store_true",
-        default=None,
-        help="average the heatmaps with those of the mirrored face",
-    )
-    parser.add_argument("--no-flip-average", dest="flip_average", action="store_false", help="do not average them")
-    parser.add_argument("--threshold", type=float, default=10.0, help="error of a failure in percent (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes the speed only")
-    parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Evaluate as the arguments say and print the result.
-
-    Args:
-        args: Parsed arguments of `add_arguments`.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        FabRecError: For whatever the user can put right; one line.
-    """
-    if args.batch_size < 1 or not args.threshold > 0:
-        raise FabRecError("--batch-size and --threshold must be positive.")
-    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
-    model, processor = load_landmark_model(args.model)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    result = evaluate_checkpoint(
-        model,
-        processor,
-        dataset,
-        batch_size=args.batch_size,
-        protocol=args.protocol,
-        flip_average=args.flip_average,
-        threshold=args.threshold,
-        progress=sys.stderr.isatty(),
-    )
-    result = {"model": args.model, "data": args.data, "split": args.split, **result}
-    print(json.dumps(result, indent=2) if args.json else _markdown(result))
-    return 0
-
-
-def _markdown(result: dict[str, Any]) -> str:
-    """Write a result as a table, with a line below it that says how it was measured."""
-    limit = f"{result['threshold']:g} %"
-    cells = {
-        "faces": str(result["count"]),
-        "NME %": f"{result['nme']:.3f}",
-        f"failures over {limit}": f"{result['failure_rate']:.2f} %",
-        f"AUC to {limit}": f"{result['auc']:.4f}",
-        **{f"{part} NME %": f"{error:.3f}" for part, error in result["parts"].items()},
-    }
-    length = result["normalizer"]
-    over = f"the distance of points {length['points']}" if length["kind"] == "points" else f"the {length['kind']}"
-    notes = [
-        f"{result['model']}, scheme {result['scheme']}, errors over {over.replace('_', ' ')}",
-        f"{result['protocol']} protocol ({result['decoding']}{', flip average' if result['flip_average'] else ''})",
-    ]
-    if result["without_prediction"] or result["not_scored"]:
-        notes.append(f"{result['without_prediction']} faces without prediction, {result['not_scored']} not scored")
-    rows = [list(cells), ["---:"] * len(cells), list(cells.values())]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "; ".join(notes) + "."

@@ -15,6 +15,7 @@ has the smaller x on an upright face.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,14 @@ import torch
 from .landmark_scheme import LandmarkScheme, Normalizer, infer_flip_pairs
 
 
-__all__ = ["LandmarkScheme", "Normalizer", "convert_landmarks", "get_scheme", "infer_flip_pairs"]
+__all__ = [
+    "LandmarkScheme",
+    "Normalizer",
+    "convert_landmarks",
+    "get_scheme",
+    "infer_flip_pairs",
+    "known_normalizers",
+]
 
 
 def _run(name: str, count: int, middle: str | None = None, reverse: bool = False) -> list[str]:
@@ -147,6 +155,38 @@ def get_scheme(name: str) -> LandmarkScheme:
     return _SCHEMES[name]
 
 
+_EYES_300W = [[36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]]
+
+# The lengths that papers call by name, as the two ends that each mark-up measures them between. "inter_ocular" joins
+# the outer corners of the eyes, "inter_pupil" their centres: a point of its own, or the mean of the points around.
+_EYE_LENGTHS: dict[str, dict[str, Any]] = {
+    "300w": {"inter_ocular": (36, 45), "inter_pupil": _EYES_300W},
+    "wflw": {"inter_ocular": (60, 72), "inter_pupil": (96, 97)},
+    "aflw": {"inter_ocular": (6, 11), "inter_pupil": (7, 10)},
+    "mtfl": {"inter_pupil": (0, 1)},
+}
+
+
+def known_normalizers(scheme: LandmarkScheme) -> dict[str, Normalizer]:
+    """Return the normalisers that can be called by name for a scheme.
+
+    A scheme is known by the names of its points, and not by its own name: what a user calls `"300w"` may be another
+    mark-up, and the mark-up of 300-W may come under another name.
+
+    Args:
+        scheme: Any scheme, also a user's own.
+
+    Returns:
+        `"box"` and `"box_diagonal"` for every scheme, and for the built-in mark-ups `"inter_ocular"` and
+        `"inter_pupil"` as far as they have such points (the five of `mtfl` have no eye corners).
+    """
+    known = {kind: Normalizer(kind) for kind in ("box", "box_diagonal")}
+    for name, lengths in _EYE_LENGTHS.items():
+        if scheme.point_names == _SCHEMES[name].point_names:
+            known |= {length: Normalizer("points", ends) for length, ends in lengths.items()}
+    return known
+
+
 # Where each of the 68 iBUG points stands among the 98 of WFLW: every second point of the jaw, the upper rim of the
 # brows, the whole nose, six of the eight points of an eye, the whole mouth. Pupils and lower brow rims go.
 _WFLW_TO_300W = [
@@ -158,7 +198,6 @@ _WFLW_TO_300W = [
     *(68, 69, 71, 72, 73, 75),
     *range(76, 96),
 ]
-_EYES_300W = [[36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]]
 _NOSE_AND_MOUTH_300W = [30, 48, 54]
 
 

@@ -1,6 +1,5 @@
-"""Scoring a checkpoint: the same numbers face by face, for any batch size, and clear errors."""
+"""Scoring a checkpoint: the same numbers face by face, for any batch size and number of threads; clear errors."""
 
-import json
 import math
 
 import numpy as np
@@ -11,14 +10,19 @@ from PIL import Image, ImageOps
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.cli import main  # noqa: E402
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
-from fabrec_hf.errors import CheckpointError, DataError, SchemeError  # noqa: E402
-from fabrec_hf.evaluation import evaluate_checkpoint, predict_landmarks  # noqa: E402
+from fabrec_hf.configuration_fabrec import FabRecConfig  # noqa: E402
+from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
+from fabrec_hf.evaluation import (  # noqa: E402
+    annotations,
+    evaluate_checkpoint,
+    find_subsets,
+    predict_landmarks,
+    score_faces,
+    summarize_scores,
+)
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.landmarks import get_scheme  # noqa: E402
-from fabrec_hf.loading import load_landmark_model  # noqa: E402
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
+from fabrec_hf.landmarks import Normalizer, get_scheme  # noqa: E402
+from fabrec_hf.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
 
 
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_size": 32}
@@ -94,6 +98,27 @@ def test_scores_are_those_of_single_faces_for_any_batch_size(model, processor, f
     assert result["normalizer"] == {"kind": "points", "points": [0, 1]}
 
 
+def test_no_batch_size_and_no_number_of_threads_changes_the_numbers(model, processor, faces):
+    """Up to four faces are computed together, so that smaller batches may differ in the last digits of 32 bits."""
+    before = torch.get_num_threads()
+    results = {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for batch_size in (1, 2, 4, 5, 8, 32):
+                results[threads, batch_size] = evaluate_checkpoint(model, processor, faces, batch_size)
+                assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    expected = results[1, 32]
+    for (threads, batch_size), result in results.items():
+        if batch_size >= 4:
+            assert result == expected, (threads, batch_size)
+        for key in ("nme", "auc", "failure_rate"):
+            assert result[key] == pytest.approx(expected[key], rel=1e-6)
+        assert result["parts"] == pytest.approx(expected["parts"], rel=1e-6)
+
+
 def test_its_own_predictions_are_without_error(model, processor, faces):
     points = predict_landmarks(model, processor, faces, batch_size=2)
     labelled = make_dataset(faces["image"], points, faces["box"])
@@ -154,14 +179,26 @@ def test_data_that_cannot_be_scored(model, processor, faces):
     boxes[4, 3] = 0
     with pytest.raises(DataError, match="Row 4 has a box without area"):
         evaluate_checkpoint(model, processor, make_dataset(faces["image"], faces["landmarks"], boxes))
-    with pytest.raises(DataError, match="Face 0 has a normalising length of zero"):
-        evaluate_checkpoint(model, processor, make_dataset(faces["image"], np.ones((7, 5, 2)), faces["box"]))
+    points = np.array(faces["landmarks"])
+    points[5] = 1.0
+    with pytest.raises(DataError, match="Row 5 has a normalising length of zero"):
+        evaluate_checkpoint(model, processor, make_dataset(faces["image"], points, faces["box"]))
+    with pytest.raises(DataError, match="none has both an annotated point"):
+        evaluate_checkpoint(model, processor, make_dataset(faces["image"], np.full((7, 5, 2), np.nan), faces["box"]))
+    rows = faces.to_list()
+    rows[3]["box"] = None
+    with pytest.raises(DataError, match="Row 3 has no face box"):
+        evaluate_checkpoint(model, processor, datasets.Dataset.from_list(rows, features=faces.features))
+    rows = faces.to_list()
+    rows[6]["landmarks"].append([1.0, 1.0])
+    with pytest.raises(DataError, match="the same number of landmarks"):
+        evaluate_checkpoint(model, processor, datasets.Dataset.from_list(rows, features=faces.features))
     with pytest.raises(DataError, match="holds no face"):
         evaluate_checkpoint(model, processor, faces.select([]))
     broken = faces.cast_column("image", datasets.Image(decode=False)).to_dict()
     broken["image"][5]["bytes"] = broken["image"][5]["bytes"][:100]
     broken = datasets.Dataset.from_dict(broken, features=faces.features)
-    with pytest.raises(DataError, match="rows 4 to 7 cannot be read"):
+    with pytest.raises(DataError, match="rows 4 to 6 cannot be read"):
         evaluate_checkpoint(model, processor, broken, batch_size=4)
 
 
@@ -176,66 +213,93 @@ def test_models_that_cannot_be_scored(processor, faces):
         evaluate_checkpoint(unpaired, processor, faces, flip_average=True)
 
 
-@pytest.fixture
-def checkpoint(tmp_path, model, processor):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def test_annotations_are_those_of_the_rows(faces):
+    many = datasets.concatenate_datasets([faces] * 150)  # more than are read at a time
+    targets, boxes = annotations(many)
+    assert targets.shape == (1050, 5, 2) and targets.dtype == boxes.dtype == np.float64
+    np.testing.assert_array_equal(targets, np.tile(np.array(faces["landmarks"]), (150, 1, 1)))
+    np.testing.assert_array_equal(boxes, np.tile(np.array(faces["box"]), (150, 1)))
+    with pytest.raises(DataError, match="Row 1050 has a box without area"):
+        annotations(datasets.concatenate_datasets([many, make_dataset(faces["image"][:1], [[[0, 0]] * 5], [[0] * 4])]))
+    with pytest.raises(DataError, match="Row 1024 has 4 landmarks, the first row has 5"):
+        fewer = make_dataset(faces["image"][:1], [[[0, 0]] * 4], [[0, 0, 5, 5]])
+        annotations(datasets.concatenate_datasets([many.select(range(1024)), fewer]))
 
 
-def test_command_prints_what_the_function_returns(checkpoint, tmp_path, model, processor, faces, capsys):
-    faces.to_parquet(tmp_path / "test-0.parquet")
-    faces.select(range(2)).to_parquet(tmp_path / "train-0.parquet")
-    arguments = ["--model", str(checkpoint), "--data", str(tmp_path), "--batch-size", "3"]
-    assert main(["evaluate", *arguments, "--json", "--protocol", "paper"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    expected = evaluate_checkpoint(model, processor, faces, protocol="paper")
-    assert printed["count"] == 7  # of several splits the test set is the default
-    assert {key: printed[key] for key in ("failure_rate", "auc", "scheme")} == {
-        key: pytest.approx(expected[key]) if key == "auc" else expected[key]
-        for key in ("failure_rate", "auc", "scheme")
+def test_the_normalizer_only_scales_the_errors_of_a_face(model, processor, faces):
+    points, boxes = annotations(faces)
+    own = score_faces(model, processor, faces)
+    eyes = np.linalg.norm(points[:, 0] - points[:, 1], axis=1)
+    for normalizer, lengths in (
+        (Normalizer("box"), boxes[:, 2:].max(axis=1)),
+        (Normalizer("box_diagonal"), np.hypot(boxes[:, 2], boxes[:, 3])),
+        (Normalizer("points", (2, (3, 4))), np.linalg.norm(points[:, 2] - points[:, 3:].mean(axis=1), axis=1)),
+    ):
+        scores = score_faces(model, processor, faces, normalizer=normalizer)
+        np.testing.assert_allclose(scores.errors, own.errors * eyes / lengths, rtol=1e-9)
+        result = evaluate_checkpoint(model, processor, faces, normalizer=normalizer)
+        assert result["normalizer"] == normalizer.to_dict()
+        scored = scores.errors[~np.isnan(scores.errors)]
+        assert result["nme"] == pytest.approx(scored.mean())
+
+
+def test_the_worst_faces_are_kept_with_what_was_found_in_them(model, processor, faces):
+    scores = score_faces(model, processor, faces, keep_worst=3)
+    order = np.argsort(-scores.errors)
+    assert [face.row for face in scores.worst] == order[:3].tolist()
+    assert [face.error for face in scores.worst] == scores.errors[order[:3]].tolist()
+    found = predict_landmarks(model, processor, faces)
+    for face in scores.worst:
+        np.testing.assert_array_equal(face.landmarks, found[face.row])
+    assert score_faces(model, processor, faces).worst == ()
+
+
+@pytest.fixture(scope="module")
+def model_300w():
+    torch.manual_seed(1)
+    config = FabRecConfig(**TINY, num_landmarks=68, heatmap_sigma=2.0, landmark_scheme=get_scheme("300w").to_dict())
+    return FabRecForLandmarkDetection(config).eval()
+
+
+@pytest.fixture(scope="module")
+def faces_300w(faces):
+    points = np.random.default_rng(3).uniform(10, 50, (7, 68, 2))
+    points[4] = np.nan  # the one challenging face cannot be scored
+    subsets = ["helen_test", "lfpw_test", "indoor", "outdoor", "ibug", "helen_test", "indoor"]
+    dataset = make_dataset(faces["image"], points, faces["box"])
+    return dataset.add_column("subset", subsets)
+
+
+def test_subsets_have_scores_of_their_own(model_300w, processor, faces_300w):
+    result = evaluate_checkpoint(model_300w, processor, faces_300w, threshold=200.0)
+    rows = {
+        "common": [0, 1, 5],
+        "full": [0, 1, 4, 5],
+        "indoor": [2, 6],
+        "outdoor": [3],
+        "private": [2, 3, 6],
     }
-    assert printed["nme"] == pytest.approx(expected["nme"], rel=1e-4)
-    assert main(["evaluate", *arguments, "--split", "train"]) == 0
-    header, _, row = capsys.readouterr().out.splitlines()[:3]
-    assert header.startswith("| faces | NME %") and row.startswith("| 2 | ")
+    assert set(result["subsets"]) == {*rows, "challenging"}
+    for name, chosen in rows.items():
+        alone = evaluate_checkpoint(
+            model_300w, processor, faces_300w.select(chosen).remove_columns("subset"), threshold=200.0
+        )
+        subset = result["subsets"][name]
+        assert subset["count"] == alone["count"] and subset["not_scored"] == alone["not_scored"]
+        for key in ("nme", "failure_rate", "auc", "parts"):
+            assert subset[key] == pytest.approx(alone[key], rel=1e-6)
+    unscored = result["subsets"]["challenging"]
+    assert (unscored["count"], unscored["not_scored"], unscored["nme"]) == (0, 1, None)
+    assert result["count"] == 6 and result["not_scored"] == 1
 
 
-def test_command_answers_mistakes_in_one_line(checkpoint, tmp_path, faces, capsys):
-    data = tmp_path / "faces.parquet"
-    faces.to_parquet(data)
-    FabRecAutoencoder(
-        FabRecAutoencoderConfig(**{key: TINY[key] for key in TINY if key != "heatmap_size"})
-    ).save_pretrained(tmp_path / "autoencoder")
-    (tmp_path / "empty").mkdir()
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in checkpoint.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes()[: 2000 if file.suffix == ".safetensors" else None])
-    cases = [
-        ((checkpoint, tmp_path / "nowhere"), "no file or folder"),
-        ((tmp_path / "nowhere", data), "No checkpoint"),
-        (("nowhere", data), "No checkpoint 'nowhere'"),
-        ((tmp_path / "empty", data), "no config.json"),
-        ((tmp_path / "autoencoder", data), "finds no landmarks"),
-        ((damaged, data), "cannot be loaded"),
-        ((checkpoint, data, "--batch-size", "0"), "must be positive"),
-        ((checkpoint, data, "--device", "abacus"), "--device abacus"),
-    ]
-    for (name, path, *more), message in cases:
-        capsys.readouterr()
-        assert main(["evaluate", "--model", str(name), "--data", str(path), *more]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert message in captured.err.strip().splitlines()[-1]
-        assert "Traceback" not in captured.err
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(checkpoint):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(checkpoint / "model.safetensors")
-    del weights["heatmap_head.weight"]
-    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="lacks heatmap_head.weight"):
-        load_landmark_model(str(checkpoint))
+def test_summaries_are_those_of_the_errors(model_300w, processor, faces_300w):
+    scores = score_faces(model_300w, processor, faces_300w)
+    masks = find_subsets(faces_300w, scores.scheme)
+    result = summarize_scores(scores, masks, 150.0)
+    private = scores.errors[[2, 3, 6]]
+    assert result["subsets"]["private"]["nme"] == pytest.approx(private.mean())
+    assert result["subsets"]["private"]["failure_rate"] == pytest.approx(100 * (private > 150).mean())
+    assert result["subsets"]["private"]["auc"] == pytest.approx(np.clip(1 - private / 150, 0, None).mean())
+    jaw = scores.part_errors["jaw"]
+    assert result["parts"]["jaw"] == pytest.approx(jaw[~np.isnan(jaw)].mean())

@@ -7,7 +7,14 @@ import pytest
 import torch
 from conftest import SHARED
 
-from fabrec_hf.landmarks import LandmarkScheme, Normalizer, convert_landmarks, get_scheme, infer_flip_pairs
+from fabrec_hf.landmarks import (
+    LandmarkScheme,
+    Normalizer,
+    convert_landmarks,
+    get_scheme,
+    infer_flip_pairs,
+    known_normalizers,
+)
 
 
 NAMES = ("300w", "wflw", "aflw", "mtfl")
@@ -66,6 +73,40 @@ def test_normalizers_of_the_built_in_schemes():
     assert get_scheme("wflw").normalizer.to_dict() == {"kind": "points", "points": [60, 72]}
     assert get_scheme("aflw").normalizer.to_dict() == {"kind": "box"}
     assert get_scheme("mtfl").normalizer.to_dict() == {"kind": "points", "points": [0, 1]}
+
+
+def test_named_normalizers_join_the_points_that_bear_the_names():
+    ends = {
+        "300w": {
+            "inter_ocular": [["left_eye_1"], ["right_eye_1"]],
+            "inter_pupil": [
+                [f"{side}_eye_{i}" for i in order] for side, order in (("left", "123456"), ("right", "432165"))
+            ],
+        },
+        "wflw": {"inter_ocular": [["left_eye_1"], ["right_eye_1"]], "inter_pupil": [["left_pupil"], ["right_pupil"]]},
+        "aflw": {
+            "inter_ocular": [["left_eye_left"], ["right_eye_right"]],
+            "inter_pupil": [["left_eye_center"], ["right_eye_center"]],
+        },
+        "mtfl": {"inter_pupil": [["left_eye"], ["right_eye"]]},
+    }
+    for name in NAMES:
+        scheme, known = get_scheme(name), known_normalizers(get_scheme(name))
+        assert set(known) == {"box", "box_diagonal", *ends[name]}
+        assert (known["box"], known["box_diagonal"]) == (Normalizer("box"), Normalizer("box_diagonal"))
+        for length, expected in ends[name].items():
+            named = [[scheme.point_names[point] for point in end] for end in known[length].points]
+            assert named == expected
+            # mirroring the face exchanges the two ends
+            mirrored = {frozenset(scheme.flip_index[point] for point in end) for end in known[length].points}
+            assert mirrored == {frozenset(end) for end in known[length].points}
+        assert scheme.normalizer in known.values()
+
+
+def test_a_scheme_of_unknown_points_has_only_its_box():
+    assert set(known_normalizers(LandmarkScheme("300w", 68))) == {"box", "box_diagonal"}
+    same_points = LandmarkScheme("mine", 5, point_names=get_scheme("mtfl").point_names)
+    assert known_normalizers(same_points)["inter_pupil"].points == ((0,), (1,))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,12 +1,13 @@
 """Landmark errors: hand-computed cases, and the same numbers by plain loops and numeric integration."""
 
 import math
-from pathlib import Path
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from fabrec_hf import metrics
+from fabrec_hf.errors import BoxError, DataError
 from fabrec_hf.landmarks import Normalizer, get_scheme
 
 
@@ -94,18 +95,25 @@ def test_normalizing_lengths_by_hand():
 
 
 def test_inputs_that_cannot_be_scored():
-    with pytest.raises(ValueError, match="needs the face boxes"):
+    with pytest.raises(BoxError, match="needs the face boxes"):
         metrics.normalized_mean_error([FACE], [FACE], Normalizer("box"))
-    with pytest.raises(ValueError, match=r"Boxes must have shape \(1, 4\)"):
+    with pytest.raises(BoxError, match=r"Boxes must have shape \(1, 4\)"):
         metrics.normalized_mean_error([FACE], [FACE], Normalizer("box"), [[1, 2, 3]])
-    with pytest.raises(ValueError, match="Face 1 has a normalising length of zero"):
+    with pytest.raises(DataError, match="Face 1 has a normalising length of zero"):
         metrics.normalized_mean_error([FACE, FACE], [FACE, [[1, 1]] * 5], EYES)
     with pytest.raises(ValueError, match=r"not \(1, 5, 2\) and \(2, 5, 2\)"):
         metrics.normalized_mean_error([FACE], [FACE, FACE], EYES)
-    with pytest.raises(ValueError, match="no face to score"):
+    with pytest.raises(DataError, match="no face to score"):
         metrics.summarize_errors([NAN])
-    with pytest.raises(ValueError, match="must be positive"):
-        metrics.area_under_curve([1.0], 0)
+    for score in (metrics.failure_rate, metrics.area_under_curve, metrics.cumulative_error_distribution):
+        for threshold in (0, -1, math.inf, NAN):
+            with pytest.raises(ValueError, match="must be positive and finite, not"):
+                score([1.0], threshold)
+    with pytest.raises(ValueError, match="at least 2 points, not 1"):
+        metrics.cumulative_error_distribution([1.0], num=1)
+    for predictions, targets in (([], []), ([FACE], [FACE, FACE]), (FACE, FACE)):
+        with pytest.raises(DataError, match="must both have shape"):
+            metrics.count_missing(predictions, targets)
 
 
 def test_failure_rate_counts_missed_faces_and_not_the_threshold_itself():
@@ -130,6 +138,111 @@ def test_area_under_curve_is_the_integral_of_the_distribution(threshold):
     assert metrics.area_under_curve(errors, threshold) == pytest.approx(curve.mean(), abs=1e-5)
 
 
+def test_an_error_of_exactly_the_threshold_is_no_failure():
+    # 3-4-5: every point 5 px away; eyes 50 px apart make that 10 %, and 49 px a little more
+    for eyes, rate in ((50, 0), (49, 100)):
+        face = [[0, 0], [eyes, 0], [5, 5], [2, 8], [8, 8]]
+        errors = metrics.normalized_mean_error([np.add(face, [3, 4])], [face], EYES)
+        assert metrics.failure_rate(errors, 10) == rate
+        assert metrics.area_under_curve(errors, 10) == 0
+        thresholds, fractions = metrics.cumulative_error_distribution(errors, 10)
+        assert (thresholds.tolist(), fractions.tolist()) == ([0, 10], [0, 1 - rate / 100])
+
+
+def test_cumulative_error_distribution_by_hand():
+    errors = [6, 2, NAN, 2, 10, 12, math.inf, 0]
+    thresholds, fractions = metrics.cumulative_error_distribution(errors)
+    assert thresholds.tolist() == [0, 2, 6, 10]
+    assert fractions.tolist() == [1 / 7, 3 / 7, 4 / 7, 5 / 7]
+    thresholds, fractions = metrics.cumulative_error_distribution(errors, threshold=9, num=4)
+    assert thresholds.tolist() == [0, 3, 6, 9]
+    assert fractions.tolist() == [1 / 7, 3 / 7, 4 / 7, 4 / 7]
+    thresholds, fractions = metrics.cumulative_error_distribution([math.inf, 30], threshold=5)
+    assert (thresholds.tolist(), fractions.tolist()) == ([0, 5], [0, 0])
+
+
+@pytest.mark.parametrize("threshold", [3, 8, 10])
+def test_the_staircase_holds_the_area_and_the_failures_exactly(threshold):
+    # Errors in eighths are exact in binary, so fractions can check the sums without any tolerance of their own.
+    eighths = np.random.default_rng(5).integers(0, 120, 200)
+    errors = [*(eighths / 8), math.inf, math.inf, NAN]
+    thresholds, fractions = metrics.cumulative_error_distribution(errors, threshold)
+    steps = zip(thresholds, thresholds[1:], fractions, strict=False)
+    area = sum((Fraction(b) - Fraction(a)) * round(height * 202) / 202 for a, b, height in steps) / threshold
+    by_counting = sum(max(Fraction(0), 1 - Fraction(int(e), 8) / threshold) for e in eighths) / 202
+    assert area == by_counting
+    assert metrics.area_under_curve(errors, threshold) == pytest.approx(float(area), rel=1e-13)
+    failures = sum(Fraction(int(e), 8) > threshold for e in eighths) + 2
+    assert metrics.failure_rate(errors, threshold) == pytest.approx(100 * failures / 202, rel=1e-13)
+    assert fractions[-1] == (202 - failures) / 202
+    for error, fraction in zip(thresholds, fractions, strict=True):
+        assert round(fraction * 202) == sum(Fraction(int(e), 8) <= Fraction(error) for e in eighths)
+
+
+def test_samples_of_the_curve_are_the_staircase_at_their_place():
+    errors = np.random.default_rng(6).gamma(4, 1.2, 50)
+    thresholds, fractions = metrics.cumulative_error_distribution(errors, 10, num=33)
+    assert thresholds.tolist() == pytest.approx([10 * i / 32 for i in range(33)])
+    assert fractions.tolist() == [sum(error <= at for error in errors) / 50 for at in thresholds]
+
+
+def test_scores_do_not_depend_on_the_order_of_the_faces():
+    errors = np.append(np.random.default_rng(2).gamma(4, 1.2, 99), [math.inf, NAN])
+    shuffled = np.random.default_rng(3).permutation(errors)
+    for threshold in (4, 10):
+        assert metrics.summarize_errors(shuffled, threshold) == pytest.approx(
+            metrics.summarize_errors(errors, threshold), rel=1e-12
+        )
+        for one, other in zip(
+            metrics.cumulative_error_distribution(shuffled, threshold),
+            metrics.cumulative_error_distribution(errors, threshold),
+            strict=True,
+        ):
+            assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize("kind", ["points", "box", "box_diagonal"])
+def test_moving_and_scaling_points_and_boxes_together_changes_no_error(kind):
+    predictions, targets = random_faces(20)
+    boxes = np.random.default_rng(4).uniform(50, 200, (20, 4))
+    normalizer = Normalizer(kind, ((36,), (45,)) if kind == "points" else ())
+    errors = metrics.normalized_mean_error(predictions, targets, normalizer, boxes)
+    shift = np.array([-310.5, 77.25])
+    moved = np.concatenate([boxes[:, :2] * 3.5 + shift, boxes[:, 2:] * 3.5], axis=1)
+    again = metrics.normalized_mean_error(predictions * 3.5 + shift, targets * 3.5 + shift, normalizer, moved)
+    np.testing.assert_allclose(again, errors, rtol=1e-11)
+    assert np.isfinite(errors).sum() >= 12
+    scaled_alone = metrics.normalized_mean_error(predictions * 3.5, targets, normalizer, boxes)
+    assert not np.allclose(scaled_alone[np.isfinite(errors)], errors[np.isfinite(errors)])
+
+
+def test_missing_points_are_counted_by_where_they_are_missing():
+    target = np.array(FACE, float)
+    target[3, 0] = NAN  # half a point is none
+    prediction = np.array(FACE, float)
+    prediction[2:4] = NAN
+    prediction[4, 1] = NAN
+    assert metrics.count_missing([prediction, FACE], [target, FACE]) == {
+        "points": 10,
+        "points_not_annotated": 1,
+        "points_without_prediction": 2,
+    }
+
+
+def test_counts_are_what_plain_loops_give():
+    predictions, targets = random_faces()
+    counted = {"points": 0, "points_not_annotated": 0, "points_without_prediction": 0}
+    for prediction, target in zip(predictions.tolist(), targets.tolist(), strict=True):
+        for p, t in zip(prediction, target, strict=True):
+            counted["points"] += 1
+            if math.isnan(t[0] + t[1]):
+                counted["points_not_annotated"] += 1
+            elif math.isnan(p[0] + p[1]):
+                counted["points_without_prediction"] += 1
+    assert metrics.count_missing(predictions, targets) == counted
+    assert min(counted.values()) > 68
+
+
 def test_summary_counts_everything():
     summary = metrics.summarize_errors([2, 6, 13, math.inf, NAN])
     assert summary == {
@@ -149,32 +262,3 @@ def test_parts_are_averaged_face_by_face():
     assert parts["all"] == pytest.approx((2 + 5.5) / 2)
     assert parts["last"] == pytest.approx(3)
     assert math.isnan(parts["none"])
-
-
-@pytest.fixture(scope="module")
-def module():
-    evaluate = pytest.importorskip("evaluate")
-    return evaluate.load(str(Path(metrics.__file__).parent / "face_landmarks"))
-
-
-def test_evaluate_module_gives_the_same_numbers(module):
-    predictions, targets = random_faces(20)
-    errors = metrics.normalized_mean_error(predictions, targets, get_scheme("300w").normalizer)
-    result = module.compute(predictions=predictions, references=targets, threshold=12)
-    assert result == metrics.summarize_errors(errors, 12)
-    module.add_batch(predictions=predictions[:7], references=targets[:7])
-    module.add_batch(predictions=predictions[7:], references=targets[7:])
-    assert module.compute(threshold=12) == result
-
-
-def test_evaluate_module_takes_boxes_and_custom_schemes(module):
-    moved = np.add(FACE, [3, 4]).tolist()
-    boxes = [[0, 0, 50, 20]]
-    inputs = {"predictions": [moved], "references": [FACE]}
-    assert module.compute(**inputs, boxes=boxes, scheme="mtfl", normalizer={"kind": "box"})["nme"] == pytest.approx(10)
-    scheme = {"name": "mine", "num_landmarks": 5, "normalizer": {"kind": "points", "points": [0, 2]}}
-    assert module.compute(**inputs, scheme=scheme)["nme"] == pytest.approx(100 * 5 / math.hypot(5, 5))
-    with pytest.raises(ValueError, match="300w has 68 points"):
-        module.compute(**inputs)
-    with pytest.raises(ValueError, match="predictions is empty"):
-        module.compute(predictions=[], references=[])

@@ -42,9 +42,9 @@ from fabrec_hf.losses import (
     gradient_penalty,
     reconstruction_loss,
     structural_loss,
-    structural_similarity,
 )
 from fabrec_hf.modeling_fabrec import FabRecAutoencoder
+from fabrec_hf.reconstruction_errors import canvas_size, reconstruction_errors
 
 
 @dataclass
@@ -208,17 +208,12 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
 
-    @torch.no_grad()
     def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
         """Reconstruction error of pictures never trained on: L1 in grey levels of 255, and one minus SSIM's cs."""
         model = self.accelerator.unwrap_model(self.model).eval()
-        l1, structural = 0.0, 0.0
-        for batch in canvases.split(self.arguments.batch_size):
-            images = plain_crops(batch.to(self.mean.device), self.arguments.image_size, 1.0) - self.mean
-            _, reconstruction, targets = self._reconstruct(model, images, step)
-            l1 += float(reconstruction_loss(reconstruction, targets)) * len(batch)
-            structural += float((1 - structural_similarity(reconstruction, targets)).sum())
-        return {"held_out_l1": l1 / len(canvases), "held_out_structural": structural / len(canvases)}
+        stages = self._num_stages(step)
+        l1, structural = reconstruction_errors(model, canvases, self.arguments.batch_size, stages)
+        return {"held_out_l1": float(l1.mean()), "held_out_structural": float(structural.mean())}
 
     @torch.no_grad()
     def draw(self, canvases: torch.Tensor, step: int, path: Path) -> None:
@@ -263,7 +258,7 @@ def load_canvases(arguments: PretrainingArguments) -> tuple[torch.Tensor, torch.
     training, held_out = held_out_faces(load_faces(arguments.data), arguments.held_out_fraction)
     if not len(training) or not len(held_out):
         raise DataError(f"{len(training) + len(held_out)} faces are too few: raise --held_out_fraction or add data.")
-    size = arguments.image_size * 5 // 4
+    size = canvas_size(arguments.image_size)
     logger.info("%d faces to train on, %d held out.", len(training), len(held_out))
     return decode_pictures(training, size), decode_pictures(held_out, size)
 

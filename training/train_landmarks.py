@@ -117,7 +117,7 @@ class LabelledFaces:
     """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop."""
 
     def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor):
-        self.size = size = processor.size.height
+        self.size = size = int(processor.size["height"])
         landmarks, boxes = annotations(dataset)
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()

@@ -9,18 +9,22 @@ under the curve is a fraction of 1. One rule for what is missing:
 - a face that cannot be scored (no annotated point, or the normaliser's points are not annotated) has an error of NaN
   and is left out of everything.
 
-`summarize_errors` counts all of them.
+`summarize_errors` counts the faces, `count_missing` the points.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..errors import BoxError, DataError
 from ..landmarks import Normalizer
 
 
 __all__ = [
     "area_under_curve",
+    "count_missing",
+    "cumulative_error_distribution",
     "failure_rate",
+    "mean_of_known",
     "normalized_mean_error",
     "normalizing_distance",
     "part_errors",
@@ -41,7 +45,8 @@ def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: Arra
         (N,) lengths in pixels, NaN where the points to measure are not annotated.
 
     Raises:
-        ValueError: If boxes are needed and missing, or a length is zero or negative.
+        BoxError: If boxes are needed and missing, or of another shape.
+        DataError: If a length is zero or negative.
     """
     targets = np.asarray(targets, dtype=np.float64)
     if normalizer.kind == "points":
@@ -49,15 +54,16 @@ def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: Arra
         lengths = np.linalg.norm(first - second, axis=-1)
     else:
         if boxes is None:
-            raise ValueError(f"A normalizer of kind {normalizer.kind!r} needs the face boxes; give boxes of (N, 4).")
+            raise BoxError(f"A normalizer of kind {normalizer.kind!r} needs the face boxes; give boxes of (N, 4).")
         boxes = np.asarray(boxes, dtype=np.float64)
         if boxes.shape != (len(targets), 4):
-            raise ValueError(f"Boxes must have shape ({len(targets)}, 4), not {boxes.shape}.")
+            raise BoxError(f"Boxes must have shape ({len(targets)}, 4), not {boxes.shape}.")
         sides = boxes[:, 2:]
         lengths = sides.max(axis=-1) if normalizer.kind == "box" else np.linalg.norm(sides, axis=-1)
     if (lengths <= 0).any():
-        raise ValueError(
-            f"Face {int(np.argmax(lengths <= 0))} has a normalising length of zero; its labels are wrong."
+        raise DataError(
+            f"Face {int(np.argmax(lengths <= 0))} has a normalising length of zero: the points or the box that it is "
+            "measured by are wrong."
         )
     return lengths
 
@@ -78,20 +84,40 @@ def point_errors(
         a face without a prediction.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        DataError: If the points do not fit each other, or a face has no length to divide by.
+        BoxError: If boxes are needed and missing, or of another shape.
     """
-    predictions = np.asarray(predictions, dtype=np.float64)
-    targets = np.asarray(targets, dtype=np.float64)
-    if predictions.shape != targets.shape or predictions.ndim != 3 or predictions.shape[-1] != 2:
-        raise ValueError(
-            f"Predictions and targets must both have shape (N, L, 2), not {predictions.shape} and {targets.shape}."
-        )
+    predictions, targets = _paired_points(predictions, targets)
     lengths = normalizing_distance(targets, normalizer, boxes)
     errors = 100 * np.linalg.norm(predictions - targets, axis=-1) / lengths[:, None]
     scorable = ~np.isnan(targets).any(axis=-1) & ~np.isnan(lengths)[:, None]
     without_prediction = scorable.any(axis=1) & ~(scorable & ~np.isnan(errors)).any(axis=1)
     errors[without_prediction[:, None] & scorable] = np.inf
     return errors
+
+
+def count_missing(predictions: ArrayLike, targets: ArrayLike) -> dict[str, int]:
+    """Count the points that no error is computed for, and why.
+
+    Args:
+        predictions: (N, L, 2) predicted points, NaN where there is none.
+        targets: (N, L, 2) ground-truth points, NaN where a point is not annotated.
+
+    Returns:
+        `points`: N x L. `points_not_annotated`: how many are missing in the ground truth. `points_without_prediction`:
+        how many are annotated and not predicted. A point counts as missing when one of its coordinates is.
+
+    Raises:
+        DataError: If the shapes do not fit.
+    """
+    predictions, targets = _paired_points(predictions, targets)
+    annotated = ~np.isnan(targets).any(axis=-1)
+    predicted = ~np.isnan(predictions).any(axis=-1)
+    return {
+        "points": annotated.size,
+        "points_not_annotated": int((~annotated).sum()),
+        "points_without_prediction": int((annotated & ~predicted).sum()),
+    }
 
 
 def normalized_mean_error(
@@ -109,9 +135,10 @@ def normalized_mean_error(
         (N,) errors in percent: infinity for a face without a prediction, NaN for one that cannot be scored.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        DataError: If the points do not fit each other, or a face has no length to divide by.
+        BoxError: If boxes are needed and missing, or of another shape.
     """
-    return _face_means(point_errors(predictions, targets, normalizer, boxes))
+    return mean_of_known(point_errors(predictions, targets, normalizer, boxes), axis=1)
 
 
 def part_errors(errors: np.ndarray, parts: dict[str, tuple[int, ...]]) -> dict[str, float]:
@@ -124,7 +151,7 @@ def part_errors(errors: np.ndarray, parts: dict[str, tuple[int, ...]]) -> dict[s
     Returns:
         The NME of each part in percent, over the faces that have it; NaN where no face has it.
     """
-    return {part: _finite_mean(_face_means(errors[:, list(points)])) for part, points in parts.items()}
+    return {part: _finite_mean(mean_of_known(errors[:, list(points)], axis=1)) for part, points in parts.items()}
 
 
 def failure_rate(errors: ArrayLike, threshold: float = 10.0) -> float:
@@ -135,8 +162,10 @@ def failure_rate(errors: ArrayLike, threshold: float = 10.0) -> float:
         threshold: The largest error that is no failure, in percent.
 
     Raises:
-        ValueError: If no face can be scored.
+        DataError: If no face can be scored.
+        ValueError: If the threshold is not positive and finite.
     """
+    _check_threshold(threshold)
     return float(100 * np.mean(_scored(errors) > threshold))
 
 
@@ -151,11 +180,45 @@ def area_under_curve(errors: ArrayLike, threshold: float = 10.0) -> float:
         threshold: Where the curve ends, in percent.
 
     Raises:
-        ValueError: If no face can be scored or the threshold is not positive.
+        DataError: If no face can be scored.
+        ValueError: If the threshold is not positive and finite.
     """
-    if not threshold > 0:
-        raise ValueError(f"The threshold must be positive, not {threshold}.")
+    _check_threshold(threshold)
     return float(np.mean(np.clip(1 - _scored(errors) / threshold, 0, 1)))
+
+
+def cumulative_error_distribution(
+    errors: ArrayLike, threshold: float = 10.0, num: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of faces up to each error: the curve that `area_under_curve` measures the area under.
+
+    The curve is a staircase that rises at every face's error. Draw its points as steps that hold their height until
+    the next one, `drawstyle="steps-post"` in matplotlib: the area is then that of `area_under_curve` (times the
+    threshold), and the height at the end is what the failure rate lacks of 100 %.
+
+    Args:
+        errors: (N,) errors of faces in percent, from `normalized_mean_error`.
+        threshold: Where the curve ends, in percent.
+        num: Nothing for every corner of the staircase, or the number of evenly spaced samples from 0 to the threshold,
+            which is the same for every data set.
+
+    Returns:
+        Two arrays of one length: errors in percent, rising from 0 to the threshold, and the fractions of the scored
+        faces, in [0, 1], whose error is at most that.
+
+    Raises:
+        DataError: If no face can be scored.
+        ValueError: If the threshold is not positive and finite, or num is below 2.
+    """
+    _check_threshold(threshold)
+    errors = np.sort(_scored(errors))
+    if num is None:
+        thresholds = np.unique([0.0, *errors[errors < threshold], threshold])
+    elif num >= 2:
+        thresholds = np.linspace(0, threshold, num)
+    else:
+        raise ValueError(f"A curve has at least 2 points, not {num}.")
+    return thresholds, np.searchsorted(errors, thresholds, side="right") / len(errors)
 
 
 def summarize_errors(errors: ArrayLike, threshold: float = 10.0) -> dict[str, float | int]:
@@ -170,7 +233,8 @@ def summarize_errors(errors: ArrayLike, threshold: float = 10.0) -> dict[str, fl
         `count`: faces scored. `without_prediction`: how many of those have none. `not_scored`: faces left out.
 
     Raises:
-        ValueError: If no face can be scored.
+        DataError: If no face can be scored.
+        ValueError: If the threshold is not positive and finite.
     """
     scored = _scored(errors)
     return {
@@ -183,20 +247,36 @@ def summarize_errors(errors: ArrayLike, threshold: float = 10.0) -> dict[str, fl
     }
 
 
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Average along an axis without the NaNs; NaN where all are (`np.nanmean` would warn)."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _paired_points(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    predictions = np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    if predictions.shape != targets.shape or predictions.ndim != 3 or predictions.shape[-1] != 2:
+        raise DataError(
+            f"Predictions and targets must both have shape (N, L, 2), not {predictions.shape} and {targets.shape}."
+        )
+    return predictions, targets
+
+
+def _check_threshold(threshold: float) -> None:
+    """Refuse what every comparison with an error answers the same: NaN, infinity (a missed face's error), below 0."""
+    if not 0 < threshold < np.inf:
+        raise ValueError(f"The threshold must be positive and finite, not {threshold}.")
+
+
 def _scored(errors: ArrayLike) -> np.ndarray:
     errors = np.asarray(errors, dtype=np.float64)
     errors = errors[~np.isnan(errors)]
     if not len(errors):
-        raise ValueError("There is no face to score: none has both an annotated point and a normalising length.")
+        raise DataError("There is no face to score: none has both an annotated point and a normalising length.")
     return errors
-
-
-def _face_means(errors: np.ndarray) -> np.ndarray:
-    """Mean over the points of each face without the NaNs; NaN where all are (np.nanmean would warn)."""
-    known = ~np.isnan(errors)
-    counts = known.sum(axis=1)
-    sums = np.where(known, errors, 0.0).sum(axis=1)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _finite_mean(errors: np.ndarray) -> float:

@@ -1,0 +1,256 @@
+"""`fabrec robustness`: landmark errors under perturbations, and reconstruction errors by group of people."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .data import held_out_faces, load_faces
+from .errors import DataError, FabRecError
+from .landmarks import LandmarkScheme
+from .loading import load_landmark_model
+from .perturbations import PERTURBATIONS
+from .plots import require_matplotlib
+from .reconstruction_errors import load_autoencoder, measure_reconstruction
+from .reports import describe_length
+from .robustness import measure_robustness
+from .robustness_plot import draw_results, group_name
+
+
+__all__ = ["add_arguments", "run", "write_report"]
+
+LABELLED = ("image", "landmarks", "box")
+
+NOTES = """With --data, annotated faces are scored while their boxes are jittered and their pictures blurred,
+compressed, darkened, covered and turned, each at five strengths. With --faces, an autoencoder reconstructs faces that
+no pre-training saw, and its errors are told apart by source and by the age, gender and race that a source labels.
+results.json, report.md and robustness.png are written when all of it is done."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a read-out to a parser."""
+    parser.description = f"{parser.description or ''} {NOTES}".strip()
+    parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or Hub name (%(default)s)")
+    parser.add_argument(
+        "--data", nargs="+", help="annotated faces: Parquet file, folder or glob with columns image, landmarks, box"
+    )
+    parser.add_argument("--split", help="train, validation or test, where --data has several (test)")
+    parser.add_argument(
+        "--faces",
+        nargs="+",
+        help="face crops: Parquet file, folder or glob with the column image, and source, age, gender, race if known",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the results to")
+    parser.add_argument(
+        "--autoencoder",
+        default="3fabrec-autoencoder",
+        help="what reconstructs --faces; a landmark model's own, if it is one (%(default)s)",
+    )
+    parser.add_argument(
+        "--all-faces", action="store_true", help="reconstruct also those that pre-training may have seen"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the perturbations and the intervals (%(default)s)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="measure N faces only of each kind, spread evenly over the data"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes the speed only")
+    parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the content of results.json instead of the report")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure as the arguments say, write the results and print them.
+
+    Args:
+        args: Parsed arguments of `add_arguments`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        FabRecError: For whatever the user can put right; one line. Nothing is written then.
+    """
+    _check(args)
+    results: dict[str, Any] = {"seed": args.seed}
+    # Everything is loaded before anything is measured, so that mistakes show at once.
+    landmark_task = _load_landmark_task(args) if args.data else None
+    face_task = _load_face_task(args) if args.faces else None
+    progress = sys.stderr.isatty()
+    if landmark_task:
+        model, processor, dataset = landmark_task
+        rows = _spread(len(dataset), args.limit)
+        measured = measure_robustness(
+            model, processor, dataset, rows=rows, seed=args.seed, batch_size=args.batch_size, progress=progress
+        )
+        length = describe_length(measured["normalizer"], LandmarkScheme.from_dict(model.config.landmark_scheme))
+        header = {"model": args.model, "data": args.data, "split": args.split, "length": length}
+        results["robustness"] = header | measured
+    if face_task:
+        autoencoder, faces = face_task
+        header = {"autoencoder": args.autoencoder, "faces": args.faces, "held_out_only": not args.all_faces}
+        results["reconstruction"] = header | measure_reconstruction(
+            autoencoder, faces, seed=args.seed, batch_size=args.batch_size, progress=progress
+        )
+    # JSON has no NaN, which the mean of faces that all lack a prediction is.
+    results = json.loads(json.dumps(results), parse_constant=lambda name: None)
+    report, content = write_report(results), json.dumps(results, indent=2)
+    files = {
+        "results.json": f"{content}\n".encode(),
+        "report.md": report.encode(),
+        "robustness.png": draw_results(results),
+    }
+    _write_together(args.output, files)
+    print(content if args.json else f"{report}\n{', '.join(str(args.output / name) for name in files)}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.data and not args.faces:
+        raise FabRecError("there is nothing to measure: give annotated faces (--data), face crops (--faces), or both.")
+    if args.batch_size < 1 or (args.limit is not None and args.limit < 1):
+        raise FabRecError("--batch-size and --limit must be positive.")
+    if args.seed < 0:
+        raise FabRecError("--seed must not be negative.")
+    require_matplotlib()
+    existing = next(path for path in (args.output, *args.output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise FabRecError(f"cannot write to {args.output}: {existing} is not a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FabRecError(f"cannot write to {args.output}: permission denied.")
+
+
+def _load_landmark_task(args: argparse.Namespace) -> tuple:
+    dataset = load_faces(args.data, args.split, LABELLED, default_split="test")
+    model, processor = load_landmark_model(args.model)
+    return _to_device(model, args.device), processor, dataset
+
+
+def _load_face_task(args: argparse.Namespace) -> tuple:
+    faces = load_faces(args.faces)
+    model = _to_device(load_autoencoder(args.autoencoder), args.device)
+    if not args.all_faces:
+        count = len(faces)
+        _, faces = held_out_faces(faces)
+        if not len(faces):
+            raise DataError(f"None of the {count} faces is held out of pre-training; --all-faces measures them all.")
+    rows = _spread(len(faces), args.limit)
+    return model, faces if rows is None else faces.select(rows)
+
+
+def _to_device(model: Any, device: str | None) -> Any:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
+def _spread(count: int, limit: int | None) -> np.ndarray | None:
+    """Return `limit` rows at even distances, or None for all."""
+    return None if limit is None or limit >= count else np.arange(limit) * count // limit
+
+
+def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files completely under other names first, then give them their own."""
+    drafts = {name: folder / f".{name}.{os.getpid()}" for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in files.items():
+                drafts[name].write_bytes(content)
+            for name, draft in drafts.items():
+                draft.replace(folder / name)
+        finally:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
+
+
+def write_report(results: Mapping[str, Any]) -> str:
+    """Write results as Markdown: a table of what was perturbed, a table of groups, and how both were measured."""
+    parts = ["# Robustness and reconstruction", ""]
+    if "robustness" in results:
+        parts += _robustness_section(results["robustness"])
+    if "reconstruction" in results:
+        parts += _reconstruction_section(results["reconstruction"])
+    return "\n".join([*parts, f"Random draws: seed {results['seed']}."]) + "\n"
+
+
+def _robustness_section(measured: Mapping[str, Any]) -> list[str]:
+    flip = ", flip average" if measured["flip_average"] else ""
+    limit = f"{measured['threshold']:g} %"
+    lines = [
+        "## Landmarks under perturbations",
+        "",
+        f"{measured['model']} on {measured['count']} faces of {' '.join(measured['data'])}"
+        f"{' (' + measured['split'] + ')' if measured['split'] else ''}, scheme {measured['scheme']}, "
+        f"{measured['decoding']} decoding{flip}. Errors in percent of {measured['length']}, in the "
+        f"undisturbed face. The longer side of the boxes is {measured['median_box_side']:.0f} px in the median.",
+        "",
+        f"| perturbation | strength | NME % | change | failures over {limit} |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    notes = []
+    for name, entry in measured["perturbations"].items():
+        plain = entry["curve"][0]["nme"]
+        for point in entry["curve"]:
+            first = point is entry["curve"][0]
+            change = None if first or plain is None or point["nme"] is None else point["nme"] - plain
+            lines.append(
+                f"| {entry['title'] + ': ' + entry['unit'] if first else ''} "
+                f"| {PERTURBATIONS[name].tick(point['strength'])} | {_number(point['nme'], '.2f')} "
+                f"| {_number(change, '+.2f')} | {point['failure_rate']:.1f} % |"
+            )
+        notes.append(f"- {entry['title']}: {entry['description']}")
+    return [*lines, "", *notes, ""]
+
+
+def _reconstruction_section(measured: Mapping[str, Any]) -> list[str]:
+    which = "held out of pre-training" if measured["held_out_only"] else "pre-training may have seen most of them"
+    lines = [
+        "## Reconstruction by group",
+        "",
+        f"{measured['autoencoder']} on {measured['count']} faces of {' '.join(measured['faces'])} ({which}), at "
+        f"{measured['image_size']} px. L1 in grey levels of 255; structural error is 1 - cs, cs being the "
+        "contrast-structure part of SSIM. Means, with their 95 % intervals in brackets.",
+        "",
+        "| source | attribute | group | faces | L1 | structural error |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for entry in measured["groups"]:
+        if entry["source"] is None and entry["attribute"] is None:
+            names = ["all", "", ""]
+        else:
+            names = [entry["source"] or "", entry["attribute"] or "all", group_name(entry)]
+        cells = [_interval(entry["l1"], ".1f"), _interval(entry["structural"], ".3f")]
+        lines.append("| " + " | ".join([*names, str(entry["count"]), *cells]) + " |")
+    notes = [
+        f"- Groups of fewer than {measured['minimum']} faces are counted, and have no mean.",
+        "- Groups are compared within their source only: sources differ in words, pictures and framing. Ages given as "
+        "numbers were put into FairFace's bands (0-2, 3-9, 10-19, ..., 60-69, 70+); labels that are ranges already "
+        "stand as their source wrote them.",
+        f"- Intervals: percentile bootstrap over faces, {measured['resamples']} resamples, each group on its own.",
+        "- The labels are those of the source, as they are. A difference between groups may come from pose, light, "
+        "sharpness or framing that differ between them as well.",
+    ]
+    for entry in measured["unlabelled"]:
+        where = f" of {entry['source']}" if entry["source"] else ""
+        notes.append(f"- Faces{where} without a label of {entry['attribute']}, in no group of it: {entry['count']}.")
+    return [*lines, "", *notes, ""]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(entry: Mapping[str, float] | None, form: str) -> str:
+    if entry is None:
+        return "too few faces"
+    return f"{entry['mean']:{form}} ({entry['low']:{form}} to {entry['high']:{form}})"
