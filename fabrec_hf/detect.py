@@ -4,7 +4,6 @@ import argparse
 import io
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import BoxError, FabRecError, ImageError
+from .output_folder import check_output_folder, write_files
 
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
     if arguments.output is not None:
-        _check_output(arguments.output)
+        check_output_folder(arguments.output)
     names = dict(zip(paths, distinct_names(paths), strict=True))
 
     from tqdm import tqdm
@@ -303,31 +303,9 @@ def write_result(
 
     picture = io.BytesIO()
     draw_landmarks(image, faces, scheme).save(picture, format="PNG")
-    overlay = folder / f"{name}{OVERLAY_SUFFIX}"
-    files = {overlay: picture.getvalue(), folder / f"{name}.json": json.dumps(record, indent=2).encode()}
-    drafts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for path, content in files.items():
-                drafts[path].write_bytes(content)
-            for path, draft in drafts.items():
-                draft.replace(path)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
-    return overlay
-
-
-def _check_output(folder: Path) -> None:
-    """Refuse early, before a model is loaded, what can never become the folder of the results."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise FabRecError(f"cannot write to {folder}: {existing} is not a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FabRecError(f"cannot write to {folder}: permission denied.")
+    overlay = f"{name}{OVERLAY_SUFFIX}"
+    write_files(folder, {overlay: picture.getvalue(), f"{name}.json": json.dumps(record, indent=2).encode()})
+    return folder / overlay
 
 
 def _check_inside(box: Box, size: tuple[int, int]) -> None:

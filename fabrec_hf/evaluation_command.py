@@ -5,11 +5,8 @@ import csv
 import io
 import json
 import math
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,10 @@ from .data import load_faces
 from .errors import FabRecError
 from .evaluation import COLUMNS, PROTOCOLS, ROWS, FaceScores, find_subsets, score_faces, summarize_scores
 from .landmarks import LandmarkScheme, Normalizer
-from .loading import load_landmark_model
+from .loading import load_landmark_model, move_to_device
 from .metrics import named_normalizer
 from .modeling_fabrec import FabRecForLandmarkDetection
+from .output_folder import check_output_folder, write_files
 from .reports import describe_length, make_tables, to_latex, to_markdown
 
 
@@ -37,8 +35,6 @@ published ones of these test sets. With --output, results.json, per_image.csv, t
 failures.png are written when all of it is done, and nothing before. The pictures show faces of the data: mind its
 terms. Several processes, started by torchrun or accelerate launch, share the work of
 training/evaluate_landmarks.py."""
-
-Writer = Callable[[Path], Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
     model, processor = load_landmark_model(args.model)
     normalizer = _find_normalizer(args.normalizer, model)
-    _move(model, args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    move_to_device(model, args.device)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     first = not distributed or torch.distributed.get_rank() == 0
     scores = score_faces(
@@ -127,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     tables = make_tables(result, name, scores.scheme, args.shots)
     texts = {"markdown": to_markdown(tables), "latex": to_latex(tables), "json": _to_json(result)}
     if args.output:
-        _write(args.output, _files(texts, dataset, scores, masks, args.threshold, name))
+        write_files(args.output, _files(texts, dataset, scores, masks, args.threshold, name))
     sys.stdout.write(texts[args.format])
     return 0
 
@@ -144,11 +140,7 @@ def _check(args: argparse.Namespace) -> None:
         from .plots import require_matplotlib
 
         require_matplotlib()
-        existing = next(folder for folder in (args.output, *args.output.absolute().parents) if folder.exists())
-        if not existing.is_dir():
-            raise FabRecError(f"--output {args.output}: {existing} is a file, not a folder.")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise FabRecError(f"--output {args.output}: there is no permission to write to {existing}.")
+        check_output_folder(args.output)
 
 
 def _find_normalizer(spec: str | None, model: FabRecForLandmarkDetection) -> Normalizer | None:
@@ -163,13 +155,6 @@ def _find_normalizer(spec: str | None, model: FabRecForLandmarkDetection) -> Nor
         )
     except ValueError as error:
         raise FabRecError(f"--normalizer {spec}: {error}") from error
-
-
-def _move(model: FabRecForLandmarkDetection, device: str) -> None:
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _name_of(model: str) -> str:
@@ -195,8 +180,8 @@ def _files(
     masks: Mapping[str, np.ndarray],
     threshold: float,
     name: str,
-) -> dict[str, Writer]:
-    """Return what writes each file of the output folder."""
+) -> dict[str, bytes]:
+    """Return the files of the output folder."""
     from .plots import draw_error_distribution, draw_worst_faces
 
     length = describe_length(scores.normalizer.to_dict(), scores.scheme)
@@ -205,42 +190,30 @@ def _files(
     worst = io.BytesIO()
     draw_worst_faces(dataset, scores.worst, title).save(worst, "PNG")
     return {
-        "results.json": lambda path: path.write_text(texts["json"], encoding="utf-8"),
-        "per_image.csv": lambda path: _write_errors(path, dataset, scores),
-        "table.md": lambda path: path.write_text(texts["markdown"], encoding="utf-8"),
-        "table.tex": lambda path: path.write_text(texts["latex"], encoding="utf-8"),
-        "ced.png": lambda path: path.write_bytes(curve),
-        "failures.png": lambda path: path.write_bytes(worst.getvalue()),
+        "results.json": texts["json"].encode(),
+        "per_image.csv": _error_lines(dataset, scores).encode(),
+        "table.md": texts["markdown"].encode(),
+        "table.tex": texts["latex"].encode(),
+        "ced.png": curve,
+        "failures.png": worst.getvalue(),
     }
 
 
-def _write_errors(path: Path, dataset: datasets.Dataset, scores: FaceScores) -> None:
-    """Write a line for every face: name (its row where faces have none), NME and the NME of its parts in percent."""
+def _error_lines(dataset: datasets.Dataset, scores: FaceScores) -> str:
+    """Return a CSV line for every face: name (its row where it has none), NME and the NME of its parts in percent."""
     columns = [scores.errors, *scores.part_errors.values()]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", "nme", *scores.part_errors])
-        for start in range(0, len(dataset), ROWS):
-            rows = range(start, min(start + ROWS, len(dataset)))
-            names = dataset.select_columns(["name"])[start : rows.stop]["name"] if _has_names(dataset) else rows
-            for row, name in zip(rows, names, strict=True):
-                errors = (float(column[row]) for column in columns)
-                cells = ("" if math.isnan(error) else repr(error) for error in errors)
-                writer.writerow([row if name is None else name, *cells])
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["name", "nme", *scores.part_errors])
+    for start in range(0, len(dataset), ROWS):
+        rows = range(start, min(start + ROWS, len(dataset)))
+        names = dataset.select_columns(["name"])[start : rows.stop]["name"] if _has_names(dataset) else rows
+        for row, name in zip(rows, names, strict=True):
+            errors = (float(column[row]) for column in columns)
+            cells = ("" if math.isnan(error) else repr(error) for error in errors)
+            writer.writerow([row if name is None else name, *cells])
+    return file.getvalue()
 
 
 def _has_names(dataset: datasets.Dataset) -> bool:
     return "name" in dataset.column_names
-
-
-def _write(folder: Path, files: Mapping[str, Writer]) -> None:
-    """Write all files under other names first and put them in place together: a kill leaves none half-written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=folder))
-    try:
-        for name, write in files.items():
-            write(partial / name)
-        for name in files:
-            os.replace(partial / name, folder / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

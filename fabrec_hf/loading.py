@@ -1,17 +1,21 @@
-"""Load a landmark model with its image processor, and say in one line why if that cannot be done."""
+"""Load models, and say in one line why if that cannot be done."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
-from .modeling_fabrec import FabRecForLandmarkDetection
+from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+
+
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
 
 def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
@@ -48,6 +52,44 @@ def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, F
             f"model takes {model.config.image_size} px."
         )
     return model, processor
+
+
+def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
+    """Load an autoencoder, complete or not at all; of a landmark model, the autoencoder within.
+
+    Args:
+        name: Folder, name of a checkpoint that comes with the package, or repository `owner/name`.
+
+    Returns:
+        The model in eval mode on the CPU, float32.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
+    """
+    source = resolve_checkpoint(name)
+    try:
+        model, report = FabRecAutoencoder.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+    unusable = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if unusable:
+        raise CheckpointError(f"{name} is no whole autoencoder: its {unusable[0]} is missing or of another shape.")
+    return model
+
+
+def move_to_device(model: ModelT, device: str | None) -> ModelT:
+    """Move a model to a device, the GPU by default where there is one.
+
+    Raises:
+        FabRecError: The device is unknown, or not there.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _check_kind(name: str | Path, source: str) -> None:
@@ -87,4 +129,4 @@ def _reason(error: Exception) -> str:
     return lines[0].strip()
 
 
-__all__ = ["load_landmark_model"]
+__all__ = ["load_autoencoder", "load_landmark_model", "move_to_device"]

@@ -22,7 +22,15 @@ from .landmarks import LandmarkScheme
 from .modeling_fabrec import FabRecForLandmarkDetection
 
 
-__all__ = ["PROTOCOLS", "apply_protocol", "checkpoint_scheme", "iterate_predictions", "predict_landmarks"]
+__all__ = [
+    "FACES_PER_THREAD",
+    "PROTOCOLS",
+    "apply_protocol",
+    "checkpoint_scheme",
+    "iterate_predictions",
+    "lone_threads",
+    "predict_landmarks",
+]
 
 PROTOCOLS = ("default", "paper")
 
@@ -99,7 +107,7 @@ def iterate_predictions(
     total = sum(min(size, len(dataset) - start) for start in starts)
     with (
         tqdm(total=total, desc="Evaluating", unit="face", disable=not progress) as bar,
-        _lone_threads(min(window, torch.get_num_threads()) if on_cpu else 1) as pool,
+        lone_threads(min(window, torch.get_num_threads()) if on_cpu else 1) as pool,
     ):
         for start, future in _in_order(pool, predict, starts, window):
             try:
@@ -112,7 +120,7 @@ def iterate_predictions(
 
 
 @contextmanager
-def _lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+def lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Open a pool of threads each of which computes alone; what was not begun is dropped at the end."""
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))

@@ -4,21 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from .augmentation import plain_crops
-from .checkpoints import resolve_checkpoint
 from .data.decoding import decode_pictures
-from .errors import CheckpointError, DataError
+from .errors import DataError
 from .image_processing_fabrec import FabRecImageProcessor
 from .losses import reconstruction_loss, structural_similarity
 from .modeling_fabrec import FabRecAutoencoder
@@ -31,7 +27,6 @@ __all__ = [
     "bootstrap_interval",
     "canvas_size",
     "find_groups",
-    "load_autoencoder",
     "measure_reconstruction",
     "reconstruction_errors",
 ]
@@ -53,32 +48,6 @@ CHUNK = 2048
 def canvas_size(image_size: int) -> int:
     """Return the side at which pictures are held for reconstruction: a quarter more pixels than the crops."""
     return image_size * 5 // 4
-
-
-def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
-    """Load an autoencoder, complete or not at all; of a landmark model, the autoencoder within.
-
-    Args:
-        name: Folder, name of a checkpoint that comes with the package, or repository `owner/name`.
-
-    Returns:
-        The model in eval mode on the CPU, float32.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
-    """
-    source = resolve_checkpoint(name)
-    try:
-        model, report = FabRecAutoencoder.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        reason = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {reason}") from error
-    unusable = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if unusable:
-        raise CheckpointError(f"{name} is no whole autoencoder: its {unusable[0]} is missing or of another shape.")
-    return model
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from .landmarks import Normalizer
 from .metrics import normalized_mean_error, normalizing_distance, summarize_errors
 from .modeling_fabrec import FabRecForLandmarkDetection
 from .perturbations import PERTURBATIONS, Face, Perturbation, cut_region, perturb
-from .prediction import FACES_PER_THREAD, _lone_threads, checkpoint_scheme
+from .prediction import FACES_PER_THREAD, checkpoint_scheme, lone_threads
 
 
 __all__ = ["measure_robustness"]
@@ -119,7 +119,7 @@ class _Measurement:
         parts = []
         with (
             tqdm(total=len(rows), desc="Perturbing", unit="face", disable=not progress) as bar,
-            _lone_threads(threads) as pool,  # pictures are disturbed by one thread each: so no other has to wait
+            lone_threads(threads) as pool,  # pictures are disturbed by one thread each: so no other has to wait
         ):
             for part in pool.map(self._errors_of, pieces):
                 parts.append(part)

@@ -2,22 +2,21 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .data import held_out_faces, load_faces
 from .errors import DataError, FabRecError
 from .landmarks import LandmarkScheme
-from .loading import load_landmark_model
+from .loading import load_autoencoder, load_landmark_model, move_to_device
+from .output_folder import check_output_folder, write_files
 from .perturbations import PERTURBATIONS
 from .plots import require_matplotlib
-from .reconstruction_errors import load_autoencoder, measure_reconstruction
+from .reconstruction_errors import measure_reconstruction
 from .reports import describe_length
 from .robustness import measure_robustness
 from .robustness_plot import draw_results, group_name
@@ -105,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         "report.md": report.encode(),
         "robustness.png": draw_results(results),
     }
-    _write_together(args.output, files)
+    write_files(args.output, files)
     print(content if args.json else f"{report}\n{', '.join(str(args.output / name) for name in files)}")
     return 0
 
@@ -118,22 +117,18 @@ def _check(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise FabRecError("--seed must not be negative.")
     require_matplotlib()
-    existing = next(path for path in (args.output, *args.output.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise FabRecError(f"cannot write to {args.output}: {existing} is not a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FabRecError(f"cannot write to {args.output}: permission denied.")
+    check_output_folder(args.output)
 
 
 def _load_landmark_task(args: argparse.Namespace) -> tuple:
     dataset = load_faces(args.data, args.split, LABELLED, default_split="test")
     model, processor = load_landmark_model(args.model)
-    return _to_device(model, args.device), processor, dataset
+    return move_to_device(model, args.device), processor, dataset
 
 
 def _load_face_task(args: argparse.Namespace) -> tuple:
     faces = load_faces(args.faces)
-    model = _to_device(load_autoencoder(args.autoencoder), args.device)
+    model = move_to_device(load_autoencoder(args.autoencoder), args.device)
     if not args.all_faces:
         count = len(faces)
         _, faces = held_out_faces(faces)
@@ -143,34 +138,9 @@ def _load_face_task(args: argparse.Namespace) -> tuple:
     return model, faces if rows is None else faces.select(rows)
 
 
-def _to_device(model: Any, device: str | None) -> Any:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
-
-
 def _spread(count: int, limit: int | None) -> np.ndarray | None:
     """Return `limit` rows at even distances, or None for all."""
     return None if limit is None or limit >= count else np.arange(limit) * count // limit
-
-
-def _write_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files completely under other names first, then give them their own."""
-    drafts = {name: folder / f".{name}.{os.getpid()}" for name in files}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name, content in files.items():
-                drafts[name].write_bytes(content)
-            for name, draft in drafts.items():
-                draft.replace(folder / name)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
 
 
 def write_report(results: Mapping[str, Any]) -> str:

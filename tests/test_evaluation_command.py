@@ -154,13 +154,15 @@ def test_command_writes_everything_or_nothing(tmp_path, processor, capsys, monke
     arguments = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "faces.parquet")]
     arguments += ["--output", str(output)]
 
-    from fabrec_hf import evaluation_command
+    write = Path.write_bytes
 
-    def fail(*_):
-        raise OSError(28, "No space left on device", "per_image.csv")
+    def fail(path, content):
+        if "table.md" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation_command, "_write_errors", fail)
+        patch.setattr(Path, "write_bytes", fail)
         assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "No space left" in captured.err
@@ -273,8 +275,8 @@ def test_command_answers_mistakes_in_one_line(checkpoint, tmp_path, faces, capsy
         ((checkpoint, data, "--threshold", "nan"), "must be positive"),
         ((checkpoint, data, "--shots", "0"), "--shots"),
         ((checkpoint, data, "--worst", "0"), "--worst"),
-        ((checkpoint, data, "--output", data), "is a file"),
-        ((checkpoint, data, "--output", data / "results"), "is a file"),
+        ((checkpoint, data, "--output", data), "is not a folder"),
+        ((checkpoint, data, "--output", data / "results"), "is not a folder"),
         ((checkpoint, data, "--device", "abacus"), "--device abacus"),
     ]
     for (name, path, *more), message in cases:

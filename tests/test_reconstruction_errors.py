@@ -16,13 +16,13 @@ from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from fabrec_hf.data.decoding import decode_pictures  # noqa: E402
 from fabrec_hf.errors import CheckpointError, DataError  # noqa: E402
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
+from fabrec_hf.loading import load_autoencoder  # noqa: E402
 from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 from fabrec_hf.reconstruction_errors import (  # noqa: E402
     age_band,
     bootstrap_interval,
     canvas_size,
     find_groups,
-    load_autoencoder,
     measure_reconstruction,
     reconstruction_errors,
 )
