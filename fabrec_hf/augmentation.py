@@ -44,6 +44,7 @@ def augment(
     config: AugmentationConfig,
     landmarks: torch.Tensor | None = None,
     flip_index: list[int] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cut one randomly changed crop from each canvas.
 
@@ -54,16 +55,20 @@ def augment(
         config: What to draw from.
         landmarks: (N, L, 2) as fractions of the plain crop, NaN for missing points.
         flip_index: Permutation of the points under mirroring; without it nothing is mirrored when landmarks are given.
+        share: (rank, number of processes) of a batch that several processes share, each holding every n-th canvas from
+            its rank on. With the same seed in all of them the draws are those of one process with the whole batch;
+            but what covers a face is a piece of the process's own canvases.
 
     Returns:
         Crops (N, 3, size, size) float in [0, 1], and the landmarks in them as fractions of the crop.
     """
-    mirrored = torch.rand(len(canvases), device=canvases.device) < config.flip
+    draw = _Draws(len(canvases), canvases.device, *share)
+    mirrored = draw(0, 1) < config.flip
     if landmarks is not None and flip_index is None:
         mirrored = torch.zeros_like(mirrored)
-    matrices, offsets = _draw_affine(len(canvases), config, mirrored)
+    matrices, offsets = _draw_affine(draw, config, mirrored)
     crops = sample_crops(canvases, matrices, offsets, size, crop_fraction)
-    crops = _recolor(_occlude(crops, config.occlusion), config)
+    crops = _recolor(_occlude(crops, config.occlusion, draw), config, draw)
     if landmarks is not None:
         # A point of the plain crop at p, measured from the centre, is seen at q with p = M q + t.
         centered = (2 * landmarks - 1) - offsets[:, None]
@@ -88,57 +93,61 @@ def sample_crops(
     return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False)
 
 
-def _uniform(count: int, low: float, high: float, device: torch.device) -> torch.Tensor:
-    return torch.rand(count, device=device) * (high - low) + low
+class _Draws:
+    """Uniform random numbers, one row for each picture of this process's share of a batch."""
+
+    def __init__(self, count: int, device: torch.device, rank: int, world_size: int):
+        self.count, self.device, self.rank, self.world_size = count, device, rank, world_size
+
+    def __call__(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        """Draw (count, *shape) between two numbers; the processes draw the same and each keeps its own rows."""
+        draws = torch.rand(self.count * self.world_size, *shape, device=self.device)
+        return low + (high - low) * draws[self.rank :: self.world_size]
 
 
-def _draw_affine(count: int, config: AugmentationConfig, mirrored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    device = mirrored.device
-    angle = torch.deg2rad(_uniform(count, -config.rotation, config.rotation, device))
-    size = 1 / _uniform(count, *config.scale, device)  # a larger face means a smaller window
+def _draw_affine(
+    draw: _Draws, config: AugmentationConfig, mirrored: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    angle = torch.deg2rad(draw(-config.rotation, config.rotation))
+    size = 1 / draw(*config.scale)  # a larger face means a smaller window
     direction = 1 - 2 * mirrored.float()
     cosine, sine = torch.cos(angle), torch.sin(angle)
     rows = [
         torch.stack([cosine * size * direction, -sine * size], dim=1),
         torch.stack([sine * size * direction, cosine * size], dim=1),
     ]
-    offsets = 2 * config.translation * (2 * torch.rand(count, 2, device=device) - 1)
-    return torch.stack(rows, dim=1), offsets
+    return torch.stack(rows, dim=1), 2 * config.translation * draw(-1, 1, 2)
 
 
-def _occlude(crops: torch.Tensor, probability: float) -> torch.Tensor:
+def _occlude(crops: torch.Tensor, probability: float, draw: _Draws) -> torch.Tensor:
     if not probability or len(crops) < 2:
         return crops
-    count, size, device = len(crops), crops.shape[-1], crops.device
-    positions = (torch.arange(size, device=device) + 0.5) / size
-    center = torch.rand(2, count, 1, device=device)
-    half_side = 0.5 * (0.1 + 0.4 * torch.rand(2, count, 1, device=device))
+    size = crops.shape[-1]
+    positions = (torch.arange(size, device=crops.device) + 0.5) / size
+    center, half_side = draw(0, 1, 2, 1), draw(0.05, 0.25, 2, 1)
     inside = (positions - center).abs() < half_side
-    covered = inside[0, :, None, None, :] & inside[1, :, None, :, None]
-    covered &= (torch.rand(count, device=device) < probability)[:, None, None, None]
+    covered = inside[:, 0, None, None, :] & inside[:, 1, None, :, None]
+    covered &= (draw(0, 1) < probability)[:, None, None, None]
     return torch.where(covered, crops.roll(1, dims=0).flip(-2), crops)
 
 
-def _recolor(crops: torch.Tensor, config: AugmentationConfig) -> torch.Tensor:
-    count, device = len(crops), crops.device
-
+def _recolor(crops: torch.Tensor, config: AugmentationConfig, draw: _Draws) -> torch.Tensor:
     def factor(amount: float, channels: int = 1) -> torch.Tensor:
-        return 1 + amount * (2 * torch.rand(count, channels, 1, 1, device=device) - 1)
+        return draw(1 - amount, 1 + amount, channels, 1, 1)
 
     if config.color or config.grayscale:
         gray = rgb_to_grayscale(crops)
         saturation = factor(config.color)
         if config.grayscale:
-            colorless = torch.rand(count, 1, 1, 1, device=device) < config.grayscale
-            saturation = torch.where(colorless, 0, saturation)
+            saturation = torch.where(draw(0, 1, 1, 1, 1) < config.grayscale, 0, saturation)
         crops = gray + (crops - gray) * saturation
     if config.color:
         mean = crops.mean(dim=(1, 2, 3), keepdim=True)
         crops = (mean + (crops - mean) * factor(config.color)) * factor(config.color) * factor(config.color / 2, 3)
     if config.blur:
         sigma = 0.5 + 1.5 * float(torch.rand(()))
-        chosen = torch.rand(count, device=device) < config.blur
-        crops = torch.where(chosen[:, None, None, None], gaussian_blur(crops, [9, 9], [sigma, sigma]), crops)
+        chosen = draw(0, 1, 1, 1, 1) < config.blur
+        crops = torch.where(chosen, gaussian_blur(crops, [9, 9], [sigma, sigma]), crops)
     return crops
 
 

@@ -52,7 +52,11 @@ def canvas_size(image_size: int) -> int:
 
 @torch.inference_mode()
 def reconstruction_errors(
-    model: FabRecAutoencoder, canvases: torch.Tensor, batch_size: int = 64, num_stages: int | None = None
+    model: FabRecAutoencoder,
+    canvases: torch.Tensor,
+    batch_size: int = 64,
+    num_stages: int | None = None,
+    crop_fraction: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measure how far each face's reconstruction is from the face.
 
@@ -61,6 +65,7 @@ def reconstruction_errors(
         canvases: (N, 3, C, C) uint8, whole pictures taken as face crops, from `data.decoding.decode_pictures`.
         batch_size: Faces at a time; changes the speed only.
         num_stages: Stages of the decoder to use, all by default; the faces are shrunk to what it draws.
+        crop_fraction: Side of the face crops relative to the canvases, about whose centre they lie.
 
     Returns:
         (N,) mean absolute errors in grey levels of 255, and (N,) structural errors, one minus the contrast-structure
@@ -70,7 +75,7 @@ def reconstruction_errors(
     mean = torch.tensor(FabRecImageProcessor.image_mean, device=model.device).view(1, 3, 1, 1)
     levels, structural = [np.empty(0)], [np.empty(0)]
     for batch in canvases.split(batch_size):
-        images = plain_crops(batch.to(model.device), size, 1.0) - mean
+        images = plain_crops(batch.to(model.device), size, crop_fraction) - mean
         reconstruction = model(images, num_stages=num_stages).reconstruction
         targets = F.adaptive_avg_pool2d(images, reconstruction.shape[-1])
         losses = [reconstruction_loss(face, target) for face, target in zip(reconstruction, targets, strict=True)]

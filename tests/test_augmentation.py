@@ -200,3 +200,21 @@ def test_blur_softens_and_keeps_the_brightness():
     blurred, _ = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=0, blur=1))
     assert (blurred.amax(dim=(1, 2, 3)) < plain.amax(dim=(1, 2, 3)) - 0.005).all()
     torch.testing.assert_close(blurred.sum(dim=(1, 2, 3)), plain.sum(dim=(1, 2, 3)), rtol=1e-3, atol=0)
+
+
+def test_a_shared_batch_is_augmented_as_in_one_process():
+    """Every process draws for the whole batch and keeps its rows; only occlusion looks at a process's own canvases."""
+    canvases = torch.randint(0, 256, (6, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    landmarks = random_landmarks(6)
+    config = AugmentationConfig(rotation=40, translation=0.1, scale=(0.8, 1.2), color=0.3, grayscale=0.5, blur=0.5)
+
+    def run(rank, world_size):
+        torch.manual_seed(3)
+        rows = slice(rank, None, world_size)
+        return augment(canvases[rows], 32, 0.7, config, landmarks[rows], [0], share=(rank, world_size))
+
+    whole, points = run(0, 1)
+    for rank in range(2):
+        crops, found = run(rank, 2)
+        torch.testing.assert_close(crops, whole[rank::2])
+        torch.testing.assert_close(found, points[rank::2])

@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
-from torchvision.utils import make_grid, save_image
+from face_feed import FEEDS, Schedule, load_training_faces, open_feed
+from global_batch_norm import share_batch_norm
+from pictures import draw_sheet
+from torch.distributed.nn.functional import all_gather
 from tqdm.auto import tqdm
 from training_utils import (
-    batch_indices,
     check_batch_size,
     cosine_factor,
+    list_checkpoints,
     logger,
     parse_arguments,
     resume_step,
@@ -31,10 +34,9 @@ from training_utils import (
 from fabrec_hf.augmentation import AugmentationConfig, augment, plain_crops
 from fabrec_hf.checkpoints import resolve_checkpoint
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
-from fabrec_hf.data import held_out_faces, load_faces
-from fabrec_hf.data.decoding import decode_pictures
+from fabrec_hf.data.decoding import decode_faces
 from fabrec_hf.discriminators_fabrec import FabRecDiscriminators
-from fabrec_hf.errors import CheckpointError, DataError
+from fabrec_hf.errors import CheckpointError
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.losses import (
     discriminator_loss,
@@ -44,7 +46,7 @@ from fabrec_hf.losses import (
     structural_loss,
 )
 from fabrec_hf.modeling_fabrec import FabRecAutoencoder
-from fabrec_hf.reconstruction_errors import canvas_size, reconstruction_errors
+from fabrec_hf.reconstruction_errors import reconstruction_errors
 
 
 @dataclass
@@ -81,6 +83,9 @@ class PretrainingArguments:
     checkpoint_every: int = field(default=500, metadata={"help": "Steps between checkpoints."})
     picture_every: int = field(default=500, metadata={"help": "Steps between pictures and held-out errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
+    log_every: int = field(default=10, metadata={"help": "Steps between the losses that are shown and tracked."})
+    feed: str = field(default="auto", metadata={"help": "Where faces come from: auto, memory, workers or stream."})
+    workers: int = field(default=4, metadata={"help": "Loading processes, when faces come from workers."})
     report_to: str | None = field(default=None, metadata={"help": "Tracker: tensorboard, trackio or wandb."})
 
     def __post_init__(self):
@@ -93,6 +98,10 @@ class PretrainingArguments:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
         if self.coarse_steps and self.image_size < 128:
             raise ValueError("--coarse_steps needs --image_size 128 or more.")
+        if self.feed not in FEEDS:
+            raise ValueError(f"--feed must be one of {', '.join(FEEDS)}, got {self.feed!r}.")
+        if min(self.log_every, self.checkpoint_every, self.picture_every) < 1:
+            raise ValueError("--log_every, --checkpoint_every and --picture_every must be at least 1.")
         if not 0 < self.held_out_fraction < 1:
             raise ValueError(f"--held_out_fraction must lie between 0 and 1, got {self.held_out_fraction}.")
         if self.adversarial_weight and self.adversarial_start < self.coarse_steps:
@@ -102,8 +111,10 @@ class PretrainingArguments:
 class Trainer:
     """The four losses of equation 4, one step at a time."""
 
-    def __init__(self, arguments: PretrainingArguments, accelerator: Accelerator):
-        self.arguments, self.accelerator = arguments, accelerator
+    def __init__(self, arguments: PretrainingArguments, accelerator: Accelerator, crop_fraction: float):
+        self.arguments, self.accelerator, self.crop_fraction = arguments, accelerator, crop_fraction
+        self.share = (accelerator.process_index, accelerator.num_processes)
+        self.all_finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
         torch.manual_seed(arguments.seed)
         self.mean = torch.tensor(FabRecImageProcessor.image_mean, device=accelerator.device).view(1, 3, 1, 1)
         self.augmentation = AugmentationConfig(
@@ -112,6 +123,9 @@ class Trainer:
             scale=(arguments.scale[0], arguments.scale[1]),
         )
         model, critics = build_models(arguments)
+        if accelerator.num_processes > 1:
+            share_batch_norm(model, accelerator.device)
+            share_batch_norm(critics.image, accelerator.device)
         self.rates = (
             arguments.learning_rate,
             arguments.image_discriminator_learning_rate,
@@ -123,18 +137,33 @@ class Trainer:
         self.model, self.image_critic, self.latent_critic = accelerator.prepare(model, critics.image, critics.latent)
         self.optimizers = accelerator.prepare(optimizer, image_optimizer, latent_optimizer)
 
-    def step(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
-        """Update all networks on one batch of uint8 pictures (N, 3, C, C); returns the losses by name."""
+    def step(self, canvases: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """Update all networks on this process's share of uint8 pictures (N, 3, C, C); returns the losses by name.
+
+        Processes that share a batch draw the same random numbers, normalise by the same statistics and judge all
+        latents together: their losses are those of one process with the whole batch.
+        """
         arguments = self.arguments
         if arguments.cosine_schedule:
             self._set_rates(cosine_factor(step, arguments.max_steps, arguments.warmup_steps))
-        crops, _ = augment(canvases, arguments.image_size, 1.0, self.augmentation)
+        seed_step(arguments.seed, step)
+        size, fraction = arguments.image_size, self.crop_fraction
+        crops, _ = augment(canvases, size, fraction, self.augmentation, share=self.share)
         images = (crops - self.mean).contiguous(memory_format=torch.channels_last)
         self.model.train()
         latent, reconstruction, targets = self._reconstruct(self.model, images, step)
-        losses = self._update_autoencoder(latent, reconstruction, targets, step)
-        losses |= self._update_critics(latent.detach(), reconstruction.detach(), targets, step)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        latents = self._gather(latent)
+        losses = self._update_autoencoder(latents, reconstruction, targets, step)
+        losses |= self._update_critics(latents.detach(), reconstruction.detach(), targets, step)
+        values = self.accelerator.reduce(torch.stack([loss.detach() for loss in losses.values()]), "mean")
+        self.all_finite &= values.isfinite().all()
+        return dict(zip(losses, values.unbind(), strict=True))
+
+    def _gather(self, latent: torch.Tensor) -> torch.Tensor:
+        """Put the latents of all processes into the order of the batch."""
+        if self.share[1] == 1:
+            return latent
+        return torch.stack(all_gather(latent), dim=1).flatten(0, 1)
 
     def _reconstruct(
         self, model: torch.nn.Module, images: torch.Tensor, step: int
@@ -160,11 +189,8 @@ class Trainer:
         if self._adversarial(step):
             judged = self._judge(self.image_critic, reconstruction)
             losses["adversarial"] = arguments.adversarial_weight * generator_loss(judged)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is not finite at step {step}: resume from the last checkpoint.")
         self.optimizers[0].zero_grad()
-        self.accelerator.backward(total)
+        self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.optimizers[0].step()
         return losses
 
@@ -208,25 +234,32 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
 
+    def check(self, step: int) -> None:
+        """Stop a run whose losses were not finite in some step so far.
+
+        Raises:
+            FloatingPointError: They were not; the message names the checkpoint to go on from.
+        """
+        if not self.all_finite:
+            good = list_checkpoints(Path(self.arguments.output_dir))
+            advice = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
+            raise FloatingPointError(
+                f"a loss was not finite by step {step}; {advice}: go on from it with lower learning rates."
+            )
+
     def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
         """Reconstruction error of pictures never trained on: L1 in grey levels of 255, and one minus SSIM's cs."""
         model = self.accelerator.unwrap_model(self.model).eval()
-        stages = self._num_stages(step)
-        l1, structural = reconstruction_errors(model, canvases, self.arguments.batch_size, stages)
+        l1, structural = reconstruction_errors(
+            model, canvases, self.arguments.batch_size, self._num_stages(step), self.crop_fraction
+        )
         return {"held_out_l1": float(l1.mean()), "held_out_structural": float(structural.mean())}
 
-    @torch.no_grad()
     def draw(self, canvases: torch.Tensor, step: int, path: Path) -> None:
-        """Write pictures above their reconstructions, and below them faces decoded from draws of the prior, as PNG."""
+        """Write reconstructions, random faces and interpolations as PNG."""
         model = self.accelerator.unwrap_model(self.model).eval()
-        images = plain_crops(canvases.to(self.mean.device), self.arguments.image_size, 1.0) - self.mean
-        latent, reconstruction, targets = self._reconstruct(model, images, step)
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent.device)
-        faces = model.decoder(noise, num_stages=self._num_stages(step))
-        rows = [rows + self.mean for rows in (targets, reconstruction, faces)]
-        partial = path.with_name("partial.png")
-        save_image(make_grid(torch.cat(rows).clamp(0, 1), nrow=len(images)), partial)
-        partial.rename(path)
+        crops = plain_crops(canvases.to(self.mean.device), self.arguments.image_size, self.crop_fraction)
+        draw_sheet(model, crops - self.mean, self.mean, path, self._num_stages(step))
 
 
 def build_models(arguments: PretrainingArguments) -> tuple[FabRecAutoencoder, FabRecDiscriminators]:
@@ -253,16 +286,6 @@ def _model_config(arguments: PretrainingArguments) -> FabRecAutoencoderConfig:
     return FabRecAutoencoderConfig(**sizes)
 
 
-def load_canvases(arguments: PretrainingArguments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode the faces to train on and those held out, uint8, with a quarter more pixels than the crops."""
-    training, held_out = held_out_faces(load_faces(arguments.data), arguments.held_out_fraction)
-    if not len(training) or not len(held_out):
-        raise DataError(f"{len(training) + len(held_out)} faces are too few: raise --held_out_fraction or add data.")
-    size = canvas_size(arguments.image_size)
-    logger.info("%d faces to train on, %d held out.", len(training), len(held_out))
-    return decode_pictures(training, size), decode_pictures(held_out, size)
-
-
 def main(arguments: PretrainingArguments) -> None:
     """Train, with a checkpoint every now and then, and save the model with its discriminators."""
     output_dir = Path(arguments.output_dir)
@@ -277,28 +300,49 @@ def main(arguments: PretrainingArguments) -> None:
     check_batch_size(accelerator, arguments.batch_size)
     checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint, arguments.max_steps)
     use_all_cores(accelerator)
-    canvases, held_out = load_canvases(arguments)
-    trainer = Trainer(arguments, accelerator)
+    stream = arguments.feed == "stream"
+    faces, held_out_rows, decoder = load_training_faces(
+        arguments.data, arguments.image_size, arguments.held_out_fraction, stream
+    )
+    held_out = decode_faces(held_out_rows, decoder)
+    trainer = Trainer(arguments, accelerator, decoder.crop_fraction)
     if arguments.report_to:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-pretraining", config=settings)
     if checkpoint:
         accelerator.load_state(str(checkpoint))
-    rank, world = accelerator.process_index, accelerator.num_processes
-    progress = tqdm(range(start, arguments.max_steps), disable=not accelerator.is_main_process, desc="pre-training")
-    for step in progress:
-        seed_step(arguments.seed, step, rank)
-        rows = batch_indices(len(canvases), arguments.batch_size, arguments.seed, step)[rank::world]
-        losses = trainer.step(canvases[rows].to(accelerator.device), step)
+    schedule = Schedule(arguments.batch_size, arguments.seed, start, arguments.max_steps, *trainer.share)
+    batches = open_feed(arguments.feed, faces, decoder, schedule, accelerator.device, arguments.workers)
+    progress = tqdm(
+        batches,
+        desc="pre-training",
+        initial=start,
+        total=arguments.max_steps,
+        unit="face",
+        unit_scale=arguments.batch_size,
+        disable=not accelerator.is_main_process,
+    )
+    for step, canvases in enumerate(progress, start=start):
+        losses = trainer.step(canvases, step)
         done = step + 1
-        progress.set_postfix({name: f"{value:.2f}" for name, value in losses.items()}, refresh=False)
-        if done % arguments.picture_every == 0 or done == arguments.max_steps:
-            losses |= trainer.evaluate(held_out, step)
-            logger.info("step %d: %s", done, losses)
+        last = done == arguments.max_steps
+        if (
+            done % arguments.log_every
+            and done % arguments.checkpoint_every
+            and done % arguments.picture_every
+            and not last
+        ):
+            continue  # reading the losses would make a GPU wait
+        trainer.check(step)
+        values = {name: float(value) for name, value in losses.items()}
+        progress.set_postfix({name: f"{value:.2f}" for name, value in values.items()}, refresh=False)
+        if done % arguments.picture_every == 0 or last:
+            values |= trainer.evaluate(held_out, step)
+            logger.info("step %d: %s", done, values)
             if accelerator.is_main_process:
                 trainer.draw(held_out[:12], step, output_dir / f"reconstructions-{done}.png")
-        accelerator.log(losses, step=done)
-        if done % arguments.checkpoint_every == 0 or done == arguments.max_steps:
+        accelerator.log(values, step=done)
+        if done % arguments.checkpoint_every == 0 or last:
             save_checkpoint(accelerator, output_dir, done)
     save_model(trainer, output_dir)
     accelerator.end_training()

@@ -2,8 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError
+from ..geometry import crop_box_from_box
 from ..image_inputs import load_rgb
 
 
@@ -19,13 +21,44 @@ CANVAS_RATIO = math.sqrt(2)
 """Side of a canvas over the side of its crop: a crop turned by 45 degrees still fits (the reference's 363 / 256)."""
 
 
+@dataclass(frozen=True)
+class FaceDecoder:
+    """Turns rows of faces into uint8 canvases of one size.
+
+    Attributes:
+        size: Side of the canvases in pixels.
+        margins: What crops add above and below the `box` of a row, as fractions of its height; the canvas is then the
+            crop enlarged by `CANVAS_RATIO`. Without margins the whole picture is taken for a face crop.
+    """
+
+    size: int
+    margins: tuple[float, float] | None = None
+
+    @property
+    def crop_fraction(self) -> float:
+        """Side of the crop relative to the canvas."""
+        return 1.0 if self.margins is None else 1 / CANVAS_RATIO
+
+    def __call__(self, row: dict) -> np.ndarray:
+        """Decode a row with an encoded `image`, its number as `row` and perhaps `box`, to (size, size, 3).
+
+        Raises:
+            DataError: If the picture cannot be read.
+        """
+        if self.margins is None:
+            return np.asarray(_open(row).resize((self.size, self.size), Image.Resampling.BICUBIC))
+        crop_box = crop_box_from_box(row["box"], *self.margins).tolist()
+        return np.asarray(cut_canvas(_open(row), crop_box, self.size))
+
+
 def decode_pictures(dataset: datasets.Dataset, size: int, progress: bool = True) -> torch.Tensor:
     """Decode whole pictures, taken as face crops already, to (N, 3, size, size) uint8."""
+    return decode_faces(dataset, FaceDecoder(size), progress)
 
-    def decode(row: dict) -> np.ndarray:
-        return np.asarray(_open(row).resize((size, size), Image.Resampling.BICUBIC))
 
-    return _decode_all(dataset, decode, size, progress)
+def decode_faces(dataset: datasets.Dataset, decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
+    """Decode all faces to (N, 3, size, size) uint8."""
+    return _decode_all(dataset, decoder, decoder.size, progress)
 
 
 def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, progress: bool = True) -> torch.Tensor:
@@ -45,7 +78,7 @@ def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, 
     return _decode_all(dataset, decode, size, progress)
 
 
-def cut_canvas(image: Image.Image, crop_box: tuple[float, float, float, float], size: int) -> Image.Image:
+def cut_canvas(image: Image.Image, crop_box: Sequence[float], size: int) -> Image.Image:
     """Cut the square crop enlarged by `CANVAS_RATIO` out of an RGB picture and resize it, without rounding the box."""
     x, y, width, height = crop_box
     margin = (CANVAS_RATIO - 1) / 2
@@ -82,4 +115,4 @@ def _decode_all(
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-__all__ = ["CANVAS_RATIO", "cut_canvas", "decode_canvases", "decode_pictures"]
+__all__ = ["CANVAS_RATIO", "FaceDecoder", "cut_canvas", "decode_canvases", "decode_faces", "decode_pictures"]

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError
 
 
-__all__ = ["first_shots", "held_out_faces", "random_shots", "validation_split"]
+__all__ = ["first_shots", "held_out_faces", "is_held_out", "random_shots", "validation_split"]
 
 
 def _position(key: bytes) -> int:
@@ -78,9 +78,18 @@ def held_out_faces(dataset: datasets.Dataset, fraction: float = 0.02) -> tuple[d
     if "image" not in dataset.column_names:
         raise DataError("Faces can only be held out of a data set with a column image.")
     encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
-    border = int((1 - fraction) * 2**64)
-    held_out = np.fromiter((_position(_content(row["image"])) >= border for row in encoded), dtype=bool)
+    held_out = np.fromiter((is_held_out(row["image"], fraction) for row in encoded), dtype=bool)
     return dataset.select(np.flatnonzero(~held_out)), dataset.select(np.flatnonzero(held_out))
+
+
+def is_held_out(image: dict, fraction: float = 0.02) -> bool:
+    """Say whether `held_out_faces` sets a face aside.
+
+    Args:
+        image: The face's picture, encoded: `{"bytes": ..., "path": ...}`.
+        fraction: As there.
+    """
+    return _position(_content(image)) >= int((1 - fraction) * 2**64)
 
 
 def _content(image: dict) -> bytes:
