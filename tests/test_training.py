@@ -142,19 +142,6 @@ def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, t
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
 
-def test_two_processes_train_as_one_run(drawn_faces, tmp_path):
-    """Two gloo processes share the batches, end with one model and one set of checkpoints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "training" / "pretrain.py"), "--data", str(drawn_faces), "--output_dir", str(tmp_path)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *map(str, PRETRAIN)], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert FabRecAutoencoder.from_pretrained(tmp_path).config.image_size == 128
-    assert (tmp_path / "checkpoint-6" / "progress.json").is_file()
-
-
 def test_a_finished_pretraining_can_be_continued_with_its_discriminators(autoencoder, drawn_faces, tmp_path):
     arguments = ["--data", drawn_faces, "--output_dir", tmp_path / "more", "--initial_model", autoencoder]
     arguments += [*PRETRAIN, "--max_steps", 1, "--coarse_steps", 0, "--adversarial_start", 0, "--learning_rate", 0]

@@ -97,7 +97,6 @@ def load_training_faces(
         training, held_out = held_out_faces(faces, held_out_fraction)
         count, empty = len(faces), not len(training)
         held_out = held_out.select(range(min(len(held_out), HELD_OUT_FACES)))
-        logger.info("%d faces to train on, %d held out.", len(training), len(held_out))
     if empty or not held_out:
         raise DataError(f"{count} faces are too few: raise --held_out_fraction or add data.")
     return training, held_out, decoder

@@ -304,6 +304,7 @@ def main(arguments: PretrainingArguments) -> None:
     faces, held_out_rows, decoder = load_training_faces(
         arguments.data, arguments.image_size, arguments.held_out_fraction, stream
     )
+    logger.info("%s faces to train on, %d held out.", "Streamed" if stream else len(faces), len(held_out_rows))
     held_out = decode_faces(held_out_rows, decoder)
     trainer = Trainer(arguments, accelerator, decoder.crop_fraction)
     if arguments.report_to:
