@@ -217,3 +217,17 @@ def test_shared_batch_norm_is_that_of_the_whole_batch(tmp_path):
         [*command, str(tmp_path / "norm.py"), str(ROOT / "training")], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_128_px_run_grows_to_256_px(drawn_faces, tmp_path):
+    # With four channels, backward in channels_last crashes inside torch 2.15 at this size.
+    arguments = ["--data", drawn_faces, "--adversarial_weight", 0, "--batch_size", 2, "--widths", 16, 16, 16, 16]
+    assert pretrain(*arguments, "--max_steps", 1, "--output_dir", tmp_path / "small").returncode == 0
+    arguments += ["--image_size", 256, "--initial_model", tmp_path / "small"]
+    refused = pretrain(*arguments, "--output_dir", tmp_path / "refused")
+    assert refused.returncode == 2 and "grow to 256 with --fade_steps" in refused.stderr.splitlines()[-1]
+    arguments += ["--fade_steps", 2, "--max_steps", 3, "--checkpoint_every", 2, "--output_dir", tmp_path / "large"]
+    done = pretrain(*arguments)
+    assert done.returncode == 0, done.stderr
+    model = FabRecAutoencoder.from_pretrained(tmp_path / "large")
+    assert model.config.image_size == 256 and len(model.decoder.stages) == 5

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from face_feed import FEEDS, Schedule, load_training_faces, open_feed
 from global_batch_norm import share_batch_norm
+from growth import finish, grow, set_blend
 from pictures import draw_sheet
 from torch.distributed.nn.functional import all_gather
 from tqdm.auto import tqdm
@@ -58,7 +59,8 @@ class PretrainingArguments:
     preset: str = field(default="base", metadata={"help": "Width: base (the paper's) or small (half)."})
     image_size: int = field(default=128, metadata={"help": "Side of input and reconstruction in pixels."})
     widths: list[int] | None = field(default=None, metadata={"help": "Four channel counts instead of the preset's."})
-    initial_model: str | None = field(default=None, metadata={"help": "Folder of a finished run to continue."})
+    initial_model: str | None = field(default=None, metadata={"help": "Finished run to continue or to grow."})
+    fade_steps: int = field(default=0, metadata={"help": "Steps in which a grown network leaves the smaller behind."})
     max_steps: int = field(default=100_000, metadata={"help": "Training steps of one batch each."})
     batch_size: int = field(default=100, metadata={"help": "Faces a step, over all processes."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Adam's rate for encoder and decoder."})
@@ -98,6 +100,10 @@ class PretrainingArguments:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
         if self.coarse_steps and self.image_size < 128:
             raise ValueError("--coarse_steps needs --image_size 128 or more.")
+        if self.fade_steps and (self.initial_model is None or self.image_size != 256 or self.coarse_steps):
+            raise ValueError("--fade_steps grow an --initial_model to --image_size 256, without coarse steps.")
+        if self.fade_steps >= self.max_steps:
+            raise ValueError("--fade_steps must end before --max_steps: the smaller network is dropped then.")
         if self.feed not in FEEDS:
             raise ValueError(f"--feed must be one of {', '.join(FEEDS)}, got {self.feed!r}.")
         if min(self.log_every, self.checkpoint_every, self.picture_every) < 1:
@@ -146,6 +152,8 @@ class Trainer:
         arguments = self.arguments
         if arguments.cosine_schedule:
             self._set_rates(cosine_factor(step, arguments.max_steps, arguments.warmup_steps))
+        if arguments.fade_steps:
+            set_blend(self.accelerator.unwrap_model(self.model), max(0.0, 1 - step / arguments.fade_steps))
         seed_step(arguments.seed, step)
         size, fraction = arguments.image_size, self.crop_fraction
         crops, _ = augment(canvases, size, fraction, self.augmentation, share=self.share)
@@ -269,14 +277,18 @@ def build_models(arguments: PretrainingArguments) -> tuple[FabRecAutoencoder, Fa
         return FabRecAutoencoder(config).to(memory_format=torch.channels_last), FabRecDiscriminators(config)
     folder = resolve_checkpoint(arguments.initial_model)
     model = FabRecAutoencoder.from_pretrained(folder, dtype=torch.float32)
-    if model.config.image_size != arguments.image_size:
+    expected = 128 if arguments.fade_steps else arguments.image_size
+    if model.config.image_size != expected:
         raise CheckpointError(
-            f"{folder} is for {model.config.image_size} px, not --image_size {arguments.image_size}."
+            f"{folder} is for {model.config.image_size} px, not {expected}; 128 px grow to 256 with --fade_steps."
         )
     discriminators = Path(folder) / "discriminators"
     if discriminators.is_dir():
-        return model.to(memory_format=torch.channels_last), FabRecDiscriminators.from_pretrained(discriminators)
-    return model.to(memory_format=torch.channels_last), FabRecDiscriminators(model.config)
+        critics = FabRecDiscriminators.from_pretrained(discriminators)
+    else:
+        critics = FabRecDiscriminators(model.config)
+    model = grow(model) if arguments.fade_steps else model
+    return model.to(memory_format=torch.channels_last), critics
 
 
 def _model_config(arguments: PretrainingArguments) -> FabRecAutoencoderConfig:
@@ -354,7 +366,7 @@ def save_model(trainer: Trainer, output_dir: Path) -> None:
     accelerator = trainer.accelerator
     if not accelerator.is_main_process:
         return
-    model = accelerator.unwrap_model(trainer.model)
+    model = finish(accelerator.unwrap_model(trainer.model))
     model.save_pretrained(output_dir)
     critics = FabRecDiscriminators(FabRecAutoencoderConfig.from_dict(model.config.to_dict()))
     critics.config.auto_map = {}  # they are no model of an Auto class
