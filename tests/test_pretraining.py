@@ -231,3 +231,29 @@ def test_a_128_px_run_grows_to_256_px(drawn_faces, tmp_path):
     assert done.returncode == 0, done.stderr
     model = FabRecAutoencoder.from_pretrained(tmp_path / "large")
     assert model.config.image_size == 256 and len(model.decoder.stages) == 5
+
+
+def test_the_benchmark_times_ours_and_the_authors_choices():
+    command = [sys.executable, str(ROOT / "training" / "benchmark_pretraining.py"), "--widths", *["16"] * 4]
+    done = subprocess.run([*command, "--batch_size", "2", "--steps", "1"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["images_per_second"].keys() == {"ours", "ours, coarse", "authors"}
+    rates = result["images_per_second"]
+    assert result["times_faster"]["ours"] == pytest.approx(rates["ours"] / rates["authors"], rel=0.1)
+    assert 0 < result["data_share"]["ours"] < 1
+
+
+def test_the_authors_structural_loss_is_ours_but_for_the_border():
+    """The same measure by another way: picture by picture, 31 x 31 weights, on a picture without a border effect."""
+    from benchmark_pretraining import authors_structural_loss, authors_window
+
+    from fabrec_hf.losses import structural_similarity
+
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 64) - 0.6
+    images[:, 0, 0, 0] = -0.55  # a near-black red channel, which sets their constant
+    reconstruction = images + 0.1 * torch.randn_like(images)
+    theirs = 1 - authors_structural_loss(reconstruction, images, authors_window()) / 60
+    inner = structural_similarity(reconstruction[..., 10:-10, 10:-10], images[..., 10:-10, 10:-10]).mean()
+    assert float(theirs) == pytest.approx(float(inner), abs=2e-3)
