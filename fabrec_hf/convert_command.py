@@ -1,23 +1,30 @@
 """`fabrec convert`: any face data that can be read, to Parquet for the Hub, to .pts files or to COCO JSON."""
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .data.conversion import convert_faces
 from .data.face_set import FaceSet
 from .data.readers import KINDS, open_source
 from .data.shards import BOX_RULES
-from .data.source import FaceSource
 from .errors import DataError, FabRecError
-from .scheme_files import write_scheme
 
 
 __all__ = ["add_arguments", "run"]
 
-READER_OPTIONS = ("scheme", "split", "origin", "images", "category", "image_column", "annotations", "min_height")
+READER_OPTIONS = (
+    "scheme",
+    "split",
+    "origin",
+    "images",
+    "category",
+    "image_column",
+    "annotations",
+    "box_source",
+    "min_height",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--category", help="COCO: which category, where there are several")
     reading.add_argument("--image-column", help="CSV: the column with the picture's file")
     reading.add_argument("--box-source", choices=("ground_truth", "detector", "points"), help="300-W: which boxes")
-    reading.add_argument("--min-height", type=int, metavar="PX", help="VGGFace2: smallest face kept (100)")
+    reading.add_argument("--min-height", type=int, metavar="PX", help="VGGFace2: keep faces higher than this (100)")
     writing = parser.add_argument_group("writing")
     writing.add_argument(
         "--boxes",
@@ -66,12 +73,31 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.shard_size < 1 or arguments.num_proc < 1:
         raise FabRecError("--shard-size and --num-proc must be at least 1.")
-    options = {name: getattr(arguments, name) for name in READER_OPTIONS} | {"boxes": arguments.box_source}
-    source = open_source(arguments.kind, arguments.source, **options)
-    output, progress = Path(arguments.output), sys.stderr.isatty()
-    if arguments.to != "parquet":
-        return _export(source, output, arguments.to, progress)
-    face_set = convert_faces(
+    output = Path(arguments.output)
+    if arguments.to == "parquet":
+        print(_summary(_convert(arguments, output), output))
+        return 0
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output} exists and is not empty; name a new folder.")
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # By way of Parquet, so that every format keeps the same rules and has the same report.
+    with TemporaryDirectory(prefix=".converting-", dir=output.absolute().parent) as folder:
+        face_set = _convert(arguments, Path(folder) / "faces")
+        _export(face_set, Path(folder) / "faces", Path(folder) / "files", arguments.to)
+        if output.exists():
+            output.rmdir()
+        (Path(folder) / "files").rename(output)
+    print(_summary(face_set, output))
+    return 0
+
+
+def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
+    source = open_source(
+        arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in READER_OPTIONS}
+    )
+    if arguments.to != "parquet" and source.scheme is None:
+        raise DataError(f"The {source.kind} data has no landmarks to write as {arguments.to}.")
+    return convert_faces(
         source,
         output,
         boxes=arguments.boxes,
@@ -79,39 +105,24 @@ def run(arguments: argparse.Namespace) -> int:
         num_proc=arguments.num_proc,
         allow_copies=arguments.allow_copies,
         skip_unreadable=arguments.skip_unreadable,
-        progress=progress,
+        progress=sys.stderr.isatty(),
     )
-    print(_summary(face_set, output))
-    return 0
 
 
-def _export(source: FaceSource, output: Path, form: str, progress: bool) -> int:
-    """Write pictures and annotations as files; the folder appears complete or not at all."""
+def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
+    """Write the pictures and annotations of a converted folder as files."""
+    from .data import load_faces
     from .data.coco import export_coco
     from .data.pts import export_pts
 
-    if source.scheme is None:
-        raise DataError(f"The {source.kind} data has no landmarks to write as {form}.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists and is not empty; name a new folder.")
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for split in source.splits:
-            faces = source.load(split)
-            if form == "coco":
-                export_coco(faces, source.scheme, partial, split, progress=progress)
-            else:
-                export_pts(faces, partial, progress=progress)
-            print(f"{split}: {len(faces):,} faces of {source.scheme.num_landmarks} points")
-        write_scheme(source.scheme, partial / "scheme.yaml")
-        if output.exists():
-            output.rmdir()
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    print(f"written to {output}; read it again with --scheme {output / 'scheme.yaml'}")
-    return 0
+    progress, scheme = sys.stderr.isatty(), face_set.scheme
+    for split in face_set.splits:
+        rows = load_faces(faces, split)
+        if form == "coco" and scheme:
+            export_coco(rows, scheme, output, split, progress=progress)
+        else:
+            export_pts(rows, output, progress=progress)
+    face_set.write(output)
 
 
 def _summary(face_set: FaceSet, output: Path) -> str:
@@ -130,4 +141,4 @@ def _summary(face_set: FaceSet, output: Path) -> str:
             f"{turned:,} pictures are turned by their EXIF orientation; points and boxes are taken to refer to the "
             "upright picture."
         )
-    return "\n".join([*lines, f"Written to {output}; train with --data {output}."])
+    return "\n".join([*lines, f"Written to {output}."])

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from .data import load_faces
-from .errors import FabRecError
+from .data.face_set import shared_face_set
+from .errors import FabRecError, SchemeError
 from .evaluation import COLUMNS, PROTOCOLS, ROWS, FaceScores, find_subsets, score_faces, summarize_scores
 from .landmarks import LandmarkScheme, Normalizer
 from .loading import load_landmark_model, move_to_device
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
     model, processor = load_landmark_model(args.model)
+    _check_scheme(args.data, model)
     normalizer = _find_normalizer(args.normalizer, model)
     move_to_device(model, args.device)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -141,6 +143,19 @@ def _check(args: argparse.Namespace) -> None:
 
         require_matplotlib()
         check_output_folder(args.output)
+
+
+def _check_scheme(data: Sequence[str], model: FabRecForLandmarkDetection) -> None:
+    """Refuse data that says of itself that its points are others than the model's, though as many."""
+    face_set = shared_face_set(data)
+    if face_set is None or face_set.scheme is None or model.config.landmark_scheme is None:
+        return
+    theirs, ours = face_set.scheme, LandmarkScheme.from_dict(model.config.landmark_scheme)
+    if theirs.point_names and ours.point_names and theirs.point_names != ours.point_names:
+        raise SchemeError(
+            f"The data has the points of the scheme {theirs.name}, the model finds those of {ours.name}: they differ "
+            "in the names of their points."
+        )
 
 
 def _find_normalizer(spec: str | None, model: FabRecForLandmarkDetection) -> Normalizer | None:

@@ -107,19 +107,19 @@ def test_300w(tmp_path, layout, cells, box_folder):
 
 
 def test_300w_options(w300):
-    detector = open_source("300w", w300, boxes="detector")
+    detector = open_source("300w", w300, box_source="detector")
     assert [row["box"] for row in read(detector, "train")][:3] == [[20, 1, 4, 6], [10, 1, 4, 6], [0, 1, 4, 6]]
     assert list(detector.splits) == ["train", "test"]
-    points = read(open_source("300w", w300, boxes="points", origin=0), "challenging")
+    points = read(open_source("300w", w300, box_source="points", origin=0), "challenging")
     assert points[0]["landmarks"][0] == [25, 30]
     assert points[0]["box"] == [25, 30, 67, 134]
     zero = read(open_source("300w", w300, origin=0), "challenging")
     assert zero[0]["box"] == [2, 3, 4, 9]
-    fails("boxes must be one of ground_truth, detector, points", "300w", w300, boxes="tight")
+    fails("box_source must be one of ground_truth, detector, points", "300w", w300, box_source="tight")
     fails("origin must be 0 or 1, not 2", "300w", w300, origin=2)
     shutil.rmtree(w300 / "Bounding Boxes")
-    fails("no file .*Bounding Boxes/bounding_boxes_afw.mat; pass boxes=points", "300w", w300)
-    assert len(read(open_source("300w", w300, boxes="points"), "train")) == 6
+    fails("no file .*Bounding Boxes/bounding_boxes_afw.mat; pass --box-source points", "300w", w300)
+    assert len(read(open_source("300w", w300, box_source="points"), "train")) == 6
 
 
 def test_300w_parts_that_are_not_there(w300, tmp_path):
@@ -141,7 +141,7 @@ def test_300w_parts_that_are_not_there(w300, tmp_path):
     for folder in ("afw", "helen", "lfpw", "ibug", "Bounding Boxes"):
         shutil.rmtree(tmp_path / "private" / folder)
     assert list(open_source("300w", tmp_path / "private").splits) == ["private"]
-    fails("private set of 300-W comes without a detector's boxes", "300w", tmp_path / "private", boxes="detector")
+    fails("private set of 300-W comes without a detector's boxes", "300w", tmp_path / "private", box_source="detector")
 
 
 def test_300w_pairs(w300):
@@ -152,7 +152,7 @@ def test_300w_pairs(w300):
     draw(ibug / "b.JPG")
     fails("b.JPG has no points: there is no b.pts", "300w", w300)
     write_pts(ibug / "b.PTS", 1, 1)
-    fails("ibug.mat has no box for .*b.JPG; pass boxes=points", "300w", w300, "test")
+    fails("ibug.mat has no box for .*b.JPG; pass --box-source points", "300w", w300, "test")
     write_boxes(w300 / "Bounding Boxes", "ibug", [(0, "b.png"), (1, "image_092 _01.png")])
     assert names(read(open_source("300w", w300), "challenging")) == ["ibug/b.JPG", "ibug/image_092 _01.jpg"]
     draw(ibug / "b.png")
@@ -188,4 +188,4 @@ def test_300w_changes_are_seen(w300):
     assert open_source("300w", w300).load("challenging")[0]["landmarks"][0] == [100, 200]
     write_boxes(w300 / "Bounding Boxes", "ibug", [(4, "image_092_01.jpg")])
     assert open_source("300w", w300).load("challenging")[0]["box"] == [5, 2, 4, 9]
-    assert open_source("300w", w300, boxes="points").load("challenging")[0]["box"] == [100, 200, 67, 134]
+    assert open_source("300w", w300, box_source="points").load("challenging")[0]["box"] == [100, 200, 67, 134]

@@ -20,7 +20,7 @@ from training_utils import batch_indices, logger
 
 from fabrec_hf.data import held_out_faces, load_faces
 from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces
-from fabrec_hf.data.face_set import find_face_set
+from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import is_held_out
 from fabrec_hf.errors import DataError
 from fabrec_hf.reconstruction_errors import canvas_size
@@ -83,7 +83,7 @@ def load_training_faces(
         DataError: If there are too few.
     """
     faces: Any = load_faces(paths, streaming=stream)
-    face_set = find_face_set(paths[0])
+    face_set = shared_face_set(paths)
     decoder = FaceDecoder(canvas_size(image_size))
     if face_set is not None and not any("none" in split["boxes"] for split in face_set.splits.values()):
         decoder = FaceDecoder(round(image_size * CANVAS_RATIO), (face_set.extend_top, face_set.extend_bottom))

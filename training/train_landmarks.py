@@ -36,7 +36,7 @@ from fabrec_hf.checkpoints import resolve_checkpoint
 from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.decoding import CANVAS_RATIO, decode_canvases
-from fabrec_hf.data.face_set import FaceSet, find_face_set
+from fabrec_hf.data.face_set import FaceSet, shared_face_set
 from fabrec_hf.errors import CheckpointError, DataError, SchemeError
 from fabrec_hf.evaluation import annotations
 from fabrec_hf.geometry import crop_box_from_box, landmarks_to_crop
@@ -271,7 +271,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     """Train both stages, then save the model with its processor and the validation error."""
     output_dir = Path(arguments.output_dir)
     dataset, held_out = load_labelled(arguments)
-    face_set = find_face_set(arguments.data[0])
+    face_set = shared_face_set(arguments.data)
     model = build_model(arguments, find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"])))
     processor = build_processor(face_set, model.config.image_size)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,7 @@ def open_source(path: Path) -> FaceSource:
         scheme=get_scheme("aflw"),
         files=(file,),
         visibility=True,
+        split_by_face=True,
     )
 
 

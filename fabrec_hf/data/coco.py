@@ -27,6 +27,7 @@ from ..errors import DataError, SchemeError
 from ..geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ..landmarks import LandmarkScheme
 from ..scheme_files import match_scheme
+from .face_set import find_face_set
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -64,7 +65,8 @@ def open_source(
 
     Args:
         path: The JSON file, or the folder of it or of its `annotations`.
-        scheme: The mark-up, as `load_scheme` takes it; by default made from the category's names and skeleton.
+        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `faces.json`, else made
+            from the category's names and skeleton.
         split: What to call the split of a single file; what its name says, else `"train"`, by default.
         category: Name or id of the category to read, if several have keypoints.
         images: Folder of the pictures; else they are looked for where COCO and its like keep them.
@@ -82,14 +84,16 @@ def open_source(
             raise DataError(f"{other.file} has other keypoints than {first.file}; give them apart.")
     if types.dropped:
         logger.warning("Lists and mappings are no attributes, left out: %s.", ", ".join(types.dropped))
+    known = find_face_set(path)  # what an export of this package says of itself
+    scheme = scheme or (known.scheme if known else None)
     mark_up, order = match_scheme(scheme, first.file, first.names, first.count, edges=first.edges)
     return FaceSource(
         kind="coco",
         splits={name: partial(_rows, part, order, types.found) for name, part in opened.items()},
         scheme=mark_up,
         files=tuple(part.file for part in opened.values()),
-        extend_top=EXTEND_TOP,
-        extend_bottom=EXTEND_BOTTOM,
+        extend_top=known.extend_top if known else EXTEND_TOP,
+        extend_bottom=known.extend_bottom if known else EXTEND_BOTTOM,
         visibility=True,
         attributes=attribute_features(types.found),
     )

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DataError
+from ..landmarks import get_scheme
 from .face_set import FaceSet
 from .shards import BOX_RULES, ShardReport, ShardSettings, chunks, shard_name, write_shard
 from .source import FaceSource, Row
@@ -72,18 +74,32 @@ def convert_faces(
     if shard_size < 1 or num_proc < 1:
         raise ValueError("shard_size and num_proc must be at least 1.")
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.iterdir()) or output.samefile(Path.cwd())):
         raise DataError(f"{output} exists and is not empty; name a new folder.")
     settings = ShardSettings(source.features, boxes or _default_boxes(source), skip_unreadable)
-    workplace = _open_workplace(source, output, settings, shard_size)
-    written = {}
-    for split in source.splits:
-        shards = chunks(source.rows(split), shard_size)
-        reports = _run(shards, split, workplace / "data", settings, num_proc)
-        written[split] = _collect(reports, split, progress)
-    if not allow_copies:
-        _refuse_copies(workplace, written)
-    return _finish(source, written, workplace, output)
+    output = output.absolute()
+    workplace = output.with_name(f".{output.name}.partial")
+    lock = FileLock(f"{workplace}.lock", timeout=0)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock:
+            _open_workplace(source, workplace, settings, shard_size)
+            written = {}
+            for split in source.splits:
+                shards = chunks(source.rows(split), shard_size)
+                reports = _run(shards, split, workplace / "data", settings, num_proc)
+                written[split] = _collect(reports, split, progress)
+            if not (allow_copies or source.split_by_face):
+                _refuse_copies(workplace, written)
+            return _finish(source, written, workplace, output)
+    except Timeout as error:
+        raise DataError(f"Another conversion to {output} is running; wait for it or name another folder.") from error
+    except DataError:
+        shutil.rmtree(workplace, ignore_errors=True)  # the data is going to change, and finished shards with it
+        raise
+    finally:
+        if not lock.is_locked:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -104,19 +120,19 @@ class _Written:
 def _default_boxes(source: FaceSource) -> str:
     if source.scheme is None:
         return "none"
-    return "points" if source.scheme.name in WHOLE_FACE_SCHEMES else "detector"
+    whole_face = {get_scheme(name).point_names for name in WHOLE_FACE_SCHEMES}
+    return "points" if source.scheme.point_names in whole_face else "detector"
 
 
-def _open_workplace(source: FaceSource, output: Path, settings: ShardSettings, shard_size: int) -> Path:
-    """Return the folder that the shards are written to; one of an interrupted run of the same job is taken over."""
-    workplace = output.with_name(f".{output.name}.partial")
+def _open_workplace(source: FaceSource, workplace: Path, settings: ShardSettings, shard_size: int) -> None:
+    """Make the folder that the shards are written to; one of an interrupted run of the same job is taken over."""
     job = [source.stamp(split) for split in source.splits] + [settings.boxes, settings.skip_unreadable, shard_size]
     note = workplace / "job.json"
-    if workplace.exists() and (not note.is_file() or json.loads(note.read_text() or "null") != job):
+    content = json.dumps(job)
+    if workplace.exists() and (not note.is_file() or note.read_text() != content):
         shutil.rmtree(workplace)
     (workplace / "data").mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(job))
-    return workplace
+    note.write_text(content)
 
 
 def _collect(reports: Iterator[ShardReport], split: str, progress: bool) -> _Written:
@@ -147,7 +163,7 @@ def _run(
         try:
             for rows, path in tasks:
                 waiting.append(pool.submit(write_shard, rows, path, settings))
-                while len(waiting) > 2 * num_proc:
+                while len(waiting) > num_proc:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()
@@ -192,6 +208,7 @@ def _finish(source: FaceSource, written: Mapping[str, _Written], workplace: Path
         note.unlink()
     face_set = FaceSet(source.kind, source.scheme, source.extend_top, source.extend_bottom, splits)
     face_set.write(workplace)
+    (workplace / "README.md").write_text(face_set.card(), encoding="utf-8")
     if output.exists():
         output.rmdir()
     workplace.rename(output)

@@ -152,6 +152,8 @@ def _boxes(file: Path) -> Iterator[_Box]:
             yield from parser.feed(b"", last=True)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+    except LookupError as error:
+        raise DataError(f"{file} names an encoding that is not known: {error}.") from error
     except expat.ExpatError as error:
         reason = expat.errors.messages[error.code]
         raise DataError(f"{file}, line {error.lineno}: no whole XML ({reason}).") from error

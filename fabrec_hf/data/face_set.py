@@ -1,9 +1,11 @@
 """What a folder of converted faces says about itself: `faces.json`, and the card that the Hub shows."""
 
+import glob
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from ..errors import DataError
 from ..landmarks import LandmarkScheme
 
 
-__all__ = ["FaceSet", "find_face_set"]
+__all__ = ["FaceSet", "find_face_set", "shared_face_set"]
 
 FILE_NAME = "faces.json"
 
@@ -37,7 +39,7 @@ class FaceSet:
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write `faces.json` and `README.md` into the folder."""
+        """Write `faces.json` into a folder."""
         values = {
             "kind": self.kind,
             "scheme": self.scheme.to_dict() if self.scheme else None,
@@ -46,7 +48,6 @@ class FaceSet:
             "splits": dict(self.splits),
         }
         (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(self.card(), encoding="utf-8")
 
     def card(self) -> str:
         """Return the dataset card: which files are which split, and what is in them."""
@@ -71,13 +72,14 @@ class FaceSet:
 
 
 def find_face_set(path: str | os.PathLike) -> FaceSet | None:
-    """Read the `faces.json` of a converted folder, given the folder or a file in it; None where there is none.
+    """Read the `faces.json` of a converted folder, given it, a file in it or a glob; None where there is none.
 
     Raises:
         DataError: If the file is there but damaged.
     """
-    path = Path(path)
-    folders = [path, *list(path.parents)[:2]] if path.exists() else []
+    parts = takewhile(lambda part: not glob.has_magic(part), Path(os.path.abspath(path)).parts)
+    place = Path(*parts)
+    folders = [place, *list(place.parents)[:2]] if place.exists() else []
     file = next((folder / FILE_NAME for folder in folders if (folder / FILE_NAME).is_file()), None)
     if file is None:
         return None
@@ -87,3 +89,23 @@ def find_face_set(path: str | os.PathLike) -> FaceSet | None:
         return FaceSet(**(values | {"scheme": LandmarkScheme.from_dict(scheme) if scheme else None}))
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}); convert the data again.") from error
+
+
+def shared_face_set(paths: Sequence[str | os.PathLike]) -> FaceSet | None:
+    """Read what several converted folders say, which must be of one scheme and one crop rule.
+
+    Raises:
+        DataError: If they are not.
+    """
+    sets = [find_face_set(path) for path in paths]
+    rules = {json.dumps(_rule(face_set)) for face_set in sets}
+    if len(rules) > 1:
+        raise DataError(f"{', '.join(map(str, paths))} differ in scheme or crop rule; use one at a time.")
+    return sets[0] if sets else None
+
+
+def _rule(face_set: FaceSet | None) -> list[Any] | None:
+    if face_set is None:
+        return None
+    scheme = face_set.scheme.to_dict() if face_set.scheme else None
+    return [scheme, face_set.extend_top, face_set.extend_bottom]

@@ -236,7 +236,7 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     values = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise DataError(f"{file}, line {number}: no JSON object: {error}.") from error
-                if not isinstance(values, dict) or not isinstance(values.get("file_name"), str):
+                if not isinstance(values, dict) or not _is_name(values.get("file_name")):
                     raise DataError(f"{file}, line {number}: expected an object with a file_name.")
                 yield number, values
     except (OSError, UnicodeDecodeError) as error:
@@ -286,3 +286,7 @@ def _visibility(value: Any, count: int, where: str) -> np.ndarray:
     if not isinstance(value, list) or len(value) != count or not all(x in (0, 1) for x in value):
         raise DataError(f"{where}: visibility must be a list of {count} times true or false.")
     return np.array(value, dtype=bool)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

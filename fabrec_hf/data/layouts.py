@@ -40,7 +40,7 @@ __all__ = [
 DEFAULT_SPLIT = "train"
 """The split of data that does not tell its splits."""
 
-_SPLITS = {name: name for name in ("train", "test", "validation")} | dict.fromkeys(
+_SPLITS = {name: name for name in ("train", "test", "validation", "private")} | dict.fromkeys(
     ("valid", "val", "dev"), "validation"
 )
 _IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)

@@ -20,7 +20,7 @@ from ..errors import DataError
 from .face_set import find_face_set
 
 
-__all__ = ["find_splits", "load_faces"]
+__all__ = ["check_schemas", "find_splits", "load_faces"]
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
 # here says in its `faces.json` what other splits it has.
@@ -62,7 +62,7 @@ def load_faces(
     files = [file for path in paths for file in _find_files(os.fspath(path), split, default_split)]
     if not files:
         raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
-    _check_schemas(files, columns)
+    check_schemas(files, columns)
     names = [glob.escape(str(file)) for file in files]
     try:
         faces = datasets.load_dataset("parquet", data_files=names, split="train", streaming=streaming)
@@ -145,7 +145,7 @@ def _split_of(file: Path, root: Path | None, known: Sequence[str]) -> str | None
     return None
 
 
-def _check_schemas(files: Sequence[Path], columns: Sequence[str]) -> None:
+def check_schemas(files: Sequence[Path], columns: Sequence[str]) -> None:
     """Refuse files that lack a column or differ from the first one, before anything is read."""
     first = None
     for file in files:

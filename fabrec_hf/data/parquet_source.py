@@ -13,7 +13,7 @@ from ..geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ..landmarks import LandmarkScheme
 from ..scheme_files import infer_scheme, load_scheme
 from .face_set import find_face_set
-from .parquet import find_splits
+from .parquet import check_schemas, find_splits
 from .source import FaceSource, Row, face_features
 
 
@@ -33,9 +33,12 @@ def open_source(path: Path, scheme: str | LandmarkScheme | None = None, split: s
     """
     known = find_face_set(path)
     found = find_splits(path)
-    order = [name for name in known.splits if name in found] if known else list(found)
+    order = list(found)
+    if known and set(found) <= set(known.splits):
+        order = [name for name in known.splits if name in found]
     files = {name or split or "train": found[name] for name in order}
     first = next(iter(files.values()))[0]
+    check_schemas([file for group in files.values() for file in group], ("image",))
     schema = pyarrow.parquet.read_schema(first)
     features = datasets.Features.from_arrow_schema(schema)
     count = _num_landmarks(features, first)
@@ -68,9 +71,17 @@ def _num_landmarks(features: datasets.Features, file: Path) -> int | None:
 
 def _rows(files: tuple[str, ...]) -> Iterator[Row]:
     for file in files:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(100):
+        number = -1
+        # Without pre_buffer, or all that was read stays in memory.
+        for batch in pyarrow.parquet.ParquetFile(file, pre_buffer=False).iter_batches(100):
             for row in batch.to_pylist():
-                if row.get("landmarks") is not None:  # a point may be null, or its coordinates
+                number += 1
+                if not isinstance(row["image"], dict) or not (row["image"].get("bytes") or row["image"].get("path")):
+                    raise DataError(f"Row {number} of {file} has no picture.")
+                if "landmarks" in row:  # a point may be null, or its coordinates
+                    if row["landmarks"] is None:
+                        raise DataError(f"Row {number} of {file} has no landmarks.")
                     points = [point or (None, None) for point in row["landmarks"]]
                     row["landmarks"] = np.array(points, dtype=np.float32)
+                row["name"] = row.get("name") or f"{Path(file).name}, row {number}"
                 yield {name: value for name, value in row.items() if name != "split"}

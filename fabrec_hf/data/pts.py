@@ -37,6 +37,7 @@ from ..geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ..landmarks import LandmarkScheme
 from ..scheme_files import match_scheme
 from .csv_table import BOX_COLUMNS, Table, open_table
+from .face_set import find_face_set
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -174,7 +175,8 @@ def open_source(
 
     Args:
         path: The folder of the pictures.
-        scheme: The mark-up, as `load_scheme` takes it; by default just as many points as the first file has.
+        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `faces.json`, else
+            just as many points as the first file has.
         split: What to call the split where folders do not tell; `"train"` by default.
         origin: The coordinate that the files give the centre of the first pixel: 0, or 1 as in the 300-W downloads.
         annotations: Folder of the `.pts` files, with the same sub-folders as `path`, if they do not lie beside the
@@ -202,6 +204,8 @@ def open_source(
             logger.warning("%d pictures in %s are left out, since they have no .pts file.", left_out, folder)
         tables[name] = folder, [open_table(file, types=types, points=False) for file in _find_tables(folder)]
         files += [pts for pts, _ in faces]
+    known = find_face_set(path)  # what an export of this package says of itself
+    scheme = scheme or (known.scheme if known else None)
     mark_up, _ = match_scheme(scheme, files[0], num_landmarks=len(read_pts(files[0])))
     splits = {}
     for name, (folder, found) in tables.items():
@@ -213,8 +217,8 @@ def open_source(
         splits=splits,
         scheme=mark_up,
         files=tuple(files),
-        extend_top=EXTEND_TOP,
-        extend_bottom=EXTEND_BOTTOM,
+        extend_top=known.extend_top if known else EXTEND_TOP,
+        extend_bottom=known.extend_bottom if known else EXTEND_BOTTOM,
         attributes=attribute_features(types.found),
     )
 

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
 from ..face_detection import default_face_detector
-from .source import Row
+from .source import Row, describe
 
 
 __all__ = ["BOX_RULES", "ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
@@ -148,10 +148,14 @@ def _from_array(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 
 def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     """Return a row with its picture inside and a box, and count what there is."""
-    content, name = _content(row["image"])
+    content, name = _content(row)
     width, height, turned = _size(content, name)
     landmarks = row.get("landmarks")
+    box, rule = row["box"], "given"
+    if box is None:
+        box, rule = _make_box(settings.boxes, content, landmarks, (width, height))
     report.faces += 1
+    report.boxes[rule] += 1
     report.turned += turned
     report.digests.append(int.from_bytes(blake2b(content, digest_size=8).digest(), "big"))
     if landmarks is not None:
@@ -161,17 +165,14 @@ def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
         report.missing_points += int((~known).sum())
         report.outside_points += int((known & ~inside).sum())
         report.unlabelled_faces += not known.any()
-    box, rule = row["box"], "given"
-    if box is None:
-        box, rule = _make_box(settings.boxes, content, landmarks, (width, height))
-    report.boxes[rule] += 1
     return row | {"image": {"bytes": content, "path": os.path.basename(name)}, "box": box}
 
 
-def _content(image: dict[str, Any]) -> tuple[bytes, str]:
+def _content(row: Row) -> tuple[bytes, str]:
     """Return the encoded picture and what to call it in an error."""
+    image = row["image"]
     if image["bytes"] is not None:
-        return image["bytes"], image["path"] or "picture"
+        return image["bytes"], describe(row)
     try:
         return Path(image["path"]).read_bytes(), image["path"]
     except OSError as error:
@@ -179,11 +180,13 @@ def _content(image: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def _size(content: bytes, name: str) -> tuple[int, int, bool]:
-    """Read width and height of the upright picture off its header, and whether EXIF turns it."""
+    """Return width and height of the upright picture, and whether EXIF turns it; the picture must be whole."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             orientation = image.getexif().get(_ORIENTATION)
             width, height = image.size
+            image.draft("RGB", (width // 8, height // 8))  # a JPEG is read whole, and drawn small
+            image.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"The picture {name} cannot be read; is it an image, and whole?") from error
     if orientation in (5, 6, 7, 8):

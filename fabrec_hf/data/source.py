@@ -32,7 +32,7 @@ from ..landmarks import LandmarkScheme
 from .subsets import SUBSETS
 
 
-__all__ = ["IMAGE_SUFFIXES", "FaceSource", "Row", "face_features"]
+__all__ = ["IMAGE_SUFFIXES", "FaceSource", "Row", "describe", "face_features"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """What a file is called that is taken for a picture, in lower case."""
@@ -76,6 +76,7 @@ class FaceSource:
         extend_bottom: The same below the box.
         visibility: Whether rows say which points are visible.
         attributes: Columns of this set beside the common ones, and their types.
+        split_by_face: Whether the published splits part the faces of one picture, so that it may stand in both.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class FaceSource:
     extend_bottom: float = 0.0
     visibility: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    split_by_face: bool = False
 
     @property
     def features(self) -> datasets.Features:
@@ -134,21 +136,21 @@ class FaceSource:
             return datasets.IterableDataset.from_generator(
                 _generate, features=self.features, gen_kwargs=arguments, split=datasets.NamedSplit(split)
             )
-        stamp = self.stamp(split)
         try:
             return datasets.Dataset.from_generator(
                 _generate,
                 features=self.features,
-                gen_kwargs=arguments | {"stamp": stamp},
+                gen_kwargs=arguments | {"stamp": self.stamp(split)},
                 split=datasets.NamedSplit(split),
-                fingerprint=stamp,
             )
         except datasets.exceptions.DatasetGenerationError as error:
             raise error.__cause__ if isinstance(error.__cause__, DataError) else error from None
 
     def stamp(self, split: str) -> str:
-        """Return a hash that changes when the split, a setting or an annotation file changes."""
-        digest = hashlib.blake2b(digest_size=8)
+        """Return a hash that changes when the split, a setting, an annotation file or this package changes."""
+        from .. import __version__  # not at the top: the package imports what is below it
+
+        digest = hashlib.blake2b(__version__.encode(), digest_size=8)
         rows = {name: _describe(function) for name, function in self.splits.items()}
         digest.update(repr((self.kind, split, self.scheme, rows, self.features)).encode())
         for file in self.files:
@@ -183,11 +185,18 @@ def _generate(source: FaceSource, split: str, stamp: str | None = None) -> Itera
     yield from source.rows(split)
 
 
+def describe(row: Row) -> str:
+    """Say which face a row is, for an error."""
+    image = row["image"]
+    path = image["path"] if isinstance(image, dict) else os.fspath(image)
+    return str(path or row.get("name") or "a face without a name")
+
+
 def _points(row: Row, scheme: LandmarkScheme) -> np.ndarray:
     points = np.asarray(row["landmarks"], dtype=np.float32)
     if points.shape != (scheme.num_landmarks, 2):
         raise DataError(
-            f"{row['image']} has {len(points)} annotated points, but {scheme.name} has {scheme.num_landmarks}."
+            f"{describe(row)} has {len(points)} annotated points, but {scheme.name} has {scheme.num_landmarks}."
         )
     return points
 
@@ -195,5 +204,5 @@ def _points(row: Row, scheme: LandmarkScheme) -> np.ndarray:
 def _box(row: Row) -> np.ndarray:
     box = np.asarray(row["box"], dtype=np.float32)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-        raise DataError(f"{row['image']} has a box without area: {box.tolist()} as (x, y, width, height).")
+        raise DataError(f"{describe(row)} has a box without area: {box.tolist()} as (x, y, width, height).")
     return box

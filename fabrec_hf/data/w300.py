@@ -57,7 +57,7 @@ _LAYOUT = (
 _BOX_FOLDER = "boundingboxes"
 
 
-def open_source(path: Path, boxes: str = "ground_truth", origin: int = 1) -> FaceSource:
+def open_source(path: Path, box_source: str = "ground_truth", origin: int = 1) -> FaceSource:
     """Open 300-W, in the folders that it is distributed in or in those of the paper's authors.
 
     The splits, as far as their folders are there (in any letter case), each part in the order of its file names:
@@ -72,8 +72,8 @@ def open_source(path: Path, boxes: str = "ground_truth", origin: int = 1) -> Fac
 
     Args:
         path: The folder of `afw/`, `helen/` and so on and of `Bounding Boxes/`, or that of `images/`.
-        boxes: One of `BOXES`. The private set comes without boxes: its ground truth is the tight box of the points,
-            and with `"detector"` it is left out. `"points"` needs no MATLAB files.
+        box_source: One of `BOXES`. The private set comes without boxes: its ground truth is the tight box of the
+            points, and with `"detector"` it is left out. `"points"` needs no MATLAB files.
         origin: The pixel that the files count from. MATLAB made them and counts from 1, which is subtracted from
             points and boxes.
 
@@ -81,19 +81,19 @@ def open_source(path: Path, boxes: str = "ground_truth", origin: int = 1) -> Fac
         DataError: If no split or only a part of one is there, a picture has no points or points no picture, or the
             boxes that were asked for are missing.
     """
-    if boxes not in BOXES:
-        raise DataError(f"boxes must be one of {', '.join(BOXES)}, not {boxes!r}.")
+    if box_source not in BOXES:
+        raise DataError(f"box_source must be one of {', '.join(BOXES)}, not {box_source!r}.")
     if origin not in (0, 1):
         raise DataError(f"origin must be 0 or 1, not {origin!r}.")
     parts: dict[str, list[tuple[str, Path, Path | None]]] = {}
-    for name, folder in _find_parts(path, boxes).items():
-        mat = _find_boxes(path, name) if boxes != "points" and _PARTS[name].boxes else None
+    for name, folder in _find_parts(path, box_source).items():
+        mat = _find_boxes(path, name) if box_source != "points" and _PARTS[name].boxes else None
         parts.setdefault(_PARTS[name].split, []).append((name, folder, mat))
     found = [part for group in parts.values() for part in group]
     points = [file for _, folder, _ in found for _, file in _pairs(folder)]
     return FaceSource(
         kind="300w",
-        splits={split: partial(_rows, tuple(group), boxes, origin) for split, group in parts.items()},
+        splits={split: partial(_rows, tuple(group), box_source, origin) for split, group in parts.items()},
         scheme=get_scheme("300w"),
         files=(*points, *(mat for *_, mat in found if mat)),
         extend_top=0.20,
@@ -117,7 +117,7 @@ def _find_parts(path: Path, boxes: str) -> dict[str, Path]:
         if split != "private" or boxes != "detector":
             parts |= folders
     if not parts and any(found.values()):
-        raise DataError("The private set of 300-W comes without a detector's boxes; pass boxes=points.")
+        raise DataError("The private set of 300-W comes without a detector's boxes; pass --box-source points.")
     if not parts:
         raise DataError(f"{path} holds no split of 300-W; expected {_LAYOUT}.")
     return parts
@@ -147,7 +147,7 @@ def _find_boxes(path: Path, name: str) -> Path:
         if re.sub("[ _]", "", folder.name.lower()) == _BOX_FOLDER and (folder / wanted).is_file():
             return folder / wanted
     raise DataError(
-        f"There is no file {path / 'Bounding Boxes' / wanted}; pass boxes=points to take the tight box of the points."
+        f"There is no file {path / 'Bounding Boxes' / wanted}; pass --box-source points to take those of the points."
     )
 
 
@@ -182,7 +182,7 @@ def _rows(parts: tuple[tuple[str, Path, Path | None], ...], boxes: str, origin: 
             photograph = re.sub(r"_\d+$", "", picture.stem) if subset == "afw" else picture.stem
             if mat:
                 if _key(picture.name) not in known:
-                    raise DataError(f"{mat} has no box for {picture}; pass boxes=points to do without.")
+                    raise DataError(f"{mat} has no box for {picture}; pass --box-source points to do without.")
                 corners = known[_key(picture.name)] - origin
             else:
                 corners = np.concatenate([np.nanmin(points, 0), np.nanmax(points, 0)])
