@@ -252,8 +252,8 @@ def test_a_converted_folder_knows_its_scheme_and_loads_by_its_card(tmp_path):
         "private": ["face 2"],
     }
     assert load_faces(tmp_path / "out", "private")["name"][:] == ["face 2"]
-    (tmp_path / "out" / "faces.json").write_text("{")
-    with pytest.raises(DataError, match="faces.json is damaged"):
+    (tmp_path / "out" / "face_set.json").write_text("{")
+    with pytest.raises(DataError, match="face_set.json is damaged"):
         find_face_set(tmp_path / "out")
 
 

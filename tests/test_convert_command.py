@@ -80,8 +80,8 @@ def test_the_report_says_what_was_found(table, tmp_path, capsys):
 def test_other_formats_come_back_with_scheme_crop_rule_and_every_bit(table, tmp_path, form):
     (tmp_path / "ears.yaml").write_text("name: ears\npoint_names: [left_ear, right_ear, chin]\nedges: [[0, 2]]\n")
     assert convert("csv", table, tmp_path / "one", "--boxes", "points", "--scheme", tmp_path / "ears.yaml") == 0
-    facts = json.loads((tmp_path / "one" / "faces.json").read_text()) | {"extend_top": 0.05}
-    (tmp_path / "one" / "faces.json").write_text(json.dumps(facts))
+    facts = json.loads((tmp_path / "one" / "face_set.json").read_text()) | {"extend_top": 0.05}
+    (tmp_path / "one" / "face_set.json").write_text(json.dumps(facts))
     assert convert("parquet", tmp_path / "one", tmp_path / "files", "--to", form) == 0
     assert convert(form, tmp_path / "files", tmp_path / "two") == 0
     for split in ("train", "test"):

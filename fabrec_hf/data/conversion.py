@@ -44,7 +44,7 @@ def convert_faces(
     skip_unreadable: bool = False,
     progress: bool = False,
 ) -> FaceSet:
-    """Write a source's splits to `OUTPUT/data/SPLIT-*.parquet`, with `faces.json` and a dataset card beside them.
+    """Write a source's splits to `OUTPUT/data/SPLIT-*.parquet`, with `face_set.json` and a dataset card beside them.
 
     Args:
         source: The opened data.

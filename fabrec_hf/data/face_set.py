@@ -1,4 +1,4 @@
-"""What a folder of converted faces says about itself: `faces.json`, and the card that the Hub shows."""
+"""What a folder of converted faces says about itself: `face_set.json`, and the card that the Hub shows."""
 
 import glob
 import json
@@ -17,7 +17,7 @@ from ..landmarks import LandmarkScheme
 
 __all__ = ["FaceSet", "find_face_set", "shared_face_set"]
 
-FILE_NAME = "faces.json"
+FILE_NAME = "face_set.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FaceSet:
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write `faces.json` into a folder."""
+        """Write `face_set.json` into a folder."""
         values = {
             "kind": self.kind,
             "scheme": self.scheme.to_dict() if self.scheme else None,
@@ -72,7 +72,7 @@ class FaceSet:
 
 
 def find_face_set(path: str | os.PathLike) -> FaceSet | None:
-    """Read the `faces.json` of a converted folder, given it, a file in it or a glob; None where there is none.
+    """Read the `face_set.json` of a converted folder, given it, a file in it or a glob; None where there is none.
 
     Raises:
         DataError: If the file is there but damaged.

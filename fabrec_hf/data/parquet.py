@@ -23,7 +23,7 @@ from .face_set import find_face_set
 __all__ = ["check_schemas", "find_splits", "load_faces"]
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
-# here says in its `faces.json` what other splits it has.
+# here says in its `face_set.json` what other splits it has.
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=$|[-_.])", re.IGNORECASE)
 _SAME_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
 

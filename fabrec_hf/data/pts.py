@@ -175,7 +175,7 @@ def open_source(
 
     Args:
         path: The folder of the pictures.
-        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `faces.json`, else
+        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `face_set.json`, else
             just as many points as the first file has.
         split: What to call the split where folders do not tell; `"train"` by default.
         origin: The coordinate that the files give the centre of the first pixel: 0, or 1 as in the 300-W downloads.
