@@ -154,6 +154,34 @@ def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_result_is_the_average_of_the_weights_also_after_a_resume(drawn_faces, tmp_path):
+    """Weights w1, w2, w3 at decay 0.5: the average starts as w1, so it ends as w1 / 4 + w2 / 4 + w3 / 2."""
+    from safetensors.torch import load_file
+
+    arguments = ["--data", drawn_faces, "--output_dir", tmp_path, "--adversarial_weight", 0, "--ema_decay", 0.5]
+    arguments += ["--checkpoint_every", 1, "--log_every", 1, "--resume_from_checkpoint", "latest"]
+    raw = []
+    for steps in (1, 2, 3):
+        done = pretrain(*arguments, "--max_steps", steps)
+        assert done.returncode == 0, done.stderr
+        raw.append(load_file(tmp_path / f"checkpoint-{steps}" / "model.safetensors"))
+    average = load_file(tmp_path / "model.safetensors")
+    moved = 0.0
+    for name, value in average.items():
+        if value.is_floating_point():
+            expected = raw[0][name] / 4 + raw[1][name] / 4 + raw[2][name] / 2
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
+            moved = max(moved, float((value - raw[2][name]).abs().max()))
+    assert moved > 1e-4
+    assert list((tmp_path / "logs").rglob("events.out.tfevents.*")), "tensorboard is the tracker by default"
+
+
+def test_unusable_settings_are_refused_in_a_line(drawn_faces, tmp_path):
+    for flag, value, words in (("--ema_decay", 1.0, "ema_decay"), ("--report_to", "aim", "--report_to must be")):
+        done = pretrain("--data", drawn_faces, "--output_dir", tmp_path / "run", flag, value)
+        assert done.returncode == 2 and words in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(drawn_faces, tmp_path):
     arguments = ["--data", drawn_faces, "--output_dir", tmp_path, "--adversarial_weight", 0, "--checkpoint_every", 1]
     assert pretrain(*arguments, "--max_steps", 2).returncode == 0

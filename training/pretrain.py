@@ -18,10 +18,12 @@ from global_batch_norm import share_batch_norm
 from growth import finish, grow, set_blend
 from pictures import draw_sheet
 from torch.distributed.nn.functional import all_gather
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from training_utils import (
     check_batch_size,
     cosine_factor,
+    find_tracker,
     list_checkpoints,
     logger,
     parse_arguments,
@@ -69,6 +71,7 @@ class PretrainingArguments:
     beta1: float = field(default=0.0, metadata={"help": "Adam's beta1 for encoder and decoder."})
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up."})
     cosine_schedule: bool = field(default=False, metadata={"help": "Let the learning rates fall along a cosine."})
+    ema_decay: float = field(default=0.0, metadata={"help": "Of the averaged weights, which are then the result."})
     coarse_steps: int = field(default=0, metadata={"help": "First steps, which reconstruct at half the size only."})
     reconstruction_weight: float = field(default=1.0, metadata={"help": "Lambda_rec, of an L1 error in grey levels."})
     structural_weight: float = field(default=60.0, metadata={"help": "Lambda_cs."})
@@ -88,7 +91,7 @@ class PretrainingArguments:
     log_every: int = field(default=10, metadata={"help": "Steps between the losses that are shown and tracked."})
     feed: str = field(default="auto", metadata={"help": "Where faces come from: auto, memory, workers or stream."})
     workers: int = field(default=4, metadata={"help": "Loading processes, when faces come from workers."})
-    report_to: str | None = field(default=None, metadata={"help": "Tracker: tensorboard, trackio or wandb."})
+    report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -108,6 +111,8 @@ class PretrainingArguments:
             raise ValueError(f"--feed must be one of {', '.join(FEEDS)}, got {self.feed!r}.")
         if min(self.log_every, self.checkpoint_every, self.picture_every) < 1:
             raise ValueError("--log_every, --checkpoint_every and --picture_every must be at least 1.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema_decay must be at least 0 and less than 1, got {self.ema_decay}.")
         if not 0 < self.held_out_fraction < 1:
             raise ValueError(f"--held_out_fraction must lie between 0 and 1, got {self.held_out_fraction}.")
         if self.adversarial_weight and self.adversarial_start < self.coarse_steps:
@@ -142,6 +147,17 @@ class Trainer:
         latent_optimizer = torch.optim.Adam(critics.latent.parameters(), lr=self.rates[2], betas=(0.0, 0.999))
         self.model, self.image_critic, self.latent_critic = accelerator.prepare(model, critics.image, critics.latent)
         self.optimizers = accelerator.prepare(optimizer, image_optimizer, latent_optimizer)
+        self.average = None
+        if arguments.ema_decay:
+            update = get_ema_multi_avg_fn(arguments.ema_decay)
+            self.average = AveragedModel(accelerator.unwrap_model(self.model), multi_avg_fn=update, use_buffers=True)
+            accelerator.register_for_checkpointing(self.average)
+
+    @property
+    def result(self) -> FabRecAutoencoder:
+        """The network that is measured, drawn and saved: the average over the last steps where there is one."""
+        average: FabRecAutoencoder | None = None if self.average is None else self.average.module  # type: ignore
+        return average or self.accelerator.unwrap_model(self.model)
 
     def step(self, canvases: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         """Update all networks on this process's share of uint8 pictures (N, 3, C, C); returns the losses by name.
@@ -153,7 +169,8 @@ class Trainer:
         if arguments.cosine_schedule:
             self._set_rates(cosine_factor(step, arguments.max_steps, arguments.warmup_steps))
         if arguments.fade_steps:
-            set_blend(self.accelerator.unwrap_model(self.model), max(0.0, 1 - step / arguments.fade_steps))
+            for network in (self.accelerator.unwrap_model(self.model), self.result):
+                set_blend(network, max(0.0, 1 - step / arguments.fade_steps))
         seed_step(arguments.seed, step)
         size, fraction = arguments.image_size, self.crop_fraction
         crops, _ = augment(canvases, size, fraction, self.augmentation, share=self.share)
@@ -200,6 +217,8 @@ class Trainer:
         self.optimizers[0].zero_grad()
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.optimizers[0].step()
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         return losses
 
     def _update_critics(
@@ -257,17 +276,15 @@ class Trainer:
 
     def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
         """Reconstruction error of pictures never trained on: L1 in grey levels of 255, and one minus SSIM's cs."""
-        model = self.accelerator.unwrap_model(self.model).eval()
         l1, structural = reconstruction_errors(
-            model, canvases, self.arguments.batch_size, self._num_stages(step), self.crop_fraction
+            self.result.eval(), canvases, self.arguments.batch_size, self._num_stages(step), self.crop_fraction
         )
         return {"held_out_l1": float(l1.mean()), "held_out_structural": float(structural.mean())}
 
     def draw(self, canvases: torch.Tensor, step: int, path: Path) -> None:
         """Write reconstructions, random faces and interpolations as PNG."""
-        model = self.accelerator.unwrap_model(self.model).eval()
         crops = plain_crops(canvases.to(self.mean.device), self.arguments.image_size, self.crop_fraction)
-        draw_sheet(model, crops - self.mean, self.mean, path, self._num_stages(step))
+        draw_sheet(self.result.eval(), crops - self.mean, self.mean, path, self._num_stages(step))
 
 
 def build_models(arguments: PretrainingArguments) -> tuple[FabRecAutoencoder, FabRecDiscriminators]:
@@ -308,7 +325,9 @@ def main(arguments: PretrainingArguments) -> None:
     parallel = DistributedDataParallelKwargs(
         find_unused_parameters=arguments.coarse_steps > 0, broadcast_buffers=False
     )
-    accelerator = Accelerator(log_with=arguments.report_to, project_config=project, kwargs_handlers=[parallel])
+    accelerator = Accelerator(
+        log_with=find_tracker(arguments.report_to), project_config=project, kwargs_handlers=[parallel]
+    )
     check_batch_size(accelerator, arguments.batch_size)
     checkpoint, start = resume_step(output_dir, arguments.resume_from_checkpoint, arguments.max_steps)
     use_all_cores(accelerator)
@@ -319,7 +338,7 @@ def main(arguments: PretrainingArguments) -> None:
     logger.info("%s faces to train on, %d held out.", "Streamed" if stream else len(faces), len(held_out_rows))
     held_out = decode_faces(held_out_rows, decoder)
     trainer = Trainer(arguments, accelerator, decoder.crop_fraction)
-    if arguments.report_to:
+    if accelerator.log_with:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-pretraining", config=settings)
     if checkpoint:
@@ -339,12 +358,8 @@ def main(arguments: PretrainingArguments) -> None:
         losses = trainer.step(canvases, step)
         done = step + 1
         last = done == arguments.max_steps
-        if (
-            done % arguments.log_every
-            and done % arguments.checkpoint_every
-            and done % arguments.picture_every
-            and not last
-        ):
+        pauses = (arguments.log_every, arguments.checkpoint_every, arguments.picture_every)
+        if not last and all(done % pause for pause in pauses):
             continue  # reading the losses would make a GPU wait
         trainer.check(step)
         values = {name: float(value) for name, value in losses.items()}
@@ -366,7 +381,7 @@ def save_model(trainer: Trainer, output_dir: Path) -> None:
     accelerator = trainer.accelerator
     if not accelerator.is_main_process:
         return
-    model = finish(accelerator.unwrap_model(trainer.model))
+    model = finish(trainer.result)
     model.save_pretrained(output_dir)
     critics = FabRecDiscriminators(FabRecAutoencoderConfig.from_dict(model.config.to_dict()))
     critics.config.auto_map = {}  # they are no model of an Auto class

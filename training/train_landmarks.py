@@ -22,6 +22,7 @@ from training_utils import (
     batch_indices,
     check_batch_size,
     cosine_factor,
+    find_tracker,
     logger,
     parse_arguments,
     resume_step,
@@ -86,7 +87,7 @@ class LandmarkTrainingArguments:
     checkpoint_every: int = field(default=250, metadata={"help": "Steps between checkpoints."})
     evaluate_every: int = field(default=500, metadata={"help": "Steps between validation errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
-    report_to: str | None = field(default=None, metadata={"help": "Tracker: tensorboard, trackio or wandb."})
+    report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -276,13 +277,13 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     processor = build_processor(face_set, model.config.image_size)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
-    accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
+    accelerator = Accelerator(log_with=find_tracker(arguments.report_to), project_config=project)
     use_all_cores(accelerator)
     check_batch_size(accelerator, arguments.batch_size)
     checkpoint, start = resume_step(
         output_dir, arguments.resume_from_checkpoint, arguments.stages[1], arguments.stages
     )
-    if arguments.report_to:
+    if accelerator.log_with:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-landmarks", config=settings)
     faces = LabelledFaces(dataset, processor)

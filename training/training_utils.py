@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -183,6 +184,22 @@ def resume_step(
         raise FabRecError(f"{output_dir} holds later checkpoints than {folder}: name another --output_dir.")
     logger.info("Resuming from %s at step %d.", folder, step)
     return folder, step
+
+
+def find_tracker(name: str) -> str | None:
+    """Return what `Accelerator(log_with=...)` takes for a value of --report_to.
+
+    Raises:
+        ValueError: There is no such tracker.
+        FabRecError: Its package is not installed: Accelerate would leave it out without a word.
+    """
+    if name == "none":
+        return None
+    if name not in ("tensorboard", "trackio", "wandb"):
+        raise ValueError(f"--report_to must be tensorboard, trackio, wandb or none, got {name!r}.")
+    if importlib.util.find_spec(name) is None:
+        raise FabRecError(f"--report_to {name} needs its package: pip install {name}, or say --report_to none.")
+    return name
 
 
 def use_all_cores(accelerator: Accelerator) -> None:
