@@ -13,12 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
+from fabrec_hf.schedules import batch_indices, cosine_factor
 
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "training"))
-
-from training_utils import batch_indices, cosine_factor  # noqa: E402
 
 
 def launch(script: str, *arguments, expect: int = 0) -> str:

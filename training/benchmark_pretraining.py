@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from pretrain import PretrainingArguments, Trainer
-from training_utils import seed_step, use_all_cores
+from training_utils import use_all_cores
 
 from fabrec_hf.augmentation import augment
 from fabrec_hf.losses import discriminator_loss, generator_loss, reconstruction_loss
 from fabrec_hf.reconstruction_errors import canvas_size
+from fabrec_hf.schedules import seed_step
 
 
 def authors_window() -> torch.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 from torch.utils.data import DataLoader
-from training_utils import batch_indices, logger
+from training_utils import logger
 
 from fabrec_hf.data import held_out_faces, load_faces
 from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces
@@ -24,6 +24,7 @@ from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import is_held_out
 from fabrec_hf.errors import DataError
 from fabrec_hf.reconstruction_errors import canvas_size
+from fabrec_hf.schedules import batch_indices
 
 
 FEEDS = ("auto", "memory", "workers", "stream")

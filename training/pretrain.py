@@ -22,7 +22,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from training_utils import (
     check_batch_size,
-    cosine_factor,
     find_tracker,
     list_checkpoints,
     logger,
@@ -30,7 +29,6 @@ from training_utils import (
     resume_step,
     run_main,
     save_checkpoint,
-    seed_step,
     use_all_cores,
 )
 
@@ -50,6 +48,7 @@ from fabrec_hf.losses import (
 )
 from fabrec_hf.modeling_fabrec import FabRecAutoencoder
 from fabrec_hf.reconstruction_errors import reconstruction_errors
+from fabrec_hf.schedules import cosine_factor, seed_step
 
 
 @dataclass
