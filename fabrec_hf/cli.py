@@ -37,6 +37,16 @@ VERBS = {
         "find the faces in photographs, and the landmarks of every face",
         "fabrec detect photo.jpg --output found",
     ),
+    "select": Verb(
+        "select_command",
+        "choose the faces of a folder that are worth annotating",
+        "fabrec select photographs --count 10 --output selected",
+    ),
+    "fit": Verb(
+        "fit_command",
+        "fit a landmark detector to a few annotated faces, of any scheme",
+        "fabrec fit annotations.json --output detector",
+    ),
     "evaluate": Verb(
         "evaluation_command",
         "score a landmark model on annotated faces",

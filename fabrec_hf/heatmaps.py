@@ -13,7 +13,13 @@ def alignment_shift(alignment: str, heatmap_size: int, image_size: int) -> float
     return 0.0 if alignment == "edges" else 0.5 * heatmap_size / image_size - 0.5
 
 
-def encode_heatmaps(landmarks: torch.Tensor, size: int, sigma: float, shift: float = 0.0) -> torch.Tensor:
+def encode_heatmaps(
+    landmarks: torch.Tensor,
+    size: int,
+    sigma: float,
+    shift: float = 0.0,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
     """Draw one Gaussian of amplitude 1 per landmark (paper section 3.3.1).
 
     Args:
@@ -21,6 +27,7 @@ def encode_heatmaps(landmarks: torch.Tensor, size: int, sigma: float, shift: flo
         size: Side S of the square heatmaps in pixels.
         sigma: Standard deviation in heatmap pixels.
         shift: Shift of the grid from `alignment_shift`, in heatmap pixels.
+        memory_format: Layout of the result: that of what it is compared with saves a copy.
 
     Returns:
         (N, L, S, S) heatmaps in [0, 1]; all zeros for a point that is not annotated.
@@ -28,7 +35,8 @@ def encode_heatmaps(landmarks: torch.Tensor, size: int, sigma: float, shift: flo
     grid = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
     centers = torch.nan_to_num(landmarks, nan=-1e4) * size - 0.5 - shift
     profiles = torch.exp(-0.5 * ((grid - centers.unsqueeze(-1)) / sigma) ** 2)
-    return profiles[:, :, 1].unsqueeze(-1) * profiles[:, :, 0].unsqueeze(-2)
+    heatmaps = profiles.new_empty(*landmarks.shape[:2], size, size).contiguous(memory_format=memory_format)
+    return torch.mul(profiles[:, :, 1].unsqueeze(-1), profiles[:, :, 0].unsqueeze(-2), out=heatmaps)
 
 
 def decode_heatmaps(

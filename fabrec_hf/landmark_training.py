@@ -1,5 +1,6 @@
 """What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
 
+import copy
 from dataclasses import dataclass, field
 
 import datasets
@@ -7,15 +8,15 @@ import numpy as np
 import torch
 
 from .augmentation import AugmentationConfig, augment, plain_crops
-from .checkpoints import resolve_checkpoint
-from .configuration_fabrec import FabRecAutoencoderConfig
+from .configuration_fabrec import FabRecConfig
 from .data.decoding import CANVAS_RATIO, decode_canvases
 from .data.face_set import FaceSet
-from .errors import CheckpointError, DataError, SchemeError
+from .errors import DataError, SchemeError
 from .evaluation import annotations
 from .geometry import crop_box_from_box, landmarks_to_crop
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme, get_scheme
+from .loading import load_autoencoder
 from .metrics import normalized_mean_error
 from .modeling_fabrec import FabRecForLandmarkDetection
 from .schedules import batch_indices, seed_step
@@ -30,6 +31,7 @@ __all__ = [
     "find_scheme",
     "landmark_errors",
     "parameter_groups",
+    "predict_landmarks",
     "training_loss",
 ]
 
@@ -92,6 +94,7 @@ class LabelledFaces:
         crop_fraction: Side of the plain crop relative to the canvas.
         canvases: (N, 3, C, C) uint8.
         landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
+        crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
         boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
 
     Raises:
@@ -103,12 +106,19 @@ class LabelledFaces:
         landmarks, boxes = annotations(dataset)
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
-        self.boxes = boxes / crop_boxes[:, 2:3]
+        self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
         self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
         self.crop_fraction = 1 / CANVAS_RATIO
 
     def __len__(self) -> int:
         return len(self.canvases)
+
+    def subset(self, rows: np.ndarray) -> "LabelledFaces":
+        """Return the faces of some rows, which are integers (M,)."""
+        part = copy.copy(self)
+        part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
+        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
+        return part
 
 
 def find_scheme(name: str | None, face_set: FaceSet | None, num_landmarks: int) -> LandmarkScheme:
@@ -142,22 +152,22 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
         recipe: Size and kind of the heatmaps, and the seed of the new layers.
 
     Raises:
-        CheckpointError: There is no whole autoencoder.
+        CheckpointError: There is no whole autoencoder of that name.
         DataError: The heatmaps would be larger than the autoencoder's pictures.
     """
-    torch.manual_seed(recipe.seed)
+    source = load_autoencoder(autoencoder)
+    if recipe.heatmap_size > source.config.image_size:
+        raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {source.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
     settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average")}
-    folder = resolve_checkpoint(autoencoder)
-    config = FabRecAutoencoderConfig.from_pretrained(folder)
-    if recipe.heatmap_size > config.image_size:
-        raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {config.image_size}.")
-    settings |= {"num_landmarks": scheme.num_landmarks, "landmark_scheme": scheme.to_dict()}
-    model, report = FabRecForLandmarkDetection.from_pretrained(folder, output_loading_info=True, **settings)
-    missing = sorted(key for key in report["missing_keys"] if key.startswith("autoencoder."))
-    if missing:
-        raise CheckpointError(f"{folder} is no whole autoencoder: it lacks {missing[0]}.")
-    return model.float().to(memory_format=torch.channels_last)
+    architecture = ("image_size", "widths", "latent_size", "encoder_depth")
+    settings |= {name: getattr(source.config, name) for name in architecture}
+    torch.manual_seed(recipe.seed)
+    model = FabRecForLandmarkDetection(
+        FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
+    )
+    model.autoencoder.load_state_dict(source.state_dict())
+    return model.to(memory_format=torch.channels_last)
 
 
 def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, finetune: bool) -> list[dict]:
@@ -221,15 +231,16 @@ def image_mean(device: torch.device) -> torch.Tensor:
 
 
 @torch.no_grad()
-def landmark_errors(
-    model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme, device: torch.device
-) -> np.ndarray:
-    """NME of each face in percent, (N,), by the scheme's normaliser; plain crops; NaN for a face without points."""
+def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> torch.Tensor:
+    """Predict the landmarks of plain crops: (N, L, 2) on the CPU, fractions of the crop."""
     model.eval()
-    predictions = []
+    predictions = [torch.empty(0, *faces.landmarks.shape[1:])]
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
         predictions.append(model(crops - image_mean(device)).landmarks.cpu())
-    return normalized_mean_error(
-        torch.cat(predictions).numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes
-    )
+    return torch.cat(predictions)
+
+
+def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
+    """NME in percent of predicted landmarks (N, L, 2) by the scheme's normaliser, (N,); NaN for a face without."""
+    return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)

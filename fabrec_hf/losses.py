@@ -18,11 +18,30 @@ def heatmap_loss(
     Returns:
         Scalar; 0 when nothing is annotated.
     """
-    squares = (predictions - targets) ** 2
-    if foreground_weight:
-        squares = squares * (1 + foreground_weight * targets)
-    per_map = squares.mean(dim=(-2, -1))
+    per_map = _WeightedSquares.apply(predictions, targets, foreground_weight)
     return 300 * torch.where(annotated, per_map, 0).sum() / annotated.sum().clamp(min=1)
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """Mean of w * (p - t)**2 over each heatmap, w = 1 + foreground_weight * t; (N, L).
+
+    Heatmaps are the largest tensors of a step, and on a CPU every pass over them counts: autograd would make and keep
+    one for each operation, here forward and backward share the product w * (p - t).
+    """
+
+    @staticmethod
+    def forward(ctx, predictions: torch.Tensor, targets: torch.Tensor, foreground_weight: float) -> torch.Tensor:
+        residual = predictions - targets
+        weighted = residual * (foreground_weight * targets).add_(1) if foreground_weight else residual
+        ctx.save_for_backward(weighted)
+        return (weighted * residual).mean(dim=(-2, -1))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: torch.Tensor):
+        (weighted,) = ctx.saved_tensors
+        pixels = weighted.shape[-2] * weighted.shape[-1]
+        return weighted * (gradient * (2 / pixels))[..., None, None], None, None
 
 
 def reconstruction_loss(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -311,16 +311,10 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             ValueError: The images or labels do not fit the configuration.
         """
         self._check_inputs(pixel_values, labels)
-        config = self.config
         latent = self.autoencoder.encode(pixel_values)
         first = self.autoencoder.decoder.first_stage(latent)
         heatmaps = self.predict_heatmaps(first)
-        loss = None
-        if labels is not None:
-            shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
-            targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift)
-            annotated = labels.isfinite().all(dim=-1)
-            loss = heatmap_loss(heatmaps, targets, annotated, config.foreground_weight)
+        loss = None if labels is None else self.landmark_loss(heatmaps, labels)
         if self._flip_index is not None and not self.training:
             mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
             heatmaps = 0.5 * (heatmaps + self.predict_heatmaps(mirrored).flip(-1)[:, self._flip_index])
@@ -333,6 +327,14 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             latent=latent,
             reconstruction=self.autoencoder.decoder(latent, first) if output_reconstruction else None,
         )
+
+    def landmark_loss(self, heatmaps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compare heatmaps (N, L, H, W) with those that labels (N, L, 2) would have (paper equation 5); scalar."""
+        config = self.config
+        shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
+        layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
+        targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
+        return heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
 
     def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L, H, W)."""

@@ -119,6 +119,22 @@ def test_heatmap_loss_by_hand():
     assert weighted.item() == pytest.approx(300 * (0.2525 + 0 + 0.04) / 3)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_heatmap_loss_has_the_gradient_of_its_formula(layout):
+    torch.manual_seed(0)
+    predictions = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    targets = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    annotated = torch.tensor([[True, False, True], [True, True, True]])
+
+    def loss(predictions):
+        return heatmap_loss(predictions, targets, annotated, 7.0)
+
+    assert torch.autograd.gradcheck(loss, predictions)
+    loss(predictions).backward()
+    expected = 300 * 2 * (1 + 7 * targets) * (predictions - targets) / 20 / 5 * annotated[..., None, None]
+    torch.testing.assert_close(predictions.grad, expected.detach())
+
+
 def test_heatmap_loss_of_nothing_is_zero():
     predictions = torch.ones(1, 2, 4, 4, requires_grad=True)
     loss = heatmap_loss(predictions, torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, dtype=torch.bool))

@@ -39,6 +39,7 @@ from fabrec_hf.landmark_training import (
     find_scheme,
     landmark_errors,
     parameter_groups,
+    predict_landmarks,
     training_loss,
 )
 from fabrec_hf.landmarks import LandmarkScheme
@@ -129,7 +130,8 @@ class Trainer:
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normaliser, crops without augmentation."""
-        return float(np.nanmean(landmark_errors(self.model, faces, self.scheme, self.accelerator.device)))
+        landmarks = predict_landmarks(self.model, faces, self.accelerator.device)
+        return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
 def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Dataset, datasets.Dataset | None]:

@@ -1,5 +1,6 @@
 """The kinds of face data that can be read, and the one function that opens them."""
 
+import glob
 import importlib
 import inspect
 import os
@@ -10,7 +11,7 @@ from ..errors import DataError
 from .source import FaceSource
 
 
-__all__ = ["KINDS", "open_source"]
+__all__ = ["KINDS", "guess_kind", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
@@ -51,3 +52,31 @@ def open_source(kind: str, path: str | os.PathLike, **options: Any) -> FaceSourc
     if not os.path.exists(path):
         raise DataError(f"There is no file or folder {path}; expected {KINDS[kind][1]}.")
     return module.open_source(Path(path), **given)
+
+
+def guess_kind(path: str | os.PathLike) -> str:
+    """Tell from the names of its files what kind of data with a user's own annotations something is.
+
+    Args:
+        path: A file, a folder, or a glob of Parquet files.
+
+    Raises:
+        DataError: If there is nothing, or its kind does not show.
+    """
+    name = os.fspath(path)
+    by_suffix = {".json": "coco", ".xml": "dlib", ".csv": "csv", ".parquet": "parquet"}
+    suffix = os.path.splitext(name)[1].lower()
+    if not os.path.isdir(name):
+        if suffix in by_suffix and (os.path.isfile(name) or glob.has_magic(name)):
+            return by_suffix[suffix]
+        if os.path.isfile(name):
+            raise DataError(f"What {name} holds cannot be told from its name; expected {', '.join(by_suffix)}.")
+        raise DataError(f"There is no file or folder {name}.")
+    folder = Path(name)
+    for pattern, kind in (("*.parquet", "parquet"), ("metadata.*", "imagefolder"), ("*.pts", "pts")):
+        if next(folder.rglob(pattern), None) is not None:
+            return kind
+    raise DataError(
+        f"The folder {name} holds no annotations that are known by their name: .pts files, metadata.jsonl, "
+        "metadata.csv or Parquet; a COCO, dlib or CSV file is named itself."
+    )

@@ -1,0 +1,243 @@
+"""Few-shot landmarks: choose the faces to annotate, and fit a detector to them in minutes on a laptop."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .errors import DataError
+from .landmark_training import (
+    LabelledFaces,
+    LandmarkRecipe,
+    landmark_errors,
+    parameter_groups,
+    predict_landmarks,
+    training_loss,
+)
+from .landmarks import LandmarkScheme
+from .modeling_fabrec import FabRecForLandmarkDetection
+from .schedules import cosine_factor
+
+
+__all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "fit_landmarks", "fit_recipe"]
+
+
+def choose_faces(latents: torch.Tensor, count: int) -> list[int]:
+    """Choose the faces that stand for all others best: the k-medoids of their latent vectors (FasterPAM).
+
+    Args:
+        latents: (N, D), from `FabRecAutoencoder.encode`. The distances of all pairs are held in memory: 400 MB for
+            ten thousand faces.
+        count: Number of faces to choose, from 1 to N.
+
+    Returns:
+        Their rows; those that stand for the most faces come first, so that a person who stops early has the best part.
+
+    Raises:
+        DataError: There are fewer faces than asked for.
+    """
+    if not 1 <= count <= len(latents):
+        raise DataError(f"{count} faces were asked for, but there are {len(latents)}.")
+    import kmedoids
+
+    latents = latents.detach().float().cpu()
+    distances = torch.cdist(latents, latents).numpy()
+    found = kmedoids.fasterpam(distances, count, init="build", random_state=0)
+    sizes = np.bincount(np.asarray(found.labels, dtype=int), minlength=count)
+    medoids = np.asarray(found.medoids, dtype=int)
+    return [int(row) for row in medoids[np.argsort(-sizes, kind="stable")]]
+
+
+def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:
+    """Say which of the chosen faces is nearest to each face: (N,) places in `chosen`; `latents` are (N, D)."""
+    latents = latents.detach().float().cpu()
+    return torch.cdist(latents, latents[chosen]).argmin(dim=1).numpy()
+
+
+def fit_recipe(image_size: int, seed: int = 0, effort: float = 1.0) -> LandmarkRecipe:
+    """What `fabrec fit` trains with: minutes on two CPU cores.
+
+    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps.
+
+    Args:
+        image_size: Side of the autoencoder's pictures in pixels; heatmaps have half of it.
+        seed: Of the new layers, the order and the augmentation.
+        effort: Multiplies the number of steps.
+    """
+    return LandmarkRecipe(
+        head_steps=0,
+        finetune_steps=max(1, round(300 * effort)),
+        batch_size=10,
+        finetune_head_learning_rate=3e-3,
+        encoder_learning_rate=5e-4,
+        warmup_steps=20,
+        cosine_schedule=True,
+        heatmap_size=image_size // 2,
+        heatmap_sigma=3.5 * image_size / 128,
+        foreground_weight=10.0,
+        decoding="subpixel",
+        rotation=25,
+        translation=0.05,
+        scale=[0.9, 1.1],
+        occlusion=0.3,
+        color=0.3,
+        grayscale=0.1,
+        blur=0.1,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a fit is.
+
+    Attributes:
+        stage: `"cross-validation"` or `"learning"`.
+        step: Steps done in this stage.
+        steps: Steps that the stage has.
+        loss: Heatmap loss of the last step.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass
+class FitResult:
+    """What a fit has come to; the model itself was changed in place.
+
+    Attributes:
+        training_errors: (N,) NME of the faces that were learned from, in percent.
+        held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
+            was not measured.
+        held_out_landmarks: (N, L, 2) the landmarks of those predictions, fractions of the plain crop; NaN likewise.
+        losses: Heatmap loss of every step of the final training.
+        seconds: Wall time.
+        stopped: Whether it was stopped before its last step.
+    """
+
+    training_errors: np.ndarray
+    held_out_errors: np.ndarray
+    held_out_landmarks: np.ndarray
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+class _Stopped(Exception):
+    """Somebody asked the fit to stop."""
+
+
+@dataclass
+class _Fit:
+    """What the parts of one fit share."""
+
+    model: FabRecForLandmarkDetection
+    scheme: LandmarkScheme
+    recipe: LandmarkRecipe
+    on_step: Callable[[FitProgress], None] | None
+    should_stop: Callable[[], bool] | None
+
+    def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
+        """Take the steps of both stages on some faces, one at a time; yields their losses.
+
+        Args:
+            faces: What to learn from.
+            progress: Name of what goes on, steps of it that were done before, and steps that it has in all.
+            steps: Steps of the transfer layers alone, and with the encoder.
+        """
+        name, before, total = progress
+        done = 0
+        for finetune, count in zip((False, True), steps, strict=True):
+            groups = parameter_groups(self.model, self.recipe, finetune)
+            peaks = [group["lr"] for group in groups]
+            optimizer = torch.optim.Adam(groups)
+            for step in range(count):
+                if self.should_stop and self.should_stop():
+                    raise _Stopped
+                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    group["lr"] = peak * cosine_factor(step, count, min(self.recipe.warmup_steps, count // 4))
+                loss = training_loss(self.model, faces, self.recipe, self.scheme, done, self.model.device)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                done += 1
+                if self.on_step:
+                    self.on_step(FitProgress(name, before + done, total, float(loss.detach())))
+                yield float(loss.detach())
+
+
+def fit_landmarks(
+    model: FabRecForLandmarkDetection,
+    faces: LabelledFaces,
+    scheme: LandmarkScheme,
+    recipe: LandmarkRecipe,
+    folds: int = 3,
+    on_step: Callable[[FitProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
+
+    Args:
+        model: From `build_model`; changed in place.
+        faces: All that is annotated.
+        scheme: What the points are.
+        recipe: From `fit_recipe`, or any other.
+        folds: The error on new faces is estimated by training this many times more, for half as many steps, without a
+            part of the faces, which are then predicted. At most the number of faces, which is leaving one out; 0 and
+            1 estimate nothing.
+        on_step: Called after every step.
+        should_stop: Asked before every step; True ends the fit with what has been learned so far.
+
+    Raises:
+        DataError: No face has a point.
+        FloatingPointError: The loss is not finite.
+    """
+    if not bool(faces.landmarks.isfinite().all(-1).any()):
+        raise DataError("None of the faces has an annotated point.")
+    start = time.perf_counter()
+    fit = _Fit(model, scheme, recipe, on_step, should_stop)
+    unknown = np.full(len(faces), np.nan)
+    result = FitResult(unknown, unknown.copy(), np.full(tuple(faces.landmarks.shape), np.nan))
+    steps = recipe.head_steps, recipe.finetune_steps
+    folds = min(folds, len(faces))
+    initial = copy.deepcopy(model.state_dict()) if folds > 1 else {}
+    try:
+        for loss in fit.learn(faces, ("learning", 0, sum(steps)), steps):
+            result.losses.append(loss)
+        if folds > 1:
+            _cross_validate(fit, faces, folds, initial, result)
+    except _Stopped:
+        result.stopped = True
+    result.training_errors = landmark_errors(predict_landmarks(model, faces, model.device), faces, scheme)
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _cross_validate(
+    fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
+) -> None:
+    """Predict every face by a detector that has not seen it and starts from `initial`; the model stays as it is."""
+    model, recipe = fit.model, fit.recipe
+    learned = copy.deepcopy(model.state_dict())
+    # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
+    places = np.random.default_rng(0).permutation(len(faces)) % folds
+    steps = -(-recipe.head_steps // 2), -(-recipe.finetune_steps // 2)
+    try:
+        for fold in range(folds):
+            model.load_state_dict(initial)
+            progress = "cross-validation", fold * sum(steps), folds * sum(steps)
+            for _ in fit.learn(faces.subset(np.flatnonzero(places != fold)), progress, steps):
+                pass
+            rows = np.flatnonzero(places == fold)
+            left_out = faces.subset(rows)
+            landmarks = predict_landmarks(model, left_out, model.device)
+            result.held_out_landmarks[rows] = landmarks.numpy()
+            result.held_out_errors[rows] = landmark_errors(landmarks, left_out, fit.scheme)
+    finally:
+        model.load_state_dict(learned)

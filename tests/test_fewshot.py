@@ -1,0 +1,257 @@
+"""Few-shot fitting: which faces to annotate, and a detector from a handful of them, of any scheme."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+datasets = pytest.importorskip("datasets")
+pytest.importorskip("kmedoids")
+
+from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImageProcessor  # noqa: E402
+from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.data import load_faces  # noqa: E402
+from fabrec_hf.data.readers import guess_kind  # noqa: E402
+from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks  # noqa: E402
+from fabrec_hf.landmark_training import (  # noqa: E402
+    LabelledFaces,
+    LandmarkRecipe,
+    build_model,
+    landmark_errors,
+    predict_landmarks,
+)
+from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
+
+
+SCHEME = get_scheme("mtfl")
+RECIPE = LandmarkRecipe(
+    head_steps=2,
+    finetune_steps=4,
+    batch_size=4,
+    heatmap_size=16,
+    heatmap_sigma=2.0,
+    finetune_head_learning_rate=3e-3,
+    encoder_learning_rate=1e-3,
+    decoding="subpixel",
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("autoencoder")
+    FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[4, 4, 8, 8])).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def labelled(drawn_faces, count=5):
+    dataset = load_faces(drawn_faces).select(range(count))
+    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
+
+
+@pytest.fixture
+def pts_folder(tmp_path, drawn_faces):
+    """Four pictures with .pts files of three points each, one point missing."""
+    folder = tmp_path / "annotated"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(4))):
+        row["image"].save(folder / f"{index}.png")
+        points = [f"{x} {y}" for x, y in row["landmarks"][:3]]
+        if index == 2:
+            points[1] = "nan nan"
+        text = "\n".join(["version: 1", "n_points: 3", "{", *points, "}"])
+        (folder / f"{index}.pts").write_text(text + "\n")
+    return folder
+
+
+def test_the_chosen_faces_are_the_best_medoids_there_are():
+    """Against all pairs of nine faces, and against the three blobs that a person sees."""
+    latents = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))
+    distances = torch.cdist(latents, latents)
+    costs = {pair: float(distances[:, list(pair)].min(1).values.sum()) for pair in itertools.combinations(range(9), 2)}
+    assert tuple(sorted(choose_faces(latents, 2))) == min(costs, key=costs.get)
+    centers = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    noise = torch.randn(35, 2, generator=torch.Generator().manual_seed(0))
+    blobs = centers.repeat_interleave(torch.tensor([5, 20, 10]), dim=0) + noise
+    large, middle, small = choose_faces(blobs, 3)
+    assert 5 <= large < 25 <= middle < 35 and 0 <= small < 5
+    assert np.bincount(assign_faces(blobs, [large, middle, small])).tolist() == [20, 10, 5]
+    assert sorted(choose_faces(latents, 9)) == list(range(9)) and len(choose_faces(latents, 1)) == 1
+    with pytest.raises(DataError, match="10 faces were asked for, but there are 9"):
+        choose_faces(latents, 10)
+
+
+def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
+    faces = labelled(drawn_faces)
+    recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60, "flip": 0.0, "rotation": 0.0, "occlusion": 0.0})
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    generator = {name: value.clone() for name, value in model.autoencoder.decoder.state_dict().items()}
+    encoder = model.autoencoder.encoder.conv1.weight.clone()
+    before = landmark_errors(predict_landmarks(model, faces, model.device), faces, SCHEME).mean()
+    result = fit_landmarks(model, faces, SCHEME, recipe, folds=0)
+    assert len(result.losses) == 62 and not result.stopped and result.seconds > 0
+    assert np.mean(result.losses[-5:]) < 0.6 * np.mean(result.losses[:5])
+    assert result.training_errors.mean() < 0.7 * before
+    assert np.isnan(result.held_out_errors).all()
+    assert all(torch.equal(value, generator[name]) for name, value in model.autoencoder.decoder.state_dict().items())
+    assert not torch.equal(model.autoencoder.encoder.conv1.weight, encoder)
+
+
+def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    models = [build_model(str(autoencoder), SCHEME, RECIPE) for _ in range(2)]
+    plain = fit_landmarks(models[0], faces, SCHEME, RECIPE, folds=0)
+    result = fit_landmarks(models[1], faces, SCHEME, RECIPE, folds=9, on_step=seen.append)
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+    assert np.array_equal(plain.training_errors, result.training_errors)
+    assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
+    # Five faces, so five folds of half the steps: one with the head alone and two with the encoder.
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["cross-validation"] * 15
+    assert seen[-1] == FitProgress("cross-validation", 15, 15, seen[-1].loss)
+    # What was predicted for a face is what a detector predicts that learned from the others alone.
+    left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
+    half = LandmarkRecipe(**{**vars(RECIPE), "head_steps": 1, "finetune_steps": 2})
+    model = build_model(str(autoencoder), SCHEME, half)
+    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, half, folds=0)
+    expected = predict_landmarks(model, faces.subset(np.array([left_out])), model.device)
+    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected[0])
+
+
+def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
+    faces, steps = labelled(drawn_faces), []
+    model = build_model(str(autoencoder), SCHEME, RECIPE)
+    head = model.heatmap_head.weight.detach().clone()
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, 3, steps.append, lambda: len(steps) == 3)
+    assert result.stopped and len(result.losses) == 3 and np.isnan(result.held_out_errors).all()
+    assert not torch.equal(model.heatmap_head.weight, head) and np.isfinite(result.training_errors).all()
+
+
+def test_a_point_that_is_nowhere_annotated_is_not_learned(drawn_faces, autoencoder):
+    faces = labelled(drawn_faces, count=1)
+    faces.landmarks[:, 4] = torch.nan
+    scheme = LandmarkScheme("five", 5)
+    model = build_model(str(autoencoder), scheme, RECIPE)
+    head = model.heatmap_head.weight.detach().clone()
+    fit_landmarks(model, faces, scheme, RECIPE)
+    moved = (model.heatmap_head.weight.detach() - head).abs().amax(dim=(0, 2, 3))
+    assert moved[4] == 0 and (moved[:4] > 0).all()
+    faces.landmarks[:] = torch.nan
+    with pytest.raises(DataError, match="None of the faces"):
+        fit_landmarks(model, faces, scheme, RECIPE)
+
+
+def test_the_kind_of_data_shows_in_its_files(tmp_path, drawn_faces, pts_folder):
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("")
+    assert guess_kind(tmp_path / "a.json") == "coco" and guess_kind(drawn_faces) == "parquet"
+    assert guess_kind(pts_folder) == "pts" and guess_kind(tmp_path / "pictures") == "imagefolder"
+    assert guess_kind(f"{drawn_faces}/*.parquet") == "parquet"
+    for path, words in (("a.txt", "cannot be told"), ("none.json", "no file or folder"), (".git", "no file")):
+        with pytest.raises(DataError, match=words):
+            guess_kind(tmp_path / path)
+
+
+def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path, capsys):
+    output = tmp_path / "detector"
+    words = ["fit", pts_folder, "--output", output, "--model", autoencoder, "--effort", 0.02, "--json"]
+    assert main([str(word) for word in words]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert (
+        results["faces"] == 4 and results["points"] == 3 and results["folds"] == 3 and results["held_out_faces"] == 4
+    )
+    assert json.loads((output / "fit.json").read_text()) == results
+    assert Image.open(output / "held_out.png").size[0] > 300
+    assert main(["detect", str(pts_folder / "0.png"), "--model", str(output), "--boxes", "20,20,50,50", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert len(record["faces"][0]["keypoints"]) == 3
+    assert main([str(word) for word in words]) == 2, "nothing is overwritten"
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fitting")] == []
+
+
+def test_fit_from_one_face_says_what_it_did(drawn_faces, autoencoder, tmp_path, capsys):
+    words = ["fit", drawn_faces, "--shots", 1, "--output", tmp_path / "one", "--model", autoencoder, "--effort", 0.02]
+    assert main([str(word) for word in words]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Learned 5 points from 1 face in ") and "left out" not in printed
+    assert not (tmp_path / "one" / "held_out.png").exists()
+
+
+def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    common = ["--output", str(tmp_path / "out"), "--model", str(autoencoder)]
+    for words, fragment in (
+        ([str(tmp_path / "empty")], "holds no annotations"),
+        ([str(drawn_faces), "--shots", "99"], "99 faces were asked for"),
+        ([str(drawn_faces), "--scheme", "300w"], "has 68 points but the data 5"),
+        ([str(drawn_faces), "--effort", "0"], "--effort"),
+        ([str(drawn_faces), "--folds", "-1"], "--folds"),
+        ([str(drawn_faces), "--device", "abacus"], "abacus"),
+    ):
+        assert main(["fit", *words, *common]) == 2
+        captured = capsys.readouterr()
+        assert fragment in captured.err.splitlines()[-1] and "Traceback" not in captured.err and captured.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["empty"]
+
+
+def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path):
+    words = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())", "fit", drawn_faces]
+    words += ["--output", tmp_path / "early", "--model", autoencoder, "--effort", 900, "--json"]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not list(tmp_path.glob(".fitting-*")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(8)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["stopped"] is True and "what has been learned is saved" in errors
+    assert (tmp_path / "early" / "model.safetensors").is_file()
+
+
+def test_select_lists_the_faces_that_stand_for_the_most(drawn_faces, autoencoder, tmp_path, capsys):
+    folder, output = tmp_path / "photographs", tmp_path / "selected"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(7))):
+        row["image"].save(folder / f"{index}.png")
+    common = ["--model", str(autoencoder), "--cropped"]
+    assert main(["select", str(folder), "--count", "3", "--output", str(output), "--json", *common]) == 0
+    records = json.loads(capsys.readouterr().out)
+    shares = [record["share"] for record in records]
+    assert len(records) == 3 and sum(shares) == pytest.approx(1, abs=1e-3) and shares == sorted(shares)[::-1]
+    assert all(record["box"] == [0, 0, 96, 96] and not record["detected"] for record in records)
+    with open(output / "selected.csv", newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [record["file"] for record in records]
+    sheet = np.asarray(Image.open(output / "selected.png"))
+    first = np.asarray(Image.open(records[0]["file"]).convert("RGB").resize((156, 156), Image.Resampling.BICUBIC))
+    assert np.abs(sheet[2:158, 2:158].astype(int) - first).mean() < 8
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert main(["select", str(folder), "--count", "3", *common]) == 2, "a picture could not be read"
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err and captured.out.count("stands for") == 3
+    assert main(["select", str(folder), "--count", "20", *common]) == 2
+    assert "only 7 were found" in capsys.readouterr().err
