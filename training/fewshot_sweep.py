@@ -1,0 +1,188 @@
+"""Errors against the number of annotated faces, with and without fine-tuning (paper tables 4 to 8).
+
+    python training/fewshot_sweep.py --config training/configs/landmarks-small.yaml --data FOLDER_OF_PARQUET \
+        --output_dir runs/sweep --shots 1:300:600 10:300:600 50:300:1000 all:300:3200
+
+A cell of the sweep is one training from scratch. Each is written to `cells/` when it is done and not run again, so a
+sweep goes on where it was killed. Give `--validation_fraction` while anything is being chosen: the test split is for
+reporting, once.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from landmark_sweep import Cell, draw_curve, parse_shots, table
+from tqdm.auto import tqdm
+from training_utils import logger, parse_arguments, run_main
+
+from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
+from fabrec_hf.data.face_set import shared_face_set
+from fabrec_hf.errors import FabRecError
+from fabrec_hf.fewshot import FitProgress, fit_landmarks
+from fabrec_hf.landmark_training import (
+    LabelledFaces,
+    LandmarkRecipe,
+    build_model,
+    build_processor,
+    find_scheme,
+    landmark_errors,
+    predict_landmarks,
+)
+from fabrec_hf.landmarks import LandmarkScheme
+from fabrec_hf.loading import load_autoencoder
+
+
+@dataclass(kw_only=True)
+class SweepArguments(LandmarkRecipe):
+    """What is trained, on how many faces, and how often."""
+
+    data: list[str] = field(metadata={"help": "Parquet files or folders with image, landmarks and box."})
+    output_dir: str = field(metadata={"help": "Folder for the cells, the table and the plot."})
+    autoencoder: str = field(default="3fabrec-autoencoder", metadata={"help": "Autoencoder to start from."})
+    shots: list[str] = field(
+        default_factory=lambda: ["1", "10", "50", "157", "315", "all"],
+        metadata={"help": "Numbers of faces; `10:300:600` also sets the steps without and with the encoder."},
+    )
+    protocols: list[str] = field(
+        default_factory=lambda: ["paper", "random"], metadata={"help": "paper: the first faces; random: draws."}
+    )
+    draws: int = field(default=5, metadata={"help": "Random draws of each number of faces."})
+    ablate_transfer_layers: bool = field(default=False, metadata={"help": "Table 7: ITLs from each place upwards."})
+    validation_fraction: float = field(default=0.0, metadata={"help": "Score on this share of the training pictures."})
+    scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
+    save_models: bool = field(default=False, metadata={"help": "Keep every detector in `models/`."})
+
+    def __post_init__(self):
+        """Refuse values that would fail later, in words."""
+        super().__post_init__()
+        if not set(self.protocols) <= {"paper", "random"}:
+            raise ValueError(f"--protocols must be paper or random, got {', '.join(self.protocols)}.")
+        if not 0 <= self.validation_fraction < 1 or self.draws < 1:
+            raise ValueError("--validation_fraction must lie between 0 and 1, and --draws be at least 1.")
+
+
+class Sweep:
+    """The faces, decoded once, and what is trained on parts of them."""
+
+    def __init__(self, arguments: SweepArguments):
+        self.arguments = arguments
+        columns = ("image", "landmarks", "box")
+        face_set = shared_face_set(arguments.data)
+        training = load_faces(arguments.data, "train", columns=columns)
+        if arguments.validation_fraction:
+            training, scored = validation_split(training, arguments.validation_fraction)
+        else:
+            scored = load_faces(arguments.data, "test", columns=columns)
+        processor = build_processor(face_set, load_autoencoder(arguments.autoencoder).config.image_size)
+        self.scheme: LandmarkScheme = find_scheme(arguments.scheme, face_set, len(training[0]["landmarks"]))
+        self.processor = processor
+        # Choosing by number from a column of numbers gives the rows that choosing faces would give.
+        self.numbers = datasets.Dataset.from_dict({"row": range(len(training))})
+        self.training, self.scored = LabelledFaces(training, processor), LabelledFaces(scored, processor)
+
+    def cells(self) -> list[Cell]:
+        """All cells, the cheap ones first."""
+        arguments, found = self.arguments, []
+        places = range(1, 1 + len(build_model(arguments.autoencoder, self.scheme, arguments).transfer_layers))
+        layers = [list(places)[first:] for first in range(len(places))] if arguments.ablate_transfer_layers else [None]
+        for shots, head_steps, finetune_steps in (
+            parse_shots(text, len(self.training), arguments.head_steps, arguments.finetune_steps)
+            for text in arguments.shots
+        ):
+            for protocol in arguments.protocols:
+                # All faces are the same faces however they are drawn.
+                draws = 1 if protocol == "paper" or shots == len(self.training) else arguments.draws
+                if protocol == "random" and shots == len(self.training) and "paper" in arguments.protocols:
+                    continue
+                found += [
+                    Cell(shots, protocol, draw, head_steps, finetune_steps, present)
+                    for draw in range(draws)
+                    for present in layers
+                ]
+        return sorted(found, key=lambda cell: cell.shots)
+
+    def run(self, cell: Cell, bar: tqdm) -> dict:
+        """Train a cell and score it before and after the encoder learns."""
+        arguments = self.arguments
+        choose = random_shots(self.numbers, cell.shots, cell.draw) if cell.protocol == "random" else None
+        rows = (choose or first_shots(self.numbers, cell.shots))["row"]
+        faces = self.training.subset(np.array(rows))
+        recipe = replace(self._recipe(), seed=arguments.seed + cell.draw, transfer_layers=cell.transfer_layers)
+        model = build_model(arguments.autoencoder, self.scheme, recipe)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+        def report(progress: FitProgress) -> None:
+            bar.set_postfix(cell=cell.name, step=progress.step, of=progress.steps, loss=f"{progress.loss:.2f}")
+
+        result: dict = asdict(cell) | {"faces_scored": len(self.scored)}
+        for name, steps in (
+            ("before", {"head_steps": cell.head_steps, "finetune_steps": 0}),
+            ("after", {"head_steps": 0, "finetune_steps": cell.finetune_steps}),
+        ):
+            if sum(steps.values()):
+                stage = replace(recipe, **steps)
+                fitted = fit_landmarks(model, faces, self.scheme, stage, folds=0, on_step=report)
+                errors = landmark_errors(predict_landmarks(model, self.scored, model.device), self.scored, self.scheme)
+                result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}
+        if arguments.save_models:
+            folder = Path(arguments.output_dir) / "models" / cell.name
+            model.cpu().save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+        return result
+
+    def _recipe(self) -> LandmarkRecipe:
+        names = LandmarkRecipe.__dataclass_fields__
+        return LandmarkRecipe(**{name: getattr(self.arguments, name) for name in names})
+
+
+def main(arguments: SweepArguments) -> None:
+    """Run the cells that are missing, then write the table and the plot of all of them."""
+    output_dir = Path(arguments.output_dir)
+    folder = output_dir / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in asdict(arguments).items() if name in _DECISIVE}
+    note = output_dir / "settings.json"
+    if note.exists() and json.loads(note.read_text()) != settings:
+        raise FabRecError(f"{output_dir} holds cells of other settings (see {note.name}): name another --output_dir.")
+    note.write_text(json.dumps(settings, indent=2) + "\n")
+    sweep = Sweep(arguments)
+    results = []
+    with tqdm(sweep.cells(), desc="cells", unit="cell") as bar:
+        for cell in bar:
+            file = folder / f"{cell.name}.json"
+            if not file.exists():
+                result = sweep.run(cell, bar)
+                draft = file.with_suffix(".partial")
+                draft.write_text(json.dumps(result, indent=2) + "\n")
+                draft.replace(file)
+            results.append(json.loads(file.read_text()))
+    (output_dir / "results.json").write_text(json.dumps({"settings": settings, "cells": results}, indent=2) + "\n")
+    text = table(results, beside_paper=_beside_paper(arguments, sweep))
+    (output_dir / "table.md").write_text(text)
+    draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
+    logger.info("\n%s", text)
+
+
+def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:
+    """Whether these numbers are of the test set that the paper's numbers are of."""
+    return not arguments.validation_fraction and sweep.scheme.name == "300w" and len(sweep.scored) == 554
+
+
+_DECISIVE = ({*SweepArguments.__dataclass_fields__} - {"output_dir", "shots", "protocols", "draws", "save_models"}) - {
+    "head_steps",
+    "finetune_steps",
+    "ablate_transfer_layers",
+    "transfer_layers",
+}
+"""Arguments that all cells of a folder must share; the others are in a cell's name or change no cell."""
+
+
+if __name__ == "__main__":
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    run_main(main, parse_arguments(SweepArguments, __doc__))
