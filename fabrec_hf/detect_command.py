@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .video_landmarks import VideoSummary
 
 NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
-in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame; its
-landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a face,
-and 2 otherwise."""
+in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
+its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
+face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X,Y,W,H",
         nargs="+",
         action="extend",
-        help="faces of the one picture, or of the one video's first frame, brow to chin, in pixels; without them faces "
+        help="faces of the one picture, or of the one video's first frame, brow to chin, in pixels; without them they "
         "are searched for",
     )
     parser.add_argument(
@@ -130,7 +130,7 @@ class _Detection:
                 overlay = None
                 if result.error is not None:
                     self._fail(result.path, str(result.error))
-                elif not result.record["faces"]:
+                elif result.record is None or not result.record["faces"]:
                     advice = "give its box with --boxes x,y,w,h, or a picture in which the face is larger"
                     self._say(f"fabrec detect: {result.path}: no face found; {advice}.")
                     self._keep([json.dumps(result.record, indent=2)])
@@ -160,7 +160,7 @@ class _Detection:
         folder = self.scratch if self.output is None else self.output
         try:
             summary = landmark_video(path, self.finder, folder, name, settings, progress=True)
-        except ImageError as error:
+        except (ImageError, BoxError) as error:
             self._fail(path, str(error))
             return
         if not summary.faces:
@@ -211,9 +211,6 @@ def describe_video(path: Path, summary: "VideoSummary", output: Path | None) -> 
     line = f"{path}: {count_faces(len(summary.tracks))} in {summary.frames} frames"
     before, after = summary.jitter["before"], summary.jitter["after"]
     if before is not None and after is not None:
-        line += (
-            f", jitter {before:.2f} before smoothing, {after:.2f} after"
-            if before != after
-            else f", jitter {before:.2f}"
-        )
+        line += f", jitter {before:.2f}"
+        line += f" before smoothing, {after:.2f} after" if before != after else ""
     return f"{line} -> {summary.files['.landmarks.mp4']}" if output is not None else line

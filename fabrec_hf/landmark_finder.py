@@ -79,7 +79,7 @@ class LandmarkFinder:
         return self.processor.boxes_from_detections([face.box for face in found])
 
     def find(
-        self, images: Sequence[Any], boxes: Sequence[Sequence[Sequence[float]]], min_score: float | None = None
+        self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
     ) -> list[list[Face]]:
         """Find the landmarks of the faces in pictures.
 

@@ -2,8 +2,8 @@
 
 A detector costs many times what the landmarks cost, and its boxes jump. So it looks at every N-th frame only; in
 between, the crop of a face is moved, turned and scaled as its landmarks have been since the detector saw it. A face
-is lost when its landmarks stop making sense, or when the detector has not confirmed it for a while; it is then searched
-for more often, and keeps its id if it is found again near where it was.
+is lost when its landmarks stop making sense, or when the detector has not confirmed it for a while; it is then
+searched for more often, and keeps its id if it is found again near where it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class FaceTracker:
     def __init__(
         self,
         find: Callable[[Any, list[np.ndarray]], Sequence[Any]],
-        detect: Callable[[Any], Sequence[Sequence[float]]] | None,
+        detect: Callable[[Any], Sequence[Any]] | None,
         detect_every: int = 15,
         smoothing: Callable[[], OneEuroFilter] | None = OneEuroFilter,
         boxes: Sequence[Sequence[float]] | None = None,

@@ -30,7 +30,6 @@ VIDEO_SUFFIXES = {
     ".mpeg",
     ".mpg",
     ".mts",
-    ".ts",
     ".webm",
     ".wmv",
 }

@@ -162,7 +162,7 @@ def _run(
             faces += len(job.faces)
             show_rate(bar, faces)
             bar.update()
-    outcome = {
+    outcome: dict[str, Any] = {
         "frames_read": reader.frames,
         "is_whole": reader.is_whole,
         "jitter": table.jitter(),
@@ -211,6 +211,7 @@ def _stage_functions(finder: LandmarkFinder, results: VideoResults, settings: Vi
         return replace(job, overlay=overlay)
 
     def encode(job: _Job) -> _Job:
+        assert job.overlay is not None
         results.write_picture(job.overlay, job.frame.time)
         return replace(job, overlay=None)
 

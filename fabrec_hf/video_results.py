@@ -48,12 +48,8 @@ class TrackTable:
     def tracks(self) -> list[dict[str, Any]]:
         """Return for each face its id, first and last frame, number of frames, and jitter before and after."""
         return [
-            track
-            | {
-                f"jitter_{name}": _number(jitter.mean)
-                for name, jitter in zip(("before", "after"), self._jitter[key], strict=True)
-            }
-            for key, track in self._tracks.items()
+            track | {"jitter_before": _number(before.mean), "jitter_after": _number(after.mean)}
+            for track, (before, after) in zip(self._tracks.values(), self._jitter.values(), strict=True)
         ]
 
     def jitter(self) -> dict[str, float | None]:
