@@ -12,8 +12,9 @@ class OneEuroFilter:
     """The One-Euro filter of Casiez, Roussel and Vogel (CHI 2012) for the points of one face.
 
     A first-order low-pass filter whose cutoff frequency grows with the speed of the point: low at rest, where tremor
-    shows, and high in motion, where a delay would. Each point has one speed, so x and y stay together. Speed is
-    measured in face sizes a second, which makes the same settings right for small and large faces.
+    shows, and high in motion, where a delay would. As in the paper, the speed is that from the last smoothed point.
+    Each point has one speed, so x and y stay together. It is measured in face sizes a second, which makes the same
+    settings right for small and large faces.
 
     Args:
         min_cutoff: Cutoff frequency of a point at rest in Hz. Lower: steadier, and later to follow slow motion.
