@@ -5,7 +5,12 @@ import math
 import numpy as np
 
 
-__all__ = ["OneEuroFilter"]
+__all__ = ["FaceSmoother", "OneEuroFilter"]
+
+# What the cutoff gains with speed: a shift of the whole face is known well, as the mean of all points, and must not
+# be late; against it a single point moves slowly, and its own tremor shows. `training/benchmark_video.py` measures it.
+CENTRE_BETA = 80.0
+SHAPE_BETA = 10.0
 
 
 class OneEuroFilter:
@@ -84,6 +89,33 @@ class OneEuroFilter:
         self._points[fresh] = points[fresh]
         self._times[known] = time
         return np.where(known[:, None], self._points, np.nan)
+
+
+class FaceSmoother:
+    """Smooths the points of a face, its motion and its shape each with a `OneEuroFilter` of its own.
+
+    One filter a point has to choose, while the face moves, between trailing behind and letting the tremor through. The
+    mean of the points trembles far less than each of them: it is followed closely, and what the points do against it
+    is smoothed as strongly as in a face at rest.
+    """
+
+    def __init__(self):
+        self._centre = OneEuroFilter(beta=CENTRE_BETA)
+        self._shape = OneEuroFilter(beta=SHAPE_BETA)
+
+    def reset(self) -> None:
+        """Forget the past: the next points are taken as they are."""
+        self._centre.reset()
+        self._shape.reset()
+
+    def __call__(self, points: np.ndarray, time: float, size: float) -> np.ndarray:
+        """Smooth the points of the next frame; arguments, result and errors are those of `OneEuroFilter`."""
+        points = np.asarray(points, dtype=np.float64)
+        known = points[~np.isnan(points).any(axis=1)]
+        if not len(known):
+            return np.full_like(points, np.nan)
+        centre = known.mean(axis=0, keepdims=True)
+        return self._shape(points - centre, time, size) + self._centre(centre, time, size)
 
 
 def _weight(cutoff: float | np.ndarray, elapsed: np.ndarray) -> np.ndarray:

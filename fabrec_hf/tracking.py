@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .smoothing import OneEuroFilter
+from .smoothing import FaceSmoother
 
 
 __all__ = ["FaceTracker", "TrackedFace", "follow_box"]
@@ -60,7 +60,7 @@ class _Track:
     id: int
     box: np.ndarray
     reference_box: np.ndarray
-    smooth: OneEuroFilter | None
+    smooth: FaceSmoother | None
     reference_points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -88,7 +88,7 @@ class FaceTracker:
         find: Callable[[Any, list[np.ndarray]], Sequence[Any]],
         detect: Callable[[Any], Sequence[Any]] | None,
         detect_every: int = 15,
-        smoothing: Callable[[], OneEuroFilter] | None = OneEuroFilter,
+        smoothing: Callable[[], FaceSmoother] | None = FaceSmoother,
         boxes: Sequence[Sequence[float]] | None = None,
     ):
         if detect_every < 1:

@@ -13,7 +13,7 @@ from .errors import ImageError
 from .input_files import check_inside
 from .landmark_finder import LandmarkFinder
 from .progress import show_rate
-from .smoothing import OneEuroFilter
+from .smoothing import FaceSmoother
 from .stages import Stages
 from .tracking import FaceTracker, TrackedFace
 from .video import VideoFrame, VideoReader
@@ -186,7 +186,7 @@ def _stage_functions(finder: LandmarkFinder, results: VideoResults, settings: Vi
         find=lambda image, boxes: finder.find([image], [boxes])[0],
         detect=None if settings.boxes else finder.detect,
         detect_every=settings.detect_every,
-        smoothing=OneEuroFilter if settings.smoothing else None,
+        smoothing=FaceSmoother if settings.smoothing else None,
         boxes=settings.boxes,
     )
 

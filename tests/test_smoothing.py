@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fabrec_hf.smoothing import OneEuroFilter
+from fabrec_hf.smoothing import FaceSmoother, OneEuroFilter
 
 
 def one_euro_by_hand(path, times, size, min_cutoff, beta, speed_cutoff):
@@ -105,3 +105,30 @@ def test_misuse():
     for wrong in ({"min_cutoff": 0}, {"beta": -1}, {"speed_cutoff": -1}):
         with pytest.raises(ValueError, match="must be positive"):
             OneEuroFilter(**wrong)
+
+
+def test_the_shape_of_a_moving_face_is_as_steady_as_that_of_a_still_one():
+    """Even motion changes nothing about the points against their mean, and the mean trails a little."""
+    random = np.random.default_rng(3)
+    shape = random.uniform(0, 100, (68, 2))
+    noise = random.normal(0, 0.5, (200, 68, 2))
+    noise -= noise.mean(axis=1, keepdims=True)
+    still, moving = FaceSmoother(), FaceSmoother()
+    for index in range(200):
+        shift = np.array([6.0, -2.0]) * index
+        at_rest = still(shape + noise[index], index / 25, 100.0)
+        in_motion = moving(shape + noise[index] + shift, index / 25, 100.0)
+        np.testing.assert_allclose(
+            in_motion - in_motion.mean(axis=0), at_rest - at_rest.mean(axis=0), rtol=0, atol=1e-9
+        )
+    trail = np.linalg.norm(shape.mean(axis=0) + shift - in_motion.mean(axis=0))
+    assert 0 < trail < 0.5  # of 6.3 px a frame
+
+
+def test_a_smoother_without_any_point_and_after_a_reset():
+    smooth = FaceSmoother()
+    points = np.array([[0.0, 0.0], [10.0, 4.0]])
+    np.testing.assert_allclose(smooth(points, 0.0, 10.0), points)
+    assert np.isnan(smooth(np.full((2, 2), np.nan), 0.04, 10.0)).all()
+    smooth.reset()
+    np.testing.assert_allclose(smooth(points + 50, 0.0, 10.0), points + 50)

@@ -18,7 +18,7 @@ from training_utils import parse_arguments, run_main
 
 from fabrec_hf.landmark_finder import LandmarkFinder
 from fabrec_hf.metrics import summarize_jitter
-from fabrec_hf.smoothing import OneEuroFilter
+from fabrec_hf.smoothing import FaceSmoother, OneEuroFilter
 from fabrec_hf.video import VideoWriter
 from fabrec_hf.video_landmarks import VideoSettings, landmark_video
 
@@ -36,9 +36,6 @@ class BenchmarkArguments:
     frames: int = field(default=150, metadata={"help": "Frames of each video."})
     noise: float = field(default=6.0, metadata={"help": "Standard deviation of the grey noise of a frame, of 255."})
     width: int = field(default=640, metadata={"help": "Width of the frames; the height is three quarters of it."})
-    betas: list[float] = field(
-        default_factory=lambda: [OneEuroFilter().beta], metadata={"help": "Settings of the filter to compare."}
-    )
 
 
 def main(arguments: BenchmarkArguments) -> None:
@@ -55,7 +52,7 @@ def main(arguments: BenchmarkArguments) -> None:
         results[name] = {
             "frames_per_second": {stage: summary.frames / seconds for stage, seconds in summary.seconds.items()},
             "faces": len(summary.tracks),
-            "jitter": _measure(folder / f"{name}.json", path, arguments.betas),
+            "jitter": _measure(folder / f"{name}.json", path),
         }
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
@@ -83,18 +80,17 @@ def _write_video(file: Path, arguments: BenchmarkArguments, path: np.ndarray) ->
     writer.close()
 
 
-def _measure(file: Path, path: np.ndarray, betas: list[float]) -> dict[str, dict]:
-    """Measure the landmarks of the first face as they were found, and smoothed with each setting."""
+def _measure(file: Path, path: np.ndarray) -> dict[str, dict]:
+    """Measure the landmarks of the first face as they were found, and smoothed by one filter a point or by ours."""
     content = json.loads(file.read_text())
     rows = [frame["faces"][0] for frame in content["frames"]]
     points = np.array([row["keypoints"] for row in rows], dtype=float)
     sizes = [float(np.sqrt(row["bbox"][2] * row["bbox"][3])) for row in rows]
     targets = (points - path[:, None]).mean(axis=0) + path[:, None]
     variants = {"before": points}
-    for beta in betas:
-        smooth = OneEuroFilter(beta=beta)
+    for name, smooth in (("one filter a point", OneEuroFilter()), ("face smoother", FaceSmoother())):
         frames = zip(points, content["frames"], sizes, strict=True)
-        variants[f"beta {beta:g}"] = np.stack([smooth(found, frame["time"], size) for found, frame, size in frames])
+        variants[name] = np.stack([smooth(found, frame["time"], size) for found, frame, size in frames])
     lengths = np.linalg.norm(targets[:, 36] - targets[:, 45], axis=-1) if points.shape[1] == 68 else np.array(sizes)
     offsets = {
         name: 100 * np.linalg.norm(found - targets, axis=-1).mean(1) / lengths for name, found in variants.items()

@@ -5,8 +5,8 @@
     ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 training/label_dataset.py --data faces ...
 
 The Parquet files of the data are shared out among the processes; each becomes a Parquet file of the same rows with
-`landmarks`, `box` and `scores`, one row a face. Started again after a kill, the command goes on with the files that are
-not done, and shares those out among as many processes as there are then. All processes must see the output folder.
+`landmarks`, `box` and `scores`, one row a face. Started again after a kill, the command goes on with the files that
+are not done, and shares those out among as many processes as there are then. All processes must see the output folder.
 """
 
 import sys
