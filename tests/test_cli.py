@@ -362,9 +362,17 @@ def test_evaluate_scores_a_checkpoint(checkpoint, drawn_faces, capsys):
     assert result["count"] == 24 and result["nme"] > 0
 
 
-def test_the_command_runs_as_a_process(checkpoint, photo):
-    command = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())"]
+@pytest.mark.parametrize(
+    "start", [["-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())"], ["-m", "fabrec_hf"]]
+)
+def test_the_command_runs_as_a_process(checkpoint, photo, start):
+    command = [sys.executable, *start]
     words = ["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{photo}: 1 face")
+
+
+def test_the_module_runs_too():
+    done = subprocess.run([sys.executable, "-m", "fabrec_hf.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("fabrec ")

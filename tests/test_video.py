@@ -160,12 +160,15 @@ def write_sound(path: Path) -> Path:
 def test_files_that_are_no_videos(checkpoint, tmp_path, capsys):
     (tmp_path / "text.mp4").write_text("no video " * 99)
     (tmp_path / "empty.mp4").touch()
-    VideoWriter(tmp_path / "no_frames.mp4", 25.0).close()
+    with av.open(str(tmp_path / "no_frames.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
     write_sound(tmp_path / "sound.mp4")
     for name, fragment in [
         ("text.mp4", "it cannot be read as a video: Invalid data"),
         ("empty.mp4", "it cannot be read as a video"),
-        ("no_frames.mp4", "it cannot be read as a video"),
+        ("no_frames.mp4", "not one of its frames can be read"),
         ("sound.mp4", "it holds no video, only sound"),
         ("missing.mp4", "no such file"),
     ]:
@@ -221,32 +224,30 @@ def test_pictures_and_videos_of_a_folder_go_together(checkpoint, tmp_path, capsy
     write_video(folder / "b.mp4", faces_in_motion(3, 0))
     (folder / "a.jpg").write_bytes(ASTRONAUT.read_bytes())
     (folder / "c.landmarks.mp4").write_bytes(b"an earlier result")
-    (folder / "d.mp4").write_bytes((folder / "b.mp4").read_bytes()[:-1500])
+    (folder / "d.mp4").write_text("no video")
     words = ["detect", str(folder), "--model", str(checkpoint), "--no-smoothing", "--min-score", "1"]
-    code = main(words)
+    assert main(words) == 2
     streams = capsys.readouterr()
     lines = streams.out.splitlines()
     assert lines[0].startswith(f"{folder / 'a.jpg'}: 1 face, mean score")
     assert lines[1].startswith(f"{folder / 'b.mp4'}: 1 face in 3 frames")
     assert "before smoothing" not in streams.out
-    assert (code == 2) == ("d.mp4: it " in streams.err)
+    assert "d.mp4: it cannot be read as a video" in streams.err and streams.err.count("\n") == 1
     assert main([*words[:1], str(folder / "b.mp4"), *words[2:], "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["frames"][0]["faces"][0]["keypoints"] == [None] * 5
 
 
 def test_a_truncated_video_gives_its_part_and_exit_code_2(checkpoint, tmp_path, capsys):
-    whole = write_video(
-        tmp_path / "whole.mp4",
-        (np.maximum(a, b // 8) for a, b in zip(faces_in_motion(30, 2), noise(30, 240, 160), strict=True)),
-    )
+    content = write_video(tmp_path / "whole.mp4", noise(40)).read_bytes()
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    assert main(["detect", str(cut), "--model", str(checkpoint), "--output", str(tmp_path / "out")]) == 2
+    cut.write_bytes(content[: len(content) // 2])
+    words = ["detect", cut, "--model", checkpoint, "--output", tmp_path / "out", "--boxes", "10,10,60,40"]
+    assert main([str(word) for word in words]) == 2
     streams = capsys.readouterr()
     assert "cut.mp4: 1 face in" in streams.out and "it is damaged or ends early" in streams.err
     record = json.loads((tmp_path / "out/cut.json").read_text())
-    assert record["is_whole"] is False and 5 < record["frames_read"] < 30
+    assert record["is_whole"] is False and 5 < record["frames_read"] < 40
 
 
 def test_given_boxes_of_the_first_frame(checkpoint, tmp_path, capsys):
@@ -274,13 +275,13 @@ def test_a_failed_write_leaves_nothing_and_stops_the_threads(checkpoint, tmp_pat
 
 
 def test_memory_does_not_grow_with_the_video(checkpoint, tmp_path):
-    """What tracing sees at the end of 600 frames is what it sees at the end of 200, within some frames."""
+    """The peak of 200 frames is that of 50, within some frames."""
     import tracemalloc
 
     finder = LandmarkFinder(str(checkpoint), "cpu")
     settings = VideoSettings(boxes=[(10, 10, 40, 40)], draw=False)
     peaks = []
-    for count in (50, 200, 600):
+    for count in (10, 50, 200):
         path = write_video(tmp_path / f"{count}.mp4", (np.full((64, 96, 3), 100, np.uint8) for _ in range(count)))
         tracemalloc.start()
         summary = landmark_video(path, finder, tmp_path / "out", "clip", settings)
