@@ -1,4 +1,4 @@
-"""Labelling a data set: what is in the labels, that the number of processes does not show, and going on after a kill."""
+"""Labelling a data set: what the labels hold, the same for any number of processes, and resumed after a kill."""
 
 import io
 import json
@@ -15,6 +15,8 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from conftest import draw_face  # noqa: E402
+
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
@@ -27,8 +29,6 @@ from fabrec_hf.labelling import (  # noqa: E402
     open_labels,
 )
 from fabrec_hf.landmark_finder import LandmarkFinder  # noqa: E402
-
-from .conftest import draw_face  # noqa: E402
 
 
 ROOT = Path(__file__).parents[1]
