@@ -10,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -275,8 +277,9 @@ def _label_shard(shard: Shard, target: Path, finder: LandmarkFinder, settings: L
         with fsspec.open(shard.source, "rb") as file:
             # Without pre_buffer, or all that was read stays in memory.
             source = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+            threads = torch.get_num_threads() if finder.on_cpu else 1
             schema = _schema(source.schema_arrow, finder, shard.source)
-            with lone_threads(_threads(finder)) as pool, pyarrow.parquet.ParquetWriter(draft, schema) as writer:
+            with lone_threads(threads) as pool, pyarrow.parquet.ParquetWriter(draft, schema) as writer:
                 stages = Stages(
                     ("read", source.iter_batches(ROWS)),
                     {
@@ -284,21 +287,16 @@ def _label_shard(shard: Shard, target: Path, finder: LandmarkFinder, settings: L
                         "find": lambda batch: _find(batch, finder, settings, pool),
                     },
                 )
-                for batch in stages:
-                    table, report = _table(batch, schema)
-                    writer.write_table(table)
-                    total.add(report)
-                    yield report
+                with closing(iter(stages)) as batches:
+                    for batch in batches:
+                        table, report = _table(batch, schema)
+                        writer.write_table(table)
+                        total.add(report)
+                        yield report
                 writer.add_key_value_metadata({_REPORT: json.dumps(asdict(total))})
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{shard.source} cannot be read or {target} not be written: {error}") from error
     draft.replace(target)
-
-
-def _threads(finder: LandmarkFinder) -> int:
-    import torch
-
-    return torch.get_num_threads() if finder.on_cpu else 1
 
 
 def _schema(source: pyarrow.Schema, finder: LandmarkFinder, name: str) -> pyarrow.Schema:
