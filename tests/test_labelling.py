@@ -32,6 +32,11 @@ from fabrec_hf.landmark_finder import LandmarkFinder  # noqa: E402
 
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "training"))
+
+from label_dataset import LabelArguments  # noqa: E402
+
+
 TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
 
 
@@ -198,8 +203,8 @@ def test_mistakes_take_one_line(checkpoint, shards, tmp_path):
     datasets.Dataset.from_dict({"text": ["hello"]}).to_parquet(tmp_path / "text.parquet")
     with pytest.raises(DataError, match="has no column image; it has text"):
         label(tmp_path / "text.parquet", tmp_path / "other", checkpoint)
-    done = run_script("--data", shards, "--model", checkpoint, "--output_dir", tmp_path / "x", "--min_score", 2)
-    assert (done.returncode, done.stdout) == (2, "") and "--min_score must lie in 0 to 1" in done.stderr
+    with pytest.raises(ValueError, match="--min_score must lie in 0 to 1, not 2"):
+        LabelArguments("faces", "labels", min_score=2.0)
 
 
 def test_the_files_of_a_repository(shards, tmp_path, monkeypatch):

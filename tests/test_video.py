@@ -170,7 +170,7 @@ def test_files_that_are_no_videos(checkpoint, tmp_path, capsys):
     for name, fragment in [
         ("text.mp4", "it cannot be read as a video: Invalid data"),
         ("empty.mp4", "it cannot be read as a video"),
-        ("no_frames.mp4", "not one of its frames can be read"),
+        ("no_frames.mp4", "it holds no video"),
         ("sound.mp4", "it holds no video, only sound"),
         ("missing.mp4", "no such file"),
     ]:
@@ -277,13 +277,13 @@ def test_a_failed_write_leaves_nothing_and_stops_the_threads(checkpoint, tmp_pat
 
 
 def test_memory_does_not_grow_with_the_video(checkpoint, tmp_path):
-    """The peak of 200 frames is that of 50, within some frames."""
+    """The peak of 120 frames is that of 40, within some frames."""
     import tracemalloc
 
     finder = LandmarkFinder(str(checkpoint), "cpu")
     settings = VideoSettings(boxes=[(10, 10, 40, 40)], draw=False)
     peaks = []
-    for count in (10, 50, 200):
+    for count in (10, 40, 120):
         path = write_video(tmp_path / f"{count}.mp4", (np.full((64, 96, 3), 100, np.uint8) for _ in range(count)))
         tracemalloc.start()
         summary = landmark_video(path, finder, tmp_path / "out", "clip", settings)
