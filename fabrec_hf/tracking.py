@@ -1,7 +1,7 @@
 """Follow faces through a video: crops from the last frame's landmarks, stable ids, smoothing.
 
 A detector costs many times what the landmarks cost, and its boxes jump. So it looks at every N-th frame only; in
-between, the crop of a face is moved, turned and scaled as its landmarks have been since the detector saw it. A face
+between, the crop of a face is moved and scaled as its landmarks have been since the detector saw it. A face
 is lost when its landmarks stop making sense, or when the detector has not confirmed it for a while; it is then
 searched for more often, and keeps its id if it is found again near where it was.
 """
