@@ -33,9 +33,9 @@ class Verb:
 
 VERBS = {
     "detect": Verb(
-        "detect",
-        "find the faces in photographs, and the landmarks of every face",
-        "fabrec detect photo.jpg --output found",
+        "detect_command",
+        "find the faces in pictures and videos, and the landmarks of every face",
+        "fabrec detect photo.jpg clip.mp4 --output found",
     ),
     "select": Verb(
         "select_command",
@@ -149,3 +149,7 @@ def _quiet_libraries() -> None:
     huggingface_hub.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

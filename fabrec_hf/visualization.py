@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .errors import SchemeError
 from .image_inputs import load_rgb
@@ -56,7 +56,7 @@ def draw_landmarks(
         image: anything that the image processor reads; it is turned upright first, as the landmarks refer to that.
         faces: for every face what `post_process_keypoint_detection` or the pipeline returns: `keypoints` (L, 2) in
             pixels with centres at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
-            (x, y, width, height), optional.
+            (x, y, width, height), optional; `label`, a few letters to write onto the box, optional.
         scheme: whose edges are drawn; none if None.
         min_score: points that score lower, and the edges to them, are left out.
         draw_boxes: whether to draw `bbox`.
@@ -81,6 +81,8 @@ def draw_landmarks(
             points[scores < min_score] = np.nan
         box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
         _draw_face(canvas, points + 0.5, scores, box, scheme.edges if scheme is not None else ())
+        if box is not None and face.get("label"):
+            _draw_label(canvas, box, face["label"])
     return canvas
 
 
@@ -127,6 +129,20 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, line: int) -> None:
     x, y, width, height = box.tolist()
     pen.rounded_rectangle(
         (x, y, x + width, y + height), radius=max(width, height) / 25, outline=(255, 255, 255, 170), width=line
+    )
+
+
+def _draw_label(canvas: Image.Image, box: np.ndarray, text: str) -> None:
+    """Write a text above the upper left corner of a box, in a size that goes with the box."""
+    size = float(max(10.0, box[2:].max() / 8))
+    ImageDraw.Draw(canvas).text(
+        (float(box[0]), float(box[1])),
+        text,
+        fill=(255, 255, 255),
+        anchor="lb",
+        font=ImageFont.load_default(size),
+        stroke_width=max(1, round(size / 12)),
+        stroke_fill=(20, 20, 30),
     )
 
 

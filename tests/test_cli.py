@@ -18,8 +18,8 @@ from fabrec_hf import (
     get_scheme,
 )
 from fabrec_hf.cli import main
-from fabrec_hf.detect import collect_pictures, distinct_names, parse_boxes
 from fabrec_hf.errors import BoxError
+from fabrec_hf.input_files import collect_inputs, distinct_names, parse_boxes
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -192,7 +192,7 @@ def test_bad_pictures(checkpoint, photo, tmp_path, capsys):
         (tmp_path / "missing.jpg", "missing.jpg: no such file"),
         (text, "text.jpg: this is not an image"),
         (truncated, "truncated.png: it cannot be read: "),
-        (empty, "empty: no picture in this folder"),
+        (empty, "empty: no picture or video in this folder"),
     ]:
         output = tmp_path / "out"
         fails_with(capsys, ["detect", path, "--model", checkpoint, "--output", output], fragment)
@@ -305,10 +305,10 @@ def test_names_of_results_do_not_collide():
     assert distinct_names(paths) == ["x", "x-3", "x-4", "x-2", "y"]
 
 
-def test_collect_pictures_takes_each_once_and_no_overlays(tmp_path):
+def test_collect_inputs_takes_each_once_and_no_overlays(tmp_path):
     for name in ("b.JPG", "a.png", "a.landmarks.png", "a.json", ".hidden.png"):
         (tmp_path / name).touch()
-    assert [path.name for path in collect_pictures([tmp_path / "b.JPG", tmp_path])] == ["b.JPG", "a.png"]
+    assert [path.name for path in collect_inputs([tmp_path / "b.JPG", tmp_path])] == ["b.JPG", "a.png"]
 
 
 def test_parse_boxes():
@@ -332,7 +332,7 @@ def test_exif_orientation_is_applied(checkpoint, tmp_path, capsys):
 
 
 def test_usage_errors_take_one_line(capsys):
-    for words, fragment in [(["detect"], "IMAGE|FOLDER"), (["dance"], "dance"), ([], "VERB")]:
+    for words, fragment in [(["detect"], "IMAGE|VIDEO|FOLDER"), (["dance"], "dance"), ([], "VERB")]:
         with pytest.raises(SystemExit) as exit_info:
             main(words)
         assert exit_info.value.code == 2
@@ -362,9 +362,17 @@ def test_evaluate_scores_a_checkpoint(checkpoint, drawn_faces, capsys):
     assert result["count"] == 24 and result["nme"] > 0
 
 
-def test_the_command_runs_as_a_process(checkpoint, photo):
-    command = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())"]
+@pytest.mark.parametrize(
+    "start", [["-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())"], ["-m", "fabrec_hf"]]
+)
+def test_the_command_runs_as_a_process(checkpoint, photo, start):
+    command = [sys.executable, *start]
     words = ["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24"]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{photo}: 1 face")
+
+
+def test_the_module_runs_too():
+    done = subprocess.run([sys.executable, "-m", "fabrec_hf.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("fabrec ")

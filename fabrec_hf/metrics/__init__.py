@@ -20,10 +20,18 @@ from .landmark_errors import (
     summarize_errors,
 )
 from .normalizers import as_scheme, named_normalizer
-from .sequence_jitter import accelerations, flicker, mean_acceleration, normalized_mean_flicker, summarize_jitter
+from .sequence_jitter import (
+    RunningAcceleration,
+    accelerations,
+    flicker,
+    mean_acceleration,
+    normalized_mean_flicker,
+    summarize_jitter,
+)
 
 
 __all__ = [
+    "RunningAcceleration",
     "accelerations",
     "area_under_curve",
     "as_scheme",

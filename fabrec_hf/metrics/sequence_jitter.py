@@ -14,6 +14,8 @@ frame without a face breaks the chain, and nothing is measured across it; a fram
 row of NaNs, or else its neighbours pass for consecutive ones.
 """
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -21,7 +23,14 @@ from ..errors import DataError
 from .landmark_errors import mean_of_known
 
 
-__all__ = ["accelerations", "flicker", "mean_acceleration", "normalized_mean_flicker", "summarize_jitter"]
+__all__ = [
+    "RunningAcceleration",
+    "accelerations",
+    "flicker",
+    "mean_acceleration",
+    "normalized_mean_flicker",
+    "summarize_jitter",
+]
 
 _STANDARD_SIDE = 256
 """The face of the NMF has the area of a square of 256 px: the authors' inputs, and their unit."""
@@ -107,6 +116,42 @@ def mean_acceleration(predictions: ArrayLike, lengths: ArrayLike) -> float:
         DataError: If the shapes do not fit.
     """
     return float(mean_of_known(mean_of_known(accelerations(predictions, lengths), axis=1), axis=0))
+
+
+class RunningAcceleration:
+    """`mean_acceleration` of a sequence of any length that is given frame by frame; three of them are kept.
+
+    Attributes:
+        triples: Three consecutive frames so far that an acceleration was measured in.
+    """
+
+    def __init__(self):
+        self.triples = 0
+        self._sum = 0.0
+        self._window: deque[tuple[int, np.ndarray, float]] = deque(maxlen=3)
+
+    def add(self, frame: int, points: ArrayLike, length: float) -> None:
+        """Add a frame.
+
+        Args:
+            frame: Its number; nothing is measured across frames that are left out.
+            points: (L, 2) points in pixels, NaN where there is none.
+            length: What to divide by in this frame, in pixels; NaN if unknown.
+        """
+        if self._window and frame != self._window[-1][0] + 1:
+            self._window.clear()
+        self._window.append((frame, np.asarray(points, dtype=np.float64), length))
+        if len(self._window) == 3:
+            _, sequence, lengths = zip(*self._window, strict=True)
+            value = mean_acceleration(sequence, lengths)
+            if not np.isnan(value):
+                self._sum += value
+                self.triples += 1
+
+    @property
+    def mean(self) -> float:
+        """Percent of the length per frame squared; NaN if no three consecutive frames share a point."""
+        return self._sum / self.triples if self.triples else float("nan")
 
 
 def summarize_jitter(

@@ -1,0 +1,87 @@
+"""Label the pictures of a large data set with faces and landmarks, in any number of processes and machines.
+
+    python training/label_dataset.py --data faces --output_dir labels
+    accelerate launch --num_processes 8 training/label_dataset.py --data owner/faces --output_dir labels
+    ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 training/label_dataset.py --data faces ...
+
+The Parquet files of the data are shared out among the processes; each becomes a Parquet file of the same rows with
+`landmarks`, `box` and `scores`, one row a face. Started again after a kill, the command goes on with the files that
+are not done, and shares those out among as many processes as there are then. All processes must see the output folder.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from training_utils import parse_arguments, run_main, use_all_cores
+
+from fabrec_hf.errors import FabRecError
+from fabrec_hf.labelling import LabelReport, LabelSettings, find_shards, finish_labels, label_shards, open_labels
+from fabrec_hf.landmark_finder import LandmarkFinder
+
+
+# A process may wait for the others at the end for as long as their last shards take.
+PATIENCE = timedelta(days=7)
+
+
+@dataclass
+class LabelArguments:
+    """What to label, and how."""
+
+    data: str = field(metadata={"help": "Parquet file, folder, glob, or a repository of Parquet files on the Hub."})
+    output_dir: str = field(metadata={"help": "Folder of the labels: new, or that of the same job to go on with."})
+    model: str = field(default="3fabrec-300w", metadata={"help": "Folder, embedded name or Hub name."})
+    split: str | None = field(default=None, metadata={"help": "The split to label; all of them by default."})
+    search: bool = field(default=False, metadata={"help": "Search for faces where the data has boxes, too."})
+    min_score: float | None = field(default=None, metadata={"help": "Leave out landmarks that score lower, 0 to 1."})
+
+    def __post_init__(self):
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"--min_score must lie in 0 to 1, not {self.min_score}.")
+
+
+def main(arguments: LabelArguments) -> None:
+    """Label this process's share; the first process opens the folder before and sums up afterwards."""
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    use_all_cores(accelerator)
+    folder, settings = Path(arguments.output_dir), LabelSettings(arguments.search, arguments.min_score)
+    finder = LandmarkFinder(arguments.model, str(accelerator.device))
+    # One process looks, and the others are told: on a shared disk they might not see the same.
+    told: list = [None]
+    shards: list = []
+    if accelerator.is_main_process:
+        try:
+            shards = find_shards(arguments.data, arguments.split)
+            told = [open_labels(folder, shards, finder, settings)]
+        except FabRecError as error:
+            told = [error]
+    (todo,) = broadcast_object_list(told)
+    if isinstance(todo, FabRecError):
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            raise todo
+        sys.exit(2)
+    share = todo[accelerator.process_index :: accelerator.num_processes]
+    label_shards(share, folder, finder, settings, progress=accelerator.is_main_process and sys.stderr.isatty())
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        print_summary(finish_labels(folder, shards, finder), len(shards), len(todo))
+    accelerator.end_training()
+
+
+def print_summary(reports: dict[str, LabelReport], shards: int, labelled: int) -> None:
+    """Print one summary of all processes."""
+    for split, report in reports.items():
+        mean = report.score_sum / max(1, report.faces)
+        print(
+            f"{split}: {report.pictures:,} pictures, {report.faces:,} faces, {report.without_face:,} pictures without "
+            f"a face, {report.unreadable:,} unreadable, mean score {mean:.3f}"
+        )
+    print(f"{shards} shards, {labelled} of them labelled now")
+
+
+if __name__ == "__main__":
+    run_main(main, parse_arguments(LabelArguments, __doc__ or ""))
