@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .detect import collect_pictures, open_picture
 from .errors import DataError, FabRecError
+from .input_files import collect_inputs, is_video, open_picture
 from .output_folder import check_output_folder, write_files
 
 
@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.count < 1:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
-    paths = collect_pictures(arguments.inputs)
+    paths = [path for path in collect_inputs(arguments.inputs) if not is_video(path)]
+    if not paths:
+        raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
     if arguments.output is not None:
         check_output_folder(arguments.output)
     from .fewshot import assign_faces, choose_faces

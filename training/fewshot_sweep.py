@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from landmark_sweep import Cell, draw_curve, parse_shots, table
 from tqdm.auto import tqdm
-from training_utils import logger, parse_arguments, run_main
+from training_utils import parse_arguments, run_main
 
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
@@ -164,7 +164,7 @@ def main(arguments: SweepArguments) -> None:
     text = table(results, beside_paper=_beside_paper(arguments, sweep))
     (output_dir / "table.md").write_text(text)
     draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
-    logger.info("\n%s", text)
+    print(text)
 
 
 def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:
