@@ -1,4 +1,4 @@
-"""The picture of a model card: faces with their landmarks beside what the model decodes of them."""
+"""The picture of a model card: faces with their landmarks, or beside their reconstructions."""
 
 import io
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ TILE = 208
 
 @torch.no_grad()
 def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Sequence[Path]) -> bytes:
-    """Draw the first face of every photograph, and its reconstruction to the right of it.
+    """Draw the first face of every photograph: with its landmarks, or its reconstruction to the right of it.
 
     Args:
         model: A landmark model or an autoencoder, in eval mode.
@@ -33,7 +33,7 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
         photos: Files; each must show a face.
 
     Returns:
-        A PNG, one row of two tiles a photograph.
+        A PNG of one row.
 
     Raises:
         ImageError: A photograph cannot be read, or no face is found in it.
@@ -49,7 +49,7 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
         if not len(found):
             raise ImageError(f"No face was found in {photo}: name another photograph.")
         inputs = processor(pixels, boxes=[list(map(float, found[0]))], input_data_format="channels_first")
-        tiles += _draw_pair(model, processor, pixels, inputs)
+        tiles += _draw_face(model, processor, pixels, inputs)
     sheet = Image.new("RGB", (TILE * len(tiles), TILE))
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (TILE * place, 0))
@@ -58,18 +58,17 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
     return file.getvalue()
 
 
-def _draw_pair(model: Any, processor: FabRecImageProcessor, pixels: torch.Tensor, inputs: Any) -> list[Image.Image]:
+def _draw_face(model: Any, processor: FabRecImageProcessor, pixels: torch.Tensor, inputs: Any) -> list[Image.Image]:
     x, y, side = inputs["crop_boxes"][0].tolist()[:3]
     photo = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     # Beyond the photograph the tile is black, as the model's crop is.
-    tile = photo.transform((TILE, TILE), Image.Transform.AFFINE, (side / TILE, 0, x, 0, side / TILE, y), 2)
+    place = (side / TILE, 0, x, 0, side / TILE, y)
+    tile = photo.transform((TILE, TILE), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    outputs = model(inputs["pixel_values"])
     if isinstance(model, FabRecForLandmarkDetection):
-        outputs = model(inputs["pixel_values"], output_reconstruction=True)
         scheme = model.config.landmark_scheme
         face = {"keypoints": outputs.landmarks[0].numpy() * TILE - 0.5, "scores": outputs.scores[0].numpy()}
-        tile = draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None)
-    else:
-        outputs = model(inputs["pixel_values"])
+        return [draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None)]
     mean = torch.tensor(processor.image_mean).view(3, 1, 1)
     shown = ((outputs.reconstruction[0] + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return [tile, Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)]

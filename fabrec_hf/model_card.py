@@ -165,8 +165,9 @@ def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
 
 
 def _picture(path: str, landmarks: bool) -> str:
-    shown = "with landmarks, coloured from unsure (red) to sure (aqua), and what the model decodes of each"
-    caption = f"Photographs {shown if landmarks else 'and their reconstructions'}."
+    caption = "Photographs and their reconstructions."
+    if landmarks:
+        caption = "Landmarks that it finds, coloured from unsure (red) to sure (aqua)."
     return f"![{caption}]({path})\n\n*{caption}*"
 
 

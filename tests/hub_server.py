@@ -6,6 +6,7 @@ Repositories live in memory. Large files go the way of Git LFS and come back fro
 Beside the Hub's routes, `/control/...` tells a test what arrived and lets it hold uploads back.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -180,7 +181,7 @@ def add_account_routes(app: FastAPI, hub: Hub) -> None:
         }
 
     @app.post("/api/repos/create")
-    async def create(request: Request) -> dict[str, Any]:
+    async def create(request: Request) -> Any:
         values = await request.json()
         user = hub.user(request, write=True)
         owner = values.get("organization") or user["name"]
@@ -189,7 +190,7 @@ def add_account_routes(app: FastAPI, hub: Hub) -> None:
         kind, name = values.get("type", "model"), f"{owner}/{values['name']}"
         url = f"http://127.0.0.1:{hub.port}/{'' if kind == 'model' else kind + 's/'}{name}"
         if (kind, name) in hub.repositories:
-            raise HTTPException(409, "You already created this repo", {"X-Error-Message": "exists"}) from None
+            return JSONResponse({"error": "You already created this model repo", "url": url}, 409)
         private = values.get("visibility") == "private" or bool(values.get("private"))
         hub.repositories[kind, name] = repository = Repository(kind, name, private)
         repository.commit("main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)})
@@ -327,7 +328,7 @@ def add_commit_routes(app: FastAPI, hub: Hub) -> None:
     async def upload(request: Request, oid: str) -> None:
         content = await request.body()
         while not hub.uploads_may_end.is_set():
-            await pause()
+            await asyncio.sleep(0.05)
         if hashlib.sha256(content).hexdigest() != oid:
             raise refusal(422, "the content has another hash")
         hub.large[oid] = content
@@ -347,6 +348,8 @@ def add_commit_routes(app: FastAPI, hub: Hub) -> None:
             value = entry["value"]
             if entry["key"] == "header":
                 title = value["summary"]
+                if value.get("parentCommit") not in (None, hub.commit(repository, revision).sha):
+                    raise refusal(412, "A commit has happened since. Please refresh and try again.")
             elif entry["key"] == "file":
                 files[value["path"]] = Blob(base64.b64decode(value["content"]), large=False)
             elif entry["key"] == "lfsFile":
@@ -358,12 +361,6 @@ def add_commit_routes(app: FastAPI, hub: Hub) -> None:
         made = repository.commit(unquote(revision), title, files)
         url = f"http://127.0.0.1:{hub.port}/{repository.name}/commit/{made.sha}"
         return {"success": True, "commitOid": made.sha, "commitUrl": url, "hookOutput": ""}
-
-
-async def pause() -> None:
-    import asyncio
-
-    await asyncio.sleep(0.05)
 
 
 def add_file_routes(app: FastAPI, hub: Hub) -> None:
