@@ -57,7 +57,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         wrong = [name for name, value in values.items() if not isinstance(value, FIELDS.get(name, ()))]
         if wrong:
             raise CheckpointError(
-                f"{folder / FILE_NAME} has an unknown or malformed field {wrong[0]!r}; it may have {', '.join(FIELDS)}."
+                f"{folder / FILE_NAME} has an unknown or malformed field {wrong[0]!r}; known are {', '.join(FIELDS)}."
             )
         results |= values
     if not results["training"] and (folder / TRAINING_FILE).is_file():

@@ -125,15 +125,13 @@ def publish(contents: Contents, repository: str, api: HfApi) -> list[Published]:
         ]
 
 
-def _publish_revision(
-    kind: str, repository: str, revision: str, files: Mapping[str, Path], api: HfApi
-) -> Published:
+def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[str, Path], api: HfApi) -> Published:
     if revision != MAIN:
         # From the first, empty commit: were the push cut short here, the branch must not show the main model.
         first = api.list_repo_commits(repository, repo_type=kind)[-1].commit_id
         api.create_branch(repository, branch=revision, revision=first, repo_type=kind, exist_ok=True)
     head = api.repo_info(repository, repo_type=kind, revision=revision)
-    before = {sibling.rfilename for sibling in head.siblings or ()}
+    before = set(api.list_repo_files(repository, repo_type=kind, revision=head.sha))
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, path) for name, path in files.items()
     ]
@@ -179,7 +177,9 @@ def _reason(error: BaseException, repository: str, api: HfApi) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it to push."
     if isinstance(error, HFValidationError):
-        return f"{repository!r} cannot be the name of a repository: give owner/name, of letters, digits, '-', '_', '.'."
+        return (
+            f"{repository!r} cannot be the name of a repository: give owner/name, of letters, digits, '-', '_', '.'."
+        )
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return "The token is not valid (any more): log in again with `hf auth login`, or set HF_TOKEN."

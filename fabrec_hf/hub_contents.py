@@ -1,4 +1,4 @@
-"""What a repository on the Hub gets: the files of a checkpoint, of a converted data set, or of a metric; nothing else."""
+"""What a repository on the Hub gets: the files of a checkpoint, a converted data set or a metric; nothing else."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -85,7 +85,7 @@ def _model_revisions(
     others = _few_shot_folders(few_shot) if few_shot else {}
     if others and revision != MAIN:
         raise HubError("--few-shot fills the revisions beside the main one: leave --revision out.")
-    for name, other in others.items():
+    for other in others.values():
         if _point_names(other) != _point_names(folder):
             raise SchemeError(f"{other} finds other points than {folder}: publish it in a repository of its own.")
     named = {**others, revision: folder}
@@ -159,7 +159,9 @@ def _save(folder: Path, staging: Path) -> None:
         try:
             FabRecImageProcessor.from_pretrained(folder).save_pretrained(staging)
         except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{folder} has no usable preprocessor_config.json: save its processor there.") from error
+            raise CheckpointError(
+                f"{folder} has no usable preprocessor_config.json: save its processor there."
+            ) from error
         return
     model, processor = load_landmark_model(folder)
     if model.config.landmark_scheme is None:
@@ -176,7 +178,8 @@ def _dataset_files(folder: Path, staging: Path, annotations_only: bool) -> dict[
         raise DataError(f"{folder} is no whole data set: convert it again with `fabrec convert`.")
     if face_set.kind in SETS_OF_OTHERS and not annotations_only:
         raise HubError(
-            f"The pictures of {face_set.kind} are not yours to publish: push the annotations alone (--annotations-only)."
+            f"The pictures of {face_set.kind} are not yours to publish: push the annotations alone "
+            "(--annotations-only)."
         )
     files = {name: folder / name for name in (CARD_NAME, "face_set.json")}
     if not annotations_only:
@@ -207,7 +210,9 @@ def _drop_pictures(source: Path, target: Path) -> None:
 
     schema = pyarrow.parquet.read_schema(source)
     features = datasets.Features.from_arrow_schema(schema)
-    kept = datasets.Features({name: value for name, value in features.items() if not isinstance(value, datasets.Image)})
+    kept = datasets.Features(
+        {name: value for name, value in features.items() if not isinstance(value, datasets.Image)}
+    )
     table = pyarrow.parquet.read_table(source, columns=list(kept)).cast(kept.arrow_schema)
     pyarrow.parquet.write_table(table.replace_schema_metadata(kept.arrow_schema.metadata), target)
 

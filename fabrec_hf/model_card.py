@@ -24,7 +24,9 @@ PICTURE_NAME = "example.png"
 METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
 DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL"}
 
-UNKNOWN_TERMS = "**Licence not stated.** The terms of the data that it was trained on apply; nobody has written them here."
+UNKNOWN_TERMS = (
+    "**Licence not stated.** The terms of the data that it was trained on apply; nobody has written them here."
+)
 LANDMARK_LIMITS = (
     "Faces in profile, strong occlusion and closed eyes are the hard cases: expect larger errors than the mean where "
     "no row above measures them.",
@@ -114,6 +116,7 @@ def evaluation_results(results: Mapping[str, Any]) -> list[EvalResult]:
                         task_type="keypoint-detection",
                         dataset_type=entry["scheme"],
                         dataset_name=label,
+                        dataset_config=subset or None,  # results of one task, type, config and split count as one
                         dataset_split=entry.get("split"),
                         metric_type=metric,
                         metric_name=f"{name}, {_how(entry)}",
@@ -204,7 +207,8 @@ def _few_shot_table(context: CardContext) -> str:
             if summary["nme"] is not None
         ]
         rows.append((f"`{revision}`", learned, ", ".join(measured) or "not measured"))
-    note = f'Each is a revision of this repository: `from_pretrained({context.reference}, revision="{next(iter(context.few_shot))}")`.'
+    example = f'from_pretrained({context.reference}, revision="{next(iter(context.few_shot))}")'
+    note = f"Each is a revision of this repository: `{example}`."
     return _table(("revision", "annotated faces", "NME in %"), rows) + f"\n\n{note}"
 
 

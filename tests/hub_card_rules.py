@@ -11,8 +11,8 @@ import yaml
 
 
 LICENSES = frozenset(
-    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause "
-    "bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 "
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd "
+    "bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 "
     "cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 "
     "cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl "
     "ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc ms-pl "
@@ -91,7 +91,9 @@ def _dataset_errors(values: dict[str, Any]) -> list[str]:
 
 
 def _space_errors(values: dict[str, Any]) -> list[str]:
-    errors = [f'"{key}" is not a colour of Spaces' for key in ("colorFrom", "colorTo") if values.get(key) not in COLORS]
+    errors = [
+        f'"{key}" is not a colour of Spaces' for key in ("colorFrom", "colorTo") if values.get(key) not in COLORS
+    ]
     if values.get("sdk") not in ("gradio", "docker", "static"):
         errors.append('"sdk" must be gradio, docker or static')
     if not values.get("title"):

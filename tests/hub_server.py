@@ -79,7 +79,9 @@ class Repository:
     def commit(self, branch: str, title: str, files: dict[str, Blob]) -> Commit:
         parent = self.branches.get(branch)
         count = len({commit.sha for head in self.branches.values() for commit in head.history()})
-        text = json.dumps([self.kind, self.name, count, title, sorted((path, blob.oid) for path, blob in files.items())])
+        text = json.dumps(
+            [self.kind, self.name, count, title, sorted((path, blob.oid) for path, blob in files.items())]
+        )
         date = FIRST_COMMIT + timedelta(minutes=count)
         self.branches[branch] = Commit(hashlib.sha1(text.encode()).hexdigest(), title, date, files, parent)
         return self.branches[branch]
@@ -200,7 +202,9 @@ def add_account_routes(app: FastAPI, hub: Hub) -> None:
     async def validate(request: Request) -> JSONResponse:
         values = await request.json()
         errors, warnings = check_card(values["content"], values["repoType"])
-        answer = {name: [{"message": text} for text in texts] for name, texts in (("errors", errors), ("warnings", warnings))}
+        answer = {
+            name: [{"message": text} for text in texts] for name, texts in (("errors", errors), ("warnings", warnings))
+        }
         return JSONResponse(answer, 400 if errors else 200)
 
 
@@ -257,10 +261,15 @@ def add_repository_routes(app: FastAPI, hub: Hub) -> None:
 
         def listed(named: dict[str, Commit], place: str) -> list[dict[str, str]]:
             return [
-                {"name": key, "ref": f"refs/{place}/{key}", "targetCommit": commit.sha} for key, commit in named.items()
+                {"name": key, "ref": f"refs/{place}/{key}", "targetCommit": commit.sha}
+                for key, commit in named.items()
             ]
 
-        return {"branches": listed(repository.branches, "heads"), "tags": listed(repository.tags, "tags"), "converts": []}
+        return {
+            "branches": listed(repository.branches, "heads"),
+            "tags": listed(repository.tags, "tags"),
+            "converts": [],
+        }
 
     @app.get("/api/{kinds}/{owner}/{name}/commits/{revision}")
     def commits(request: Request, kinds: str, owner: str, name: str, revision: str) -> list[dict[str, Any]]:
@@ -308,7 +317,10 @@ def add_commit_routes(app: FastAPI, hub: Hub) -> None:
         hub.repository(request, kind, owner, name.removesuffix(".git"), write=True)
         base, objects = f"http://127.0.0.1:{hub.port}/lfs", []
         for entry in (await request.json())["objects"]:
-            actions = {"upload": {"href": f"{base}/{entry['oid']}"}, "verify": {"href": f"{base}/{entry['oid']}/verify"}}
+            actions = {
+                "upload": {"href": f"{base}/{entry['oid']}"},
+                "verify": {"href": f"{base}/{entry['oid']}/verify"},
+            }
             objects.append(entry | ({} if entry["oid"] in hub.large else {"actions": actions}))
         return {"transfer": "basic", "objects": objects}
 
@@ -368,9 +380,7 @@ def add_file_routes(app: FastAPI, hub: Hub) -> None:
         repository = hub.repository(request, kind, owner, name)
         commit = hub.commit(repository, revision)
         if path not in commit.files:
-            raise HTTPException(
-                404, "Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit.sha}
-            )
+            raise HTTPException(404, "Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit.sha})
         blob = commit.files[path]
         headers = {"X-Repo-Commit": commit.sha, "Accept-Ranges": "bytes", "ETag": f'"{blob.oid}"'}
         if blob.large:

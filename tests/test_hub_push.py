@@ -231,7 +231,10 @@ def test_what_is_not_fit_to_be_published_is_refused(run_folder, tmp_path):
     ]:
         with pytest.raises(error, match=message), gather(source, "faces/x"):
             pass
-    with pytest.raises(HubError, match="--few-shot does not apply to a metric"), gather("nme", "a/nme", "main", tmp_path):
+    with (
+        pytest.raises(HubError, match="--few-shot does not apply to a metric"),
+        gather("nme", "a/nme", "main", tmp_path),
+    ):
         pass
 
 

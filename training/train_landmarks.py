@@ -23,7 +23,9 @@ from training_utils import (
     check_batch_size,
     cosine_factor,
     logger,
+    open_hub_repository,
     parse_arguments,
+    publish_model,
     resume_step,
     run_main,
     save_checkpoint,
@@ -87,6 +89,8 @@ class LandmarkTrainingArguments:
     evaluate_every: int = field(default=500, metadata={"help": "Steps between validation errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
     report_to: str | None = field(default=None, metadata={"help": "Tracker: tensorboard, trackio or wandb."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -274,6 +278,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     face_set = shared_face_set(arguments.data)
     model = build_model(arguments, find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"])))
     processor = build_processor(face_set, model.config.image_size)
+    repository = open_hub_repository(arguments.push_to_hub, arguments.hub_model_id, output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
     accelerator = Accelerator(log_with=arguments.report_to, project_config=project)
@@ -301,6 +306,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
         if validation:
             results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
         (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
+    publish_model(accelerator, output_dir, repository)
     accelerator.end_training()
 
 
