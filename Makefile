@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := fabrec_hf training tests
+SOURCES := fabrec_hf training tests hubconf.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo cards test quality style clean

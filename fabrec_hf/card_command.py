@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from .checkpoint_results import FILE_NAME, add_measurements
 from .checkpoints import embedded_names, resolve_checkpoint
@@ -80,13 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(folder: Path, photos: list[Path]) -> bytes:
-    from transformers import AutoModel
-
     from .card_picture import draw_card_picture
-    from .image_processing_fabrec import FabRecImageProcessor
+    from .loading import load_checkpoint
 
-    model: Any = AutoModel.from_pretrained(folder)
-    return draw_card_picture(model.eval(), FabRecImageProcessor.from_pretrained(folder), photos)
+    return draw_card_picture(*load_checkpoint(folder), photos)
 
 
 def _context(arguments: argparse.Namespace, folder: Path, name: str) -> CardContext:

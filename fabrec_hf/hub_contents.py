@@ -149,21 +149,15 @@ def _model_files(
 
 def _save(folder: Path, staging: Path) -> None:
     """Load the checkpoint, which refuses incomplete ones, and save it with the code and the pipeline that it needs."""
-    from .configuration_fabrec import FabRecAutoencoderConfig
-    from .image_processing_fabrec import FabRecImageProcessor
-    from .loading import load_autoencoder, load_landmark_model
+    from .loading import load_checkpoint
+    from .modeling_fabrec import FabRecAutoencoder
     from .pipeline_fabrec import FaceLandmarkPipeline
 
-    if _point_names(folder)[0] == FabRecAutoencoderConfig.model_type:  # type: ignore[index]
-        load_autoencoder(folder).save_pretrained(staging)
-        try:
-            FabRecImageProcessor.from_pretrained(folder).save_pretrained(staging)
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{folder} has no usable preprocessor_config.json: save its processor there."
-            ) from error
+    model, processor = load_checkpoint(folder)
+    if isinstance(model, FabRecAutoencoder):
+        model.save_pretrained(staging)
+        processor.save_pretrained(staging)
         return
-    model, processor = load_landmark_model(folder)
     if model.config.landmark_scheme is None:
         raise SchemeError(f"{folder} does not say what its points are: save it with landmark_scheme in its config.")
     FaceLandmarkPipeline(model=model, image_processor=processor, device="cpu").save_pretrained(staging)
