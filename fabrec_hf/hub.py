@@ -148,10 +148,22 @@ def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[
 
 
 def _full_name(repository: str, api: HfApi) -> str:
-    """Put the user's name in front of a name without an owner; tells early that there is no token."""
+    """Put the user's name in front of a name without an owner.
+
+    Tells early what the Hub tells late: an existing repository of somebody else can be opened, but not written to.
+    """
     with _explained(repository, api):
-        user = api.whoami()["name"]
-    return repository if "/" in repository else f"{user}/{repository}"
+        user = api.whoami()
+    named = repository if "/" in repository else f"{user['name']}/{repository}"
+    owners = {user["name"], *(entry["name"] for entry in user.get("orgs", ()))}
+    role = user.get("auth", {}).get("accessToken", {}).get("role")
+    if named.partition("/")[0] not in owners or role == "read":
+        raise HubError(_no_permission(named))
+    return named
+
+
+def _no_permission(repository: str) -> str:
+    return f"The token may not write to {repository}: use one with write permission, or another owner."
 
 
 @contextmanager
@@ -184,7 +196,7 @@ def _reason(error: BaseException, repository: str, api: HfApi) -> str:
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return "The token is not valid (any more): log in again with `hf auth login`, or set HF_TOKEN."
     if status == 403:
-        return f"The token may not write to {repository}: use one with write permission, or another owner."
+        return _no_permission(repository)
     if isinstance(error, RepositoryNotFoundError):
         return f"There is no repository {repository}, or the token may not see it."
     if status in (409, 412):

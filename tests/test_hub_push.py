@@ -13,7 +13,7 @@ from tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write
 
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, HubError, SchemeError
-from fabrec_hf.hub import push
+from fabrec_hf.hub import open_repository, push
 from fabrec_hf.hub_contents import gather
 
 
@@ -200,6 +200,13 @@ def test_what_the_hub_refuses_is_one_line(hub, run_folder, token, repository, me
     with pytest.raises(HubError, match=message) as caught:
         push(run_folder, repository, api=hub.api(token))
     assert "\n" not in str(caught.value)
+
+
+def test_a_repository_of_somebody_else_is_refused_before_a_long_training(hub, run_folder):
+    push(run_folder, "faces/theirs", api=hub.api())
+    for token in ("stranger", "reader"):
+        with pytest.raises(HubError, match="may not write to faces/theirs"):
+            open_repository("faces/theirs", api=hub.api(token))
 
 
 def test_a_repository_may_be_private_and_is_then_hidden(hub, run_folder):
