@@ -78,20 +78,17 @@ def push(
     api = api or HfApi()
     named = _full_name(repository, api)
     with gather(source, named, revision, few_shot, annotations_only) as contents:
-        open_repository(named, private, api, contents.kind)
+        _open(named, contents.kind, private, api)
         return publish(contents, named, api)
 
 
-def open_repository(
-    repository: str, private: bool | None = None, api: HfApi | None = None, kind: str = "model"
-) -> str:
-    """Make a repository if it is not there, which also finds out whether one may write to it.
+def open_repository(repository: str, private: bool | None = None, api: HfApi | None = None) -> str:
+    """Make a model's repository if it is not there, after finding out whether one may write to it.
 
     Args:
         repository: `owner/name`, or a name alone for the user's own.
         private: Whether it is made private.
         api: Which Hub, and with which token.
-        kind: `"model"`, `"dataset"` or `"space"`.
 
     Returns:
         `owner/name`.
@@ -101,10 +98,14 @@ def open_repository(
     """
     api = api or HfApi()
     named = _full_name(repository, api)
-    sdk = "static" if kind == "space" else None
-    with _explained(named, api):
-        api.create_repo(named, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
+    _open(named, "model", private, api)
     return named
+
+
+def _open(repository: str, kind: str, private: bool | None, api: HfApi) -> None:
+    sdk = "static" if kind == "space" else None
+    with _explained(repository, api):
+        api.create_repo(repository, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
 
 
 def publish(contents: Contents, repository: str, api: HfApi) -> list[Published]:
