@@ -1,7 +1,6 @@
 """Publishing checkpoints: what is sent, when, and what is said when it cannot be."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -159,9 +158,9 @@ def test_a_killed_push_leaves_the_old_revision_and_the_next_one_finishes(hub, ru
         while not any(line.startswith("PUT /lfs/") for line in hub.log()[seen:]):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     finally:
+        process.kill()
+        process.wait()
         hub.hold_uploads(False)
     assert commits(hub, "faces/killed") == before
     (finished,) = push(run_folder, "faces/killed", api=hub.api())
