@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := fabrec_hf training tests
+SOURCES := fabrec_hf training tests hubconf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality style clean
+.PHONY: help install demo cards test quality style clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -22,6 +22,13 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)  ## find the faces and landmarks in the example photographs
 	$(BIN)/fabrec detect examples --output demo_output
+
+# The title and the file of a card are the name of its checkpoint.
+cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of the embedded checkpoints
+	for folder in fabrec_hf/weights/*/; do \
+		name=$$(basename $$folder); \
+		$(BIN)/fabrec card $$name --photo examples/*.jpg --output model_cards/$$name.md || exit; \
+	done
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest

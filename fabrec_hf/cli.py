@@ -62,6 +62,16 @@ VERBS = {
         "convert annotated faces of any known kind to Parquet, .pts or COCO files",
         "fabrec convert coco annotations.json faces",
     ),
+    "card": Verb(
+        "card_command",
+        "collect what was measured of a checkpoint, and write its model card",
+        "fabrec card 3fabrec-300w --output card.md",
+    ),
+    "push": Verb(
+        "push_command",
+        "publish a checkpoint, a converted data set or a metric on the Hub",
+        "fabrec push 3fabrec-300w alice/3fabrec-300w --dry-run",
+    ),
     "convert-original": Verb(
         "convert_original_command",
         "convert a checkpoint that the authors of 3FabRec published",

@@ -5,7 +5,7 @@ that line and leaves with exit code 2. Each class is a `ValueError` too, so that
 package can still catch it.
 """
 
-__all__ = ["BoxError", "CheckpointError", "DataError", "FabRecError", "ImageError", "SchemeError"]
+__all__ = ["BoxError", "CheckpointError", "DataError", "FabRecError", "HubError", "ImageError", "SchemeError"]
 
 
 class FabRecError(Exception):
@@ -30,3 +30,7 @@ class SchemeError(FabRecError, ValueError):
 
 class DataError(FabRecError, ValueError):
     """A data set that is missing, empty, or not in the expected layout."""
+
+
+class HubError(FabRecError, ValueError):
+    """A repository that cannot be written to or read, or a name, a token or a permission that is missing or wrong."""

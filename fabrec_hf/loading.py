@@ -79,6 +79,29 @@ def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
     return model
 
 
+def load_checkpoint(
+    name: str | Path,
+) -> tuple[FabRecAutoencoder | FabRecForLandmarkDetection, FabRecImageProcessor]:
+    """Load whichever of the two models a checkpoint holds, complete or not at all, with its image processor.
+
+    Args:
+        name: Folder, name of a checkpoint that comes with the package, or repository `owner/name`.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
+    """
+    source = resolve_checkpoint(name)
+    try:
+        kind = FabRecConfig.get_config_dict(source)[0].get("model_type")
+        if kind != FabRecAutoencoderConfig.model_type:
+            return load_landmark_model(name)
+        return load_autoencoder(name), FabRecImageProcessor.from_pretrained(source)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+
+
 def move_to_device(model: ModelT, device: str | None) -> ModelT:
     """Move a model to a device, the GPU by default where there is one.
 
@@ -129,4 +152,4 @@ def _reason(error: Exception) -> str:
     return lines[0].strip()
 
 
-__all__ = ["load_autoencoder", "load_landmark_model", "move_to_device"]
+__all__ = ["load_autoencoder", "load_checkpoint", "load_landmark_model", "move_to_device"]

@@ -7,9 +7,10 @@ from typing import Any
 
 from .perturbations import PERTURBATIONS
 from .plots import require_matplotlib
+from .reconstruction_report import group_name
 
 
-__all__ = ["draw_results", "group_name"]
+__all__ = ["draw_results"]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -21,11 +22,6 @@ PANEL_HEIGHT = 3.6
 BAR_HEIGHT = 0.24
 BAR_ALPHA = 0.7
 COLUMNS = 3
-
-
-def group_name(entry: Mapping[str, Any]) -> str:
-    """Return what a group is called beside its source and attribute: empty for a whole source."""
-    return (entry["group"] or "").replace("_", " ")
 
 
 def draw_results(results: Mapping[str, Any]) -> bytes:

@@ -1,10 +1,18 @@
 """Fixtures the tests share: faces drawn with lines and ellipses, whose landmarks are known exactly."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+
+# Read when the Hub's client is imported; the tests' Hub takes large files by Git LFS only.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+# ruff: noqa: E402
 import datasets
 import numpy as np
 import pytest
+from hub_client import HubServer, running_hub
 from PIL import Image, ImageDraw
 
 
@@ -50,3 +58,10 @@ def drawn_faces(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drawn_faces")
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    """A Hub of the tests' own: each test uses repositories with names of its own."""
+    with running_hub() as server:
+        yield server

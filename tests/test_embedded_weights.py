@@ -10,6 +10,7 @@ from conftest import SHARED
 from transformers import AutoModel
 
 import fabrec_hf
+from fabrec_hf.checkpoint_results import read_results
 from fabrec_hf.cli import main
 from fabrec_hf.data import load_faces
 from fabrec_hf.evaluation import evaluate_checkpoint
@@ -59,7 +60,7 @@ def test_embedded_checkpoints_are_kept_in_16_bit_and_compute_in_32(tmp_path):
             kinds = {weights.get_slice(key).get_dtype() for key in weights.keys() if "num_batches" not in key}
         assert kinds == {"F16"}
         assert AutoModel.from_pretrained(folder).dtype == torch.float32
-        assert (folder / "README.md").is_file() and not list(folder.glob("*.py"))
+        assert (folder / "results.json").is_file() and not list(folder.glob("*.py"))
 
 
 def test_the_landmark_checkpoint_holds_the_embedded_autoencoders_generator():
@@ -74,7 +75,7 @@ def test_the_error_on_300w_is_the_one_the_card_states():
     model, processor = load_landmark_model("3fabrec-300w")
     faces = load_faces(SHARED / "data" / "300w", "test", columns=("image", "landmarks", "box"))
     results = evaluate_checkpoint(model, processor, faces)
-    stated = json.loads((fabrec_hf.weights_path("3fabrec-300w") / "results.json").read_text())
+    stated = read_results(fabrec_hf.weights_path("3fabrec-300w"))["evaluations"][0]
     assert results["count"] == 554
     assert results["nme"] == pytest.approx(stated["nme"], abs=0.01)
     assert results["failure_rate"] == pytest.approx(stated["failure_rate"], abs=0.4)

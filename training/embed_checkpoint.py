@@ -2,8 +2,9 @@
 
     python training/embed_checkpoint.py runs/300w-small 3fabrec-300w
 
-The configuration keeps asking for 32-bit arithmetic, so that users load it as any other model. Write the card,
-`README.md`, by hand from what was measured.
+The configuration keeps asking for 32-bit arithmetic, so that users load it as any other model. What was written and
+measured of the checkpoint before, `results.json`, is kept: bring it up to date with `fabrec card --add`, then write
+the cards with `make cards`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import torch
 from training_utils import run_main
 from transformers import AutoModel
 
+from fabrec_hf.checkpoint_results import FILE_NAME as RESULTS_NAME
 from fabrec_hf.checkpoints import WEIGHTS
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
@@ -38,9 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
         values = json.loads((partial / file).read_text()) | changes
         values.pop("auto_map", None)
         (partial / file).write_text(json.dumps(values, indent=2) + "\n")
-    for kept in ("README.md", "results.json"):
-        if (target / kept).is_file():
-            shutil.copy(target / kept, partial)
+    if (target / RESULTS_NAME).is_file():
+        shutil.copy(target / RESULTS_NAME, partial)
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(partial, target)
 

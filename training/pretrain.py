@@ -25,7 +25,9 @@ from training_utils import (
     find_tracker,
     list_checkpoints,
     logger,
+    open_hub_repository,
     parse_arguments,
+    publish_model,
     resume_step,
     run_main,
     save_checkpoint,
@@ -91,6 +93,8 @@ class PretrainingArguments:
     feed: str = field(default="auto", metadata={"help": "Where faces come from: auto, memory, workers or stream."})
     workers: int = field(default=4, metadata={"help": "Loading processes, when faces come from workers."})
     report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -336,6 +340,7 @@ def main(arguments: PretrainingArguments) -> None:
     )
     logger.info("%s faces to train on, %d held out.", "Streamed" if stream else len(faces), len(held_out_rows))
     held_out = decode_faces(held_out_rows, decoder)
+    repository = open_hub_repository(arguments.push_to_hub, arguments.hub_model_id, output_dir)
     trainer = Trainer(arguments, accelerator, decoder.crop_fraction)
     if accelerator.log_with:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
@@ -372,6 +377,7 @@ def main(arguments: PretrainingArguments) -> None:
         if done % arguments.checkpoint_every == 0 or last:
             save_checkpoint(accelerator, output_dir, done)
     save_model(trainer, output_dir)
+    publish_model(accelerator, output_dir, repository)
     accelerator.end_training()
 
 

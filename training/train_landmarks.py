@@ -22,7 +22,9 @@ from training_utils import (
     check_batch_size,
     find_tracker,
     logger,
+    open_hub_repository,
     parse_arguments,
+    publish_model,
     resume_step,
     run_main,
     save_checkpoint,
@@ -62,6 +64,8 @@ class LandmarkTrainingArguments(LandmarkRecipe):
     evaluate_every: int = field(default=500, metadata={"help": "Steps between validation errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
     report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -154,6 +158,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     model = build_model(arguments.autoencoder, scheme, arguments)
     processor = build_processor(face_set, model.config.image_size)
+    repository = open_hub_repository(arguments.push_to_hub, arguments.hub_model_id, output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
     accelerator = Accelerator(log_with=find_tracker(arguments.report_to), project_config=project)
@@ -181,6 +186,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
         if validation:
             results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
         (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
+    publish_model(accelerator, output_dir, repository)
     accelerator.end_training()
 
 

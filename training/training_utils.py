@@ -177,6 +177,37 @@ def find_tracker(name: str) -> str | None:
     return name
 
 
+def open_hub_repository(push_to_hub: bool, hub_model_id: str | None, output_dir: Path) -> str | None:
+    """Find out before a long run whether its model can be published.
+
+    Args:
+        push_to_hub: Whether it is to be.
+        hub_model_id: Repository, `owner/name` or a name; the name of the output folder by default.
+        output_dir: Folder of the run.
+
+    Returns:
+        `owner/name`; None if nothing is to be published.
+
+    Raises:
+        HubError: The Hub cannot be reached or refuses.
+    """
+    if not push_to_hub:
+        return None
+    from fabrec_hf.hub import open_repository
+
+    return open_repository(hub_model_id or output_dir.resolve().name)
+
+
+def publish_model(accelerator: Accelerator, output_dir: Path, repository: str | None) -> None:
+    """Publish the finished model of a run, if that was asked for."""
+    if repository is None or not accelerator.is_main_process:
+        return
+    from fabrec_hf.hub import push
+
+    for entry in push(output_dir, repository):
+        logger.info("%s: %s files, commit %s.", repository, entry.files, entry.commit)
+
+
 def use_all_cores(accelerator: Accelerator) -> None:
     """Share the CPU's cores among the processes, where `accelerate launch` has set a single thread for each."""
     if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":

@@ -11,6 +11,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from ..citation import CITATION
 from ..errors import BoxError, DataError, SchemeError
 from ..landmarks import LandmarkScheme
 from .landmark_errors import count_missing, mean_of_known, part_errors, point_errors, summarize_errors
@@ -31,15 +32,6 @@ FACE_COUNTS = """
     count: faces scored. without_prediction: those of them without any point. not_scored: faces left out, as they have
     no annotated point or no length to divide by. points: all of them. points_not_annotated: those missing in the
     references. points_without_prediction: those missing in the predictions only."""
-
-CITATION = """
-@inproceedings{browatzki2020fabrec,
-    title = {3FabRec: Fast Few-shot Face alignment by Reconstruction},
-    author = {Browatzki, Bj{\\"o}rn and Wallraven, Christian},
-    booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-    year = {2020}
-}
-"""
 
 _POINTS = datasets.List(datasets.List(datasets.Value("float64")))
 _COLUMNS = {
