@@ -1,0 +1,63 @@
+"""Calibrated scores, and whether scores order points by their errors."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+
+pytest.importorskip("scipy")
+
+from fabrec_hf.calibration import fit_calibration  # noqa: E402
+from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.metrics.confidence import area_under_risk_coverage, rank_correlation, risk_coverage  # noqa: E402
+
+
+def test_rank_correlation_by_hand():
+    # Ranks of the scores 1 2 3 4, of the errors 4 2 3 1: rho = 1 - 6 * (9 + 0 + 0 + 9) / (4 * 15) = -0.8.
+    assert rank_correlation([0.1, 0.2, 0.3, 0.4], [9.0, 2.0, 3.0, 1.0]) == pytest.approx(0.8)
+    assert rank_correlation([0.1, 0.2, 0.9], [np.inf, 2.0, 0.0]) == pytest.approx(1.0)
+    assert np.isnan(rank_correlation([0.5, 0.5], [1.0, 2.0])) and np.isnan(rank_correlation([0.5], [1.0]))
+    with pytest.raises(ValueError, match="NaN"):
+        rank_correlation([0.1, 0.2], [np.nan, 1.0])
+    with pytest.raises(ValueError, match="2 scores but 3 errors"):
+        risk_coverage([0.1, 0.2], [1.0, 2.0, 3.0])
+
+
+def test_risk_against_coverage_by_hand():
+    coverage, risk = risk_coverage([0.9, 0.5, 0.5, 0.1], [1.0, 2.0, 6.0, 11.0])
+    assert coverage.tolist() == [0.25, 0.75, 1.0]  # the two of 0.5 come together
+    assert risk.tolist() == [1.0, 3.0, 5.0]
+    assert area_under_risk_coverage([0.9, 0.5, 0.5, 0.1], [1.0, 2.0, 6.0, 11.0]) == pytest.approx(
+        0.25 * 1 + 0.5 * 3 + 0.25 * 5
+    )
+
+
+def test_no_order_has_a_smaller_area_than_that_of_the_errors():
+    errors = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
+    areas = [area_under_risk_coverage(order, errors) for order in itertools.permutations(range(5))]
+    assert area_under_risk_coverage(-errors, errors) == pytest.approx(min(areas))
+    assert area_under_risk_coverage(np.ones(5), errors) == pytest.approx(errors.mean())
+
+
+def test_a_calibrated_score_is_the_share_of_points_that_are_found():
+    """Heights of which the share that is found is known: h squared."""
+    random = np.random.default_rng(0)
+    heights = random.uniform(0, 1, 20_000)
+    errors = np.where(random.uniform(size=len(heights)) < heights**2, 1.0, 20.0)
+    calibration = fit_calibration(heights, errors)
+    grid = np.linspace(0.05, 0.95, 19)
+    assert np.abs(calibration(grid) - grid**2).max() < 0.04
+    assert (np.diff(calibration.heights) > 0).all() and (np.diff(calibration.scores) >= 0).all()
+    assert calibration.tolerance == 5.0 and calibration.count == 20_000
+    assert calibration(np.array([-1.0, 2.0])).tolist() == [calibration.scores[0], calibration.scores[-1]]
+
+
+def test_heights_that_mislead_are_pooled_and_missing_points_left_out():
+    heights = np.concatenate([np.full(40, 0.2), np.full(40, 0.8), np.full(5, 0.5)])
+    errors = np.concatenate([np.ones(40), np.full(40, 9.0), np.full(5, np.nan)])  # the higher, the worse
+    calibration = fit_calibration(heights, errors)
+    assert calibration.count == 80 and len(set(calibration.scores)) == 1
+    assert calibration.scores[0] == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(DataError, match="39 points are too few"):
+        fit_calibration(np.linspace(0, 1, 39), np.ones(39))
