@@ -52,6 +52,11 @@ VERBS = {
         "convert annotated faces of any known kind to Parquet, .pts or COCO files",
         "fabrec convert coco annotations.json faces",
     ),
+    "export": Verb(
+        "export_command",
+        "write a landmark model for ONNX Runtime, OpenVINO or torch.export",
+        "fabrec export --format onnx --output exported",
+    ),
     "convert-original": Verb(
         "convert_original_command",
         "convert a checkpoint that the authors of 3FabRec published",
