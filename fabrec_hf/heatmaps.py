@@ -63,18 +63,13 @@ def decode_heatmaps(
     peaks, rows = blurred.amax(dim=-1).max(dim=-1)
     columns = blurred.gather(2, rows[..., None, None].expand(-1, -1, 1, width)).squeeze(2).argmax(dim=-1)
     if method == "argmax":
-        points = torch.stack([columns, rows], dim=-1).to(heatmaps.dtype)
+        x, y = columns.to(heatmaps.dtype), rows.to(heatmaps.dtype)
     else:
         step = max(1, round(sigma / 2))
-        points = torch.stack(
-            [
-                _parabola_peak(heatmaps, rows, columns, step, along_x=True),
-                _parabola_peak(heatmaps, rows, columns, step, along_x=False),
-            ],
-            dim=-1,
-        )
-    extent = torch.tensor([width, height], device=heatmaps.device, dtype=heatmaps.dtype)
-    return (points + 0.5 + shift) / extent, peaks.clamp(0, 1)
+        x = _parabola_peak(heatmaps, rows, columns, step, along_x=True)
+        y = _parabola_peak(heatmaps, rows, columns, step, along_x=False)
+    points = torch.stack([(x + 0.5 + shift) / width, (y + 0.5 + shift) / height], dim=-1)
+    return points, peaks.clamp(0, 1)
 
 
 def _blur_by_products(heatmaps: torch.Tensor, radius: int, zero_border: bool) -> torch.Tensor:

@@ -365,7 +365,9 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         # Folding asks for eval mode and shares what it does not change: a copy keeps the model as it is.
         self.network = FusedHeatmapNetwork(copy.deepcopy(model).eval())
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
-        self._flip_index = _flip_index(model.config)
+        flip_index = _flip_index(model.config)
+        # A buffer: a list would be copied to the device, which waits for it, in every call.
+        self.register_buffer("flip_index", None if flip_index is None else torch.tensor(flip_index))
         self.eval()
 
     @property
@@ -381,9 +383,9 @@ class FabRecFusedForLandmarkDetection(nn.Module):
     def predict_heatmaps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return heatmaps (N, L, H, W), flip-averaged if so configured, and latents (N, latent_size)."""
         heatmaps, latent = self.network(pixel_values)
-        if self._flip_index is not None:
+        if self.flip_index is not None:
             mirrored, _ = self.network(pixel_values.flip(-1))
-            heatmaps = _average_with_mirrored(heatmaps, mirrored, self._flip_index)
+            heatmaps = _average_with_mirrored(heatmaps, mirrored, self.flip_index)
         return heatmaps, latent
 
     def decode_landmarks(self, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
