@@ -75,10 +75,8 @@ class DeviceLandmarkDetector:
         mean = processor.image_mean if processor.do_normalize else [0.0] * 3
         std = processor.image_std if processor.do_normalize else [1.0] * 3
         # pixel * factor + offset is (pixel * scale - mean) / std
-        self._factor = torch.tensor([scale / s for s in std], device=self.device)[:, None, None]
-        self._offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=self.device)[
-            :, None, None
-        ]
+        factor, offset = [scale / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+        self._factor, self._offset = torch.tensor([factor, offset], device=self.device)[:, :, None, None]
         self._crops = torch.zeros((batch_size, 3, self.size, self.size), dtype=self.dtype, device=self.device)
         self._crops = self._crops.contiguous(memory_format=torch.channels_last)
         self._graph: torch.cuda.CUDAGraph | None = None

@@ -1,4 +1,4 @@
-"""Cropping and detecting on a device: the processor's crops and the model's points. A GPU is used where there is one."""
+"""Cropping and detecting on a device: the processor's crops, the model's points. A GPU is used where there is one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Damaged, wrong and hostile checkpoints: one clear error, nothing executed, no memory taken for what a file claims."""
+"""Damaged, wrong and hostile checkpoints: one clear error, nothing executed, no memory taken for mere claims."""
 
 import json
 import pickle

@@ -227,9 +227,7 @@ def test_both_processors_agree_everywhere(width, height, box, seed):
 
 def test_24_threads_on_one_model_get_what_one_gets(detect):
     random = np.random.default_rng(0)
-    images = [
-        random.integers(0, 256, (random.integers(5, 80), random.integers(5, 80), 3), np.uint8) for _ in range(96)
-    ]
+    images = [random.integers(0, 256, (*random.integers(5, 80, 2), 3), np.uint8) for _ in range(96)]
     given_boxes = [[tuple(random.uniform([-5, -5, 5, 5], [30, 30, 60, 60]))] for _ in images]
     alone = [detect(image, boxes=box) for image, box in zip(images, given_boxes, strict=True)]
     with ThreadPoolExecutor(24) as pool:

@@ -80,7 +80,7 @@ def main() -> None:
                 torch.set_num_threads(threads)
                 for batch in arguments.batches:
                     variants = make_variants(model, processor, exports, threads, batch, pixels)
-                    times = measure({name: lambda f=f: f(crops[:batch]) for name, f in variants.items()}, arguments)
+                    times = measure(variants, crops[:batch], arguments.rounds)
                     rows += make_rows(times, size, batch, threads, errors)
                     print_rows(rows[-len(times) :])
     rows += peer_rows(faces, arguments)
@@ -184,14 +184,16 @@ def authors_path(model: FabRecForLandmarkDetection, crops: torch.Tensor) -> np.n
     return points
 
 
-def measure(variants: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -> dict[str, list[float]]:
+def measure(
+    variants: dict[str, Callable[[torch.Tensor], Any]], crops: torch.Tensor, rounds: int
+) -> dict[str, list[float]]:
     """Time the variants in turn, `rounds` times each after two untimed rounds; seconds by variant."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
-        for round_ in tqdm(range(-2, arguments.rounds), desc="Timing", unit="round", leave=False, disable=None):
+        for round_ in tqdm(range(-2, rounds), desc="Timing", unit="round", leave=False, disable=None):
             for name, run in variants.items():
                 start = time.perf_counter()
-                run()
+                run(crops)
                 if round_ >= 0:
                     times[name].append(time.perf_counter() - start)
     return times

