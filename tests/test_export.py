@@ -1,6 +1,7 @@
 """Exports: each is loaded in its own runtime and gives the model's points, for every batch size, from any thread."""
 
 import json
+import runpy
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from test_cli import fails_with, save_landmark_model
+from test_cli import EXAMPLES, fails_with, save_landmark_model
 from test_modeling import random_statistics
 
 from fabrec_hf import export_command
@@ -90,6 +91,21 @@ def test_an_onnx_file_says_what_a_program_needs_to_know(exported):
     assert [entry.name for entry in graph.graph.output] == ["landmarks", "scores"]
     operators = {node.op_type for node in graph.graph.node}
     assert not operators & {"BatchNormalization", "ConvTranspose"}
+
+
+def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, monkeypatch, capsys):
+    picture, box = EXAMPLES / "astronaut.jpg", [181, 89, 87, 89]
+    file = exported("onnx") / "model.onnx"
+    monkeypatch.setattr(sys, "argv", ["", str(file), str(picture), ",".join(map(str, box))])
+    runpy.run_path(str(EXAMPLES / "onnx_runtime.py"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    model, processor, _ = model_and_processor
+    inputs = processor(str(picture), boxes=[box])
+    with torch.no_grad():
+        points = processor.landmarks_from_crop(model(inputs["pixel_values"]).landmarks, inputs["crop_boxes"])
+    assert [line[0] for line in lines] == model.config.landmark_scheme["point_names"]
+    found = np.array([[float(number) for number in line[1:3]] for line in lines])
+    np.testing.assert_allclose(found, points[0].numpy(), atol=0.5)  # Pillow rounds the crop to whole grey levels
 
 
 @pytest.fixture(scope="module")
