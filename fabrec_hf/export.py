@@ -12,10 +12,11 @@ import importlib
 import io
 import json
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -182,7 +183,7 @@ def _quantize(network: Any, calibration: Iterable[np.ndarray]) -> Any:
     faces = [face[None] for batch in batches for face in batch]
     if not faces:
         raise FabRecError("There is no face to calibrate INT8 with.")
-    with _quiet():
+    with _quiet(), redirect_stdout(sys.stderr):  # its progress bars are no output of ours
         data = nncf.Dataset(faces, lambda face: {"pixel_values": face})
         # "Mixed" ranges need not be symmetric: those of activations behind a ReLU would waste half of the 8 bits.
         return nncf.quantize(network, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(faces))

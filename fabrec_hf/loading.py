@@ -14,6 +14,7 @@ from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
+from .landmarks import LandmarkScheme
 from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 
 
@@ -60,6 +61,8 @@ def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, F
             source, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = FabRecImageProcessor.from_pretrained(source)
+        if model.config.landmark_scheme is not None:
+            LandmarkScheme.from_dict(model.config.landmark_scheme)
     except CheckpointError:
         raise
     except LOADING_ERRORS as error:

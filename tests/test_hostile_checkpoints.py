@@ -118,45 +118,49 @@ def test_code_beside_the_weights_is_not_executed(checkpoint, tmp_path):
     assert not marker.exists()
 
 
-# What such a configuration asks for would take all memory, or all time, if anything were built from it first.
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"widths": [4, 4, 8, 10**6]},
-        {"widths": [10**9] * 4},
-        {"num_landmarks": 10**9, "landmark_scheme": None},
-        {"latent_size": 10**9},
-        {"encoder_depth": 10**9},
-        {"image_size": 2**40},
-        {"image_size": 2**4000},
-        {"image_size": -1},
-        {"widths": []},
-        {"widths": "4488"},
-        {"heatmap_size": 0},
-        {"model_type": "bert"},
-        {"landmark_scheme": {"num_landmarks": 5}},
-        {"landmark_scheme": [1, 2]},
-    ],
-    ids=str,
-)
-def test_configurations_that_ask_for_the_impossible(checkpoint, fields):
-    edit_config(checkpoint, **fields)
-    # In a process of its own, with a limit to its memory: an attempt shows.
-    script = (
-        "import resource, sys; from fabrec_hf.errors import CheckpointError\n"
-        "from fabrec_hf.loading import load_landmark_model\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)\n"
-        "try: load_landmark_model(sys.argv[1])\n"
-        "except CheckpointError as error: assert '\\n' not in str(error); print('refused:', error)\n"
-    )
-    if not sys.platform.startswith("linux"):
-        pytest.skip("memory is limited as Linux does")
-    done = subprocess.run([sys.executable, "-c", script, checkpoint], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "refused: " in done.stdout, done.stderr[-500:]
+IMPOSSIBLE = [
+    {"widths": [4, 4, 8, 10**6]},
+    {"widths": [10**9] * 4},
+    {"num_landmarks": 10**9, "landmark_scheme": None},
+    {"latent_size": 10**9},
+    {"encoder_depth": 10**9},
+    {"image_size": 2**40},
+    {"image_size": 2**4000},
+    {"image_size": -1},
+    {"widths": []},
+    {"widths": "4488"},
+    {"heatmap_size": 0},
+    {"model_type": "bert"},
+    {"landmark_scheme": {"num_landmarks": 5}},
+    {"landmark_scheme": [1, 2]},
+]
+
+SCRIPT = """
+import resource, sys
+from fabrec_hf.errors import CheckpointError
+from fabrec_hf.loading import load_landmark_model
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+for folder in sys.argv[1:]:
+    try:
+        load_landmark_model(folder)
+    except CheckpointError as error:
+        assert "\\n" not in str(error)
+        print("refused")
+"""
 
 
-@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited as Linux does")
+def test_configurations_that_ask_for_the_impossible(original, tmp_path):
+    # Building what they describe would take all memory, or all time. In a process with a limit an attempt shows.
+    folders = [copy_files(original, tmp_path / str(index)) for index in range(len(IMPOSSIBLE))]
+    for folder, fields in zip(folders, IMPOSSIBLE, strict=True):
+        edit_config(folder, **fields)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *folders], capture_output=True, text=True, timeout=600)
+    assert done.stdout.split() == ["refused"] * len(IMPOSSIBLE), done.stderr[-500:]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"a"', b"\xff\xfe", b"[" * 9999, b'{"size": []}'])
 def test_broken_json(checkpoint, file, content):
     (checkpoint / file).write_bytes(content)

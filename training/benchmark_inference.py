@@ -69,8 +69,10 @@ def main() -> None:
     arguments = parse_arguments()
     torch.manual_seed(SEED)
     faces = load_faces(arguments.data, arguments.split, ("image", "landmarks", "box"))
+    faces = faces.select(range(min(len(faces), arguments.faces or len(faces))))
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.exports or temporary
         for size in arguments.sizes:
             model, processor, trained = make_model(size, arguments)
             crops, pixels = prepare(processor, faces, max(arguments.batches))
@@ -105,6 +107,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=50, help="timed calls of every variant (%(default)s)")
     parser.add_argument("--int8", action="store_true", help="also INT8, calibrated on the train split")
     parser.add_argument("--calibration-faces", type=int, default=300)
+    parser.add_argument("--faces", type=int, help="score and time the peers on the first so many faces (all)")
+    parser.add_argument("--exports", type=Path, help="keep the exported models here, and use those that are there")
     parser.add_argument("--output", help="JSON file for the result")
     return parser.parse_args()
 
@@ -134,11 +138,14 @@ def write_exports(model: Any, processor: Any, folder: Path, arguments: argparse.
         exports |= {"ONNX Runtime INT8": ("onnx", True), "OpenVINO INT8": ("openvino", True)}
     folders = {}
     for name, (format, int8) in exports.items():
+        folders[name] = folder / name
+        if folders[name].exists():
+            continue
         calibration = None
         if int8:
             train = load_faces(arguments.data, "train", ("image", "box"))
             calibration = calibration_crops(processor, train, arguments.calibration_faces)
-        folders[name] = export_model(model, processor, folder / name, format, calibration)
+        export_model(model, processor, folders[name], format, calibration)
     return folders
 
 
