@@ -72,6 +72,11 @@ VERBS = {
         "publish a checkpoint, a converted data set or a metric on the Hub",
         "fabrec push 3fabrec-300w alice/3fabrec-300w --dry-run",
     ),
+    "export": Verb(
+        "export_command",
+        "write a landmark model for ONNX Runtime, OpenVINO or torch.export",
+        "fabrec export --format onnx --output exported",
+    ),
     "convert-original": Verb(
         "convert_original_command",
         "convert a checkpoint that the authors of 3FabRec published",

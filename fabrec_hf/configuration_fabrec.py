@@ -7,6 +7,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 
+# Beyond these, a configuration is a mistake or an attack: merely listing its layers would take all time or memory.
+MAX_IMAGE_SIZE = 4096
+MAX_ENCODER_DEPTH = 64
+
 BASE_WIDTHS = (64, 128, 256, 512)
 SMALL_WIDTHS = (32, 64, 128, 256)
 
@@ -19,7 +23,7 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
 
     Args:
         image_size (`int`, defaults to 256):
-            Side of the square input and of the reconstruction in pixels: a power of two, at least 32. Every doubling
+            Side of the square input and of the reconstruction in pixels: a power of two, 32 to 4096. Every doubling
             beyond 128 adds one encoder stage in front and one decoder stage at the end.
         latent_size (`int`, defaults to 99):
             Length of the latent vector z.
@@ -44,12 +48,14 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
     def validate_architecture(self):
         """Refuse architectures that cannot be built, naming the field at fault."""
         super().validate_architecture()
-        if self.image_size < 32 or not math.log2(self.image_size).is_integer():
-            raise ValueError(f"image_size must be a power of two of at least 32, got {self.image_size}.")
+        if not 32 <= self.image_size <= MAX_IMAGE_SIZE or not math.log2(self.image_size).is_integer():
+            raise ValueError(f"image_size must be a power of two from 32 to {MAX_IMAGE_SIZE}, got {self.image_size}.")
         if len(self.widths) != 4 or min(self.widths) < 1:
             raise ValueError(f"widths must be four positive channel counts, got {list(self.widths)}.")
         if self.latent_size < 1 or self.encoder_depth < 1:
             raise ValueError("latent_size and encoder_depth must be at least 1.")
+        if self.encoder_depth > MAX_ENCODER_DEPTH:
+            raise ValueError(f"encoder_depth must be at most {MAX_ENCODER_DEPTH}, got {self.encoder_depth}.")
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

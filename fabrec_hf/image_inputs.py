@@ -166,6 +166,11 @@ def _to_8_bit_range(image: torch.Tensor, name: str) -> torch.Tensor:
         return image.to(torch.float32) / 257
     if image.is_complex():
         raise ValueError(f"{name}: a tensor of {image.dtype} is no image.")
+    if image.dtype in (torch.uint32, torch.uint64):  # torch hardly computes with these
+        image = image.to(torch.float64)
+        if image.max() <= 255:
+            return image.to(torch.uint8)
+        raise ValueError(f"{name} holds integers up to {image.max():.0f}: give uint8 (0..255) or uint16 (0..65535).")
     low, high = image.min().item(), image.max().item()
     if image.is_floating_point():
         # Written so that NaN fails too.

@@ -75,9 +75,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         region = image[:, rows.first : rows.stop, columns.first : columns.stop]
         if region.numel() == 0:  # the crop misses the picture
             return torch.zeros((3, len(rows.weights), len(columns.weights)), device=image.device)
-        if (rows.step, columns.step) != (1, 1):
-            chunk = rows.step * max(1, ROWS_AT_A_TIME // rows.step)
-            region = torch.cat([_block_mean(part, rows.step, columns.step) for part in region.split(chunk, 1)], 1)
+        region = shrink_blocks(region, rows.step, columns.step)
         row_weights = torch.from_numpy(rows.weights).to(image.device)
         column_weights = torch.from_numpy(columns.weights).to(image.device)
         return (row_weights @ region.to(torch.float32) @ column_weights.T).clamp_(0, 255)
@@ -116,6 +114,14 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         return self.rescale_and_normalize(stacked, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
 
 
+def shrink_blocks(region: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Averages (3, H, W) over blocks of `height` x `width` pixels, a few rows at a time; 1 x 1 leaves it as it is."""
+    if (height, width) == (1, 1):
+        return region
+    chunk = height * max(1, ROWS_AT_A_TIME // height)
+    return torch.cat([_block_mean(part, height, width) for part in region.split(chunk, 1)], 1)
+
+
 def _block_mean(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Averages (3, H, W) over blocks of `height` x `width`; what a last block lacks counts as black."""
     return F.avg_pool2d(
@@ -128,4 +134,4 @@ def _block_mean(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     )
 
 
-__all__ = ["FabRecImageProcessor"]
+__all__ = ["FabRecImageProcessor", "shrink_blocks"]

@@ -1,21 +1,41 @@
 """Load models, and say in one line why if that cannot be done."""
 
 import json
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
+from .landmarks import LandmarkScheme
 from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
+
+# Each layer has errors of its own: files and hub, JSON and processors, weights, configurations. A JSON file whose
+# values are of other types than they should be fails wherever one is first used.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
@@ -36,16 +56,18 @@ def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, F
     source = resolve_checkpoint(name)
     try:
         _check_kind(name, source)
+        _check_weights(name, *_compare_shapes(source, FabRecForLandmarkDetection))
         model, report = FabRecForLandmarkDetection.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True
         )
         processor = FabRecImageProcessor.from_pretrained(source)
+        if model.config.landmark_scheme is not None:
+            LandmarkScheme.from_dict(model.config.landmark_scheme)
     except CheckpointError:
         raise
-    # Each layer has errors of its own: files and hub, JSON and processors, weights, configurations.
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except LOADING_ERRORS as error:
         raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
-    _check_weights(name, report)
+    _check_weights(name, sorted(report["mismatched_keys"]), sorted(report["missing_keys"]))
     if processor.size.height != model.config.image_size:
         raise CheckpointError(
             f"The checkpoint {name} contradicts itself: its processor makes crops of {processor.size.height} px, its "
@@ -68,14 +90,15 @@ def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
     """
     source = resolve_checkpoint(name)
     try:
+        _check_whole(name, *_compare_shapes(source, FabRecAutoencoder))
         model, report = FabRecAutoencoder.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except CheckpointError:
+        raise
+    except LOADING_ERRORS as error:
         raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
-    unusable = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if unusable:
-        raise CheckpointError(f"{name} is no whole autoencoder: its {unusable[0]} is missing or of another shape.")
+    _check_whole(name, report["mismatched_keys"], report["missing_keys"])
     return model
 
 
@@ -128,15 +151,38 @@ def _check_kind(name: str | Path, source: str) -> None:
         )
 
 
-def _check_weights(name: str | Path, report: dict[str, Any]) -> None:
-    mismatched = sorted(report["mismatched_keys"])
+def _compare_shapes(source: str, kind: type) -> tuple[list[tuple], list[str]]:
+    """Compare a folder's weights with its configuration before memory is taken for what the configuration says.
+
+    Returns:
+        (key, shape found, shape expected) of every weight that does not fit, and the keys that are missing.
+    """
+    file = Path(source) / "model.safetensors"
+    if not file.is_file():
+        return [], []
+    with torch.device("meta"):
+        model = kind(kind.config_class.from_pretrained(source))
+    prefix = "autoencoder." if kind is FabRecAutoencoder else ""
+    with safe_open(file, "pt") as weights:
+        found = {key.removeprefix(prefix): tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    mismatched = [(key, found[key], shape) for key, shape in expected.items() if found.get(key, shape) != shape]
+    return sorted(mismatched), sorted(expected.keys() - found.keys())
+
+
+def _check_whole(name: str | Path, mismatched: Iterable[tuple], missing: Iterable[str]) -> None:
+    unusable = sorted({*missing, *(key for key, *_ in mismatched)})
+    if unusable:
+        raise CheckpointError(f"{name} is no whole autoencoder: its {unusable[0]} is missing or of another shape.")
+
+
+def _check_weights(name: str | Path, mismatched: list[tuple], missing: list[str]) -> None:
     if mismatched:
         key, found, expected = mismatched[0]
         raise CheckpointError(
             f"The checkpoint {name} contradicts itself: {key} has the shape {tuple(found)}, but its config.json, with "
             f"its number of landmarks, asks for {tuple(expected)}."
         )
-    missing = sorted(report["missing_keys"])
     if missing:
         more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
         raise CheckpointError(f"The checkpoint {name} is incomplete: it lacks {missing[0]}{more}.")

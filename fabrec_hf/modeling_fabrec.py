@@ -1,5 +1,6 @@
 """3FabRec: an autoencoder of faces, and a landmark detector that retasks its frozen generator (CVPR 2020)."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .fusion_fabrec import FusedHeatmapNetwork
 from .heatmaps import alignment_shift, decode_heatmaps, encode_heatmaps
 from .landmarks import LandmarkScheme
 from .losses import heatmap_loss
@@ -249,9 +251,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.heatmap_head = nn.ConvTranspose2d(
             channels[-1], config.num_landmarks, kernel_size=4, stride=2, padding=1, bias=False
         )
-        self._flip_index = None
-        if config.flip_average and config.landmark_scheme:
-            self._flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index
+        self._flip_index = _flip_index(config)
         self.post_init()
 
     @torch.no_grad()
@@ -310,14 +310,14 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         Raises:
             ValueError: The images or labels do not fit the configuration.
         """
-        self._check_inputs(pixel_values, labels)
+        _check_inputs(self.config, pixel_values, labels)
         latent = self.autoencoder.encode(pixel_values)
         first = self.autoencoder.decoder.first_stage(latent)
         heatmaps = self.predict_heatmaps(first)
         loss = None if labels is None else self.landmark_loss(heatmaps, labels)
         if self._flip_index is not None and not self.training:
             mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
-            heatmaps = 0.5 * (heatmaps + self.predict_heatmaps(mirrored).flip(-1)[:, self._flip_index])
+            heatmaps = _average_with_mirrored(heatmaps, self.predict_heatmaps(mirrored), self._flip_index)
         landmarks, scores = self.decode_landmarks(heatmaps)
         return FabRecLandmarkOutput(
             loss=loss,
@@ -338,25 +338,107 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
 
     def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L, H, W)."""
-        config = self.config
-        shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
-        return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift)
+        return _decode(self.config, heatmaps)
 
-    def _check_inputs(self, pixel_values: torch.Tensor, labels: torch.Tensor | None) -> None:
-        size, count = self.config.image_size, self.config.num_landmarks
-        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
-            raise ValueError(
-                f"pixel_values must be (N, 3, {size}, {size}), got {tuple(pixel_values.shape)}; "
-                "prepare them with the checkpoint's image processor."
-            )
-        if labels is not None and tuple(labels.shape) != (len(pixel_values), count, 2):
-            raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
+    def fuse(self) -> "FabRecFusedForLandmarkDetection":
+        """Return a twin for inference that finds the same landmarks sooner, see `fusion_fabrec`.
+
+        Its landmarks are the model's up to rounding, in any dtype and on any device that the twin is moved to. It
+        neither trains nor saves nor reconstructs. Later changes of the model do not reach it.
+
+        Example:
+            >>> model = FabRecForLandmarkDetection(FabRecConfig.small(num_landmarks=5)).fuse()
+            >>> model(torch.zeros(1, 3, 128, 128)).landmarks.shape
+            torch.Size([1, 5, 2])
+        """
+        return FabRecFusedForLandmarkDetection(self)
+
+
+class FabRecFusedForLandmarkDetection(nn.Module):
+    """What `FabRecForLandmarkDetection.fuse` returns: for inference only, channels last, without reconstruction.
+
+    Args:
+        model: The model to copy, whatever mode it is in.
+    """
+
+    def __init__(self, model: FabRecForLandmarkDetection):
+        super().__init__()
+        self.config = copy.deepcopy(model.config)
+        # Folding asks for eval mode and shares what it does not change: a copy keeps the model as it is.
+        self.network = FusedHeatmapNetwork(copy.deepcopy(model).eval())
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        flip_index = _flip_index(model.config)
+        # A buffer: a list would be copied to the device, which waits for it, in every call.
+        self.register_buffer("flip_index", None if flip_index is None else torch.tensor(flip_index))
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.encoder.fc.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.network.encoder.fc.weight.dtype
+
+    def predict_heatmaps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return heatmaps (N, L, H, W), flip-averaged if so configured, and latents (N, latent_size)."""
+        heatmaps, latent = self.network(pixel_values)
+        if self.flip_index is not None:
+            mirrored, _ = self.network(pixel_values.flip(-1))
+            heatmaps = _average_with_mirrored(heatmaps, mirrored, self.flip_index)
+        return heatmaps, latent
+
+    def decode_landmarks(self, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
+        """Read landmarks and scores off heatmaps as the model does; `blur` as in `decode_heatmaps`."""
+        return _decode(self.config, heatmaps, blur)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:
+        """Detect landmarks in face crops (N, 3, S, S), see `FabRecForLandmarkDetection.forward`.
+
+        Raises:
+            ValueError: The images do not fit the configuration.
+        """
+        _check_inputs(self.config, pixel_values)
+        heatmaps, latent = self.predict_heatmaps(pixel_values.contiguous(memory_format=torch.channels_last))
+        landmarks, scores = self.decode_landmarks(heatmaps)
+        return FabRecLandmarkOutput(heatmaps=heatmaps, landmarks=landmarks, scores=scores, latent=latent)
+
+
+def _flip_index(config: FabRecConfig) -> list[int] | None:
+    if config.flip_average and config.landmark_scheme:
+        return LandmarkScheme.from_dict(config.landmark_scheme).flip_index
+    return None
+
+
+def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_index) -> torch.Tensor:
+    """Average heatmaps (N, L, H, W) with those of the mirrored crops."""
+    return 0.5 * (heatmaps + mirrored.flip(-1)[:, flip_index])
+
+
+def _decode(config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
+    shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
+    return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+
+
+def _check_inputs(config: FabRecConfig, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> None:
+    size, count = config.image_size, config.num_landmarks
+    if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+        raise ValueError(
+            f"pixel_values must be (N, 3, {size}, {size}), got {tuple(pixel_values.shape)}; "
+            "prepare them with the checkpoint's image processor."
+        )
+    if labels is not None and tuple(labels.shape) != (len(pixel_values), count, 2):
+        raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
 
 
 __all__ = [
     "FabRecAutoencoder",
     "FabRecAutoencoderOutput",
     "FabRecForLandmarkDetection",
+    "FabRecFusedForLandmarkDetection",
     "FabRecLandmarkOutput",
     "FabRecPreTrainedModel",
 ]

@@ -389,7 +389,7 @@ def test_wrong_labels_are_refused(shape):
     ("fields", "message"),
     [
         ({"image_size": 96}, "image_size must be a power of two"),
-        ({"image_size": 16}, "image_size must be a power of two of at least 32"),
+        ({"image_size": 16}, "image_size must be a power of two from 32 to 4096"),
         ({"widths": [4, 4, 8]}, "widths must be four"),
         ({"widths": [4, 4, 8, 0]}, "widths must be four positive"),
         ({"latent_size": 0}, "latent_size"),

@@ -1,0 +1,118 @@
+"""Run what `fabrec export` wrote, in the runtime that it was written for."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .configuration_fabrec import FabRecConfig
+from .errors import CheckpointError
+from .export import FORMATS, need_package
+from .image_processing_fabrec import FabRecImageProcessor
+from .modeling_fabrec import FabRecLandmarkOutput
+
+
+__all__ = ["ExportedLandmarkDetector", "load_exported"]
+
+Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class ExportedLandmarkDetector:
+    """An exported detector that is called as the model is, and goes where only its landmarks are asked for.
+
+    Safe to call from several threads.
+
+    Args:
+        run: From `pixel_values` to landmarks and scores.
+        config: The model's configuration.
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, run: Runner, config: FabRecConfig):
+        self._run = run
+        self.config = config
+
+    def __call__(self, pixel_values: torch.Tensor | np.ndarray) -> FabRecLandmarkOutput:
+        """Detect landmarks in face crops (N, 3, S, S); `landmarks` (N, L, 2) and `scores` (N, L) are set."""
+        pixels = np.ascontiguousarray(torch.as_tensor(pixel_values).cpu().numpy(), dtype=np.float32)
+        landmarks, scores = self._run(pixels)
+        return FabRecLandmarkOutput(landmarks=torch.as_tensor(landmarks), scores=torch.as_tensor(scores))
+
+
+def load_exported(
+    folder: str | Path, threads: int | None = None
+) -> tuple[ExportedLandmarkDetector, FabRecImageProcessor]:
+    """Load an export into its own runtime, on the CPU.
+
+    Args:
+        folder: What `fabrec export` wrote.
+        threads: How many threads one call computes with, by default as many as the runtime likes; PyTorch's own
+            number of threads is that of the process.
+
+    Returns:
+        The detector and its image processor.
+
+    Raises:
+        CheckpointError: The folder holds no export, or a damaged one.
+        FabRecError: The runtime is not installed.
+    """
+    folder = Path(folder)
+    format = next((name for name, files in FORMATS.items() if (folder / files[0]).is_file()), None)
+    if format is None:
+        names = ", ".join(files[0] for files in FORMATS.values())
+        raise CheckpointError(f"{folder} holds no exported model: it has none of {names}.")
+    loaders = {"onnx": _load_onnx, "openvino": _load_openvino, "torch": _load_torch}
+    runtimes = {"onnx": "onnxruntime", "openvino": "openvino"}
+    if format in runtimes:
+        need_package(runtimes[format])
+    try:
+        config = FabRecConfig.from_pretrained(folder)
+        processor = FabRecImageProcessor.from_pretrained(folder)
+        run = loaders[format](folder / FORMATS[format][0], threads)
+    except Exception as error:  # every runtime has errors of its own for a damaged file, some of them bare
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CheckpointError(f"The export {folder} cannot be loaded: {reason}") from error
+    return ExportedLandmarkDetector(run, config), processor
+
+
+def _load_onnx(path: Path, threads: int | None) -> Runner:
+    runtime = need_package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(["landmarks", "scores"], {"pixel_values": pixels})
+
+
+def _load_openvino(path: Path, threads: int | None) -> Runner:
+    openvino = need_package("openvino")
+    # On CPUs with 16-bit arithmetic OpenVINO would use it, and no longer give the same points.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    local = threading.local()  # a request is for one thread at a time
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        found = local.request.infer({"pixel_values": pixels}, share_inputs=True)
+        return found["landmarks"].copy(), found["scores"].copy()
+
+    return run
+
+
+def _load_torch(path: Path, threads: int | None) -> Runner:
+    module = torch.export.load(path).module()
+
+    def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            return module(torch.from_numpy(pixels))
+
+    return run
