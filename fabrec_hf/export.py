@@ -173,6 +173,7 @@ def _to_onnx(graph: nn.Module, example: torch.Tensor, inputs: list[str], outputs
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
+    assert program is not None  # PyTorch's older exporter returns None
     return program.model_proto
 
 

@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -151,7 +151,7 @@ def _check_kind(name: str | Path, source: str) -> None:
         )
 
 
-def _compare_shapes(source: str, kind: type) -> tuple[list[tuple], list[str]]:
+def _compare_shapes(source: str, kind: Any) -> tuple[list[tuple], list[str]]:
     """Compare a folder's weights with its configuration before memory is taken for what the configuration says.
 
     Returns:

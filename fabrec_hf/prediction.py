@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import datasets
 import numpy as np
@@ -39,7 +40,7 @@ FACES_PER_THREAD = 4
 
 
 def predict_landmarks(
-    model: FabRecForLandmarkDetection,
+    model: Any,
     processor: FabRecImageProcessor,
     dataset: datasets.Dataset,
     batch_size: int = 32,
@@ -48,7 +49,7 @@ def predict_landmarks(
     """Predict the landmarks of every row, each in the face box that comes with it.
 
     Args:
-        model: The landmark model, on the device to work on, in the mode to predict in.
+        model: The landmark model, its fused twin or an exported one, on the device and in the mode to predict in.
         processor: Its image processor.
         dataset: Rows with `image` and `box` (x, y, width, height).
         batch_size: Faces at a time; changes speed and memory only.
@@ -66,7 +67,7 @@ def predict_landmarks(
 
 
 def iterate_predictions(
-    model: FabRecForLandmarkDetection,
+    model: Any,
     processor: FabRecImageProcessor,
     dataset: datasets.Dataset,
     batch_size: int = 32,
