@@ -26,7 +26,7 @@ LOADING_ERRORS = (
     OSError,
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
     AttributeError,
     ArithmeticError,
     RuntimeError,
