@@ -112,6 +112,9 @@ class FabRecConfig(FabRecAutoencoderConfig):
             index i stands for crop pixel `i * image_size / heatmap_size`, which the authors' checkpoints learned.
         flip_average (`bool`, defaults to `False`):
             Average the heatmaps with those of the mirrored crop (needs flip pairs in the scheme; twice the work).
+        score_calibration (`dict`, *optional*):
+            `ScoreCalibration.to_dict()`: how often points of a heatmap's height are found, see `calibration`. Scores
+            are then that share; without it they are the heights themselves.
     """
 
     model_type = "fabrec"
@@ -126,6 +129,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
     decoding: str = "subpixel"
     heatmap_alignment: str = "edges"
     flip_average: bool = False
+    score_calibration: dict | None = None
 
     def validate_architecture(self):
         """Refuse heads that cannot be built on this autoencoder, naming the field at fault."""
@@ -149,6 +153,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
         _require_choice("transfer_initialization", self.transfer_initialization, ("identity", "random"))
         _require_choice("decoding", self.decoding, ("subpixel", "argmax"))
         _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
+        if self.score_calibration is not None:
+            _check_calibration(self.score_calibration)
         flip_pairs = (self.landmark_scheme or {}).get("flip_pairs")
         if self.flip_average and (not flip_pairs or self.heatmap_alignment != "edges"):
             raise ValueError('flip_average needs a landmark_scheme with flip_pairs and heatmap_alignment "edges".')
@@ -162,6 +168,14 @@ class FabRecConfig(FabRecAutoencoderConfig):
     def small(cls, **kwargs):
         """Build the `small` preset: half width, 128-px crops, 64-px heatmaps with the paper's relative sigma."""
         return super().small(**{"heatmap_size": 64, "heatmap_sigma": 3.5} | kwargs)
+
+
+def _check_calibration(values: dict) -> None:
+    heights, scores = values.get("heights", []), values.get("scores", [])
+    rising = all(low < high for low, high in zip(heights, heights[1:], strict=False))
+    falling = any(low > high for low, high in zip(scores, scores[1:], strict=False))
+    if not heights or len(heights) != len(scores) or not rising or falling:
+        raise ValueError("score_calibration needs rising heights and as many scores, which do not fall.")
 
 
 def _require_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

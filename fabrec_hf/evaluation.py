@@ -17,6 +17,7 @@ from .errors import DataError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme, Normalizer
 from .metrics import normalizing_distance, point_errors, summarize_errors
+from .metrics.confidence import area_under_risk_coverage, rank_correlation
 from .metrics.landmark_errors import mean_of_known
 from .modeling_fabrec import FabRecForLandmarkDetection
 from .prediction import PROTOCOLS, apply_protocol, checkpoint_scheme, iterate_predictions, predict_landmarks
@@ -67,6 +68,8 @@ class FaceScores:
     Attributes:
         errors: (N,) NME of each face in percent: infinity without a prediction, NaN where it cannot be scored.
         part_errors: the same for every part of the face alone.
+        point_errors: (N, L) error of each point in percent, NaN where it cannot be scored.
+        point_scores: (N, L) what the model said about how sure it was of each point.
         worst: the faces with the largest errors, the worst first.
         scheme: the scheme of the points.
         normalizer: the length that errors are divided by.
@@ -77,6 +80,8 @@ class FaceScores:
 
     errors: np.ndarray
     part_errors: dict[str, np.ndarray]
+    point_errors: np.ndarray
+    point_scores: np.ndarray
     worst: tuple[ScoredFace, ...]
     scheme: LandmarkScheme
     normalizer: Normalizer
@@ -115,8 +120,9 @@ def evaluate_checkpoint(
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
-        (the NME of each part of the face), `subsets` (the same for every known subset in the data), and how all of it
-        was measured: `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`.
+        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (what
+        the scores say of the errors of the points), and how all of it was measured: `scheme`, `normalizer`,
+        `threshold`, `protocol`, `decoding`, `flip_average`.
 
     Raises:
         SchemeError: If the data's points are not those of the model, or the model carries no scheme.
@@ -171,10 +177,12 @@ def score_faces(
     except FabRecError as error:
         share.failure = error
     shares = _gather(share, world_size)
-    errors, parts = _join(shares, len(dataset), len(scheme.parts))
+    errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
-        errors=errors,
+        errors=errors[:, 0],
         part_errors=dict(zip(scheme.parts, parts.T, strict=True)),
+        point_errors=_join(shares, "point_errors", len(dataset), scheme.num_landmarks),
+        point_scores=_join(shares, "point_scores", len(dataset), scheme.num_landmarks),
         worst=_worst([face for entry in shares for face in entry.worst], keep_worst),
         scheme=scheme,
         normalizer=normalizer,
@@ -193,9 +201,11 @@ class _Share:
         self.failure: FabRecError | None = None
         self.rows: list[np.ndarray] = []
         self.errors: list[np.ndarray] = []  # (n, 1 + parts): the face and its parts
+        self.point_errors: list[np.ndarray] = []  # (n, L)
+        self.point_scores: list[np.ndarray] = []  # (n, L)
         self.worst: tuple[ScoredFace, ...] = ()
 
-    def add(self, start: int, columns: dict[str, list], predictions: np.ndarray) -> None:
+    def add(self, start: int, columns: dict[str, list], predictions: np.ndarray, scores: np.ndarray) -> None:
         """Score rows `start` and following."""
         targets, boxes = _to_arrays(columns, start)
         errors = point_errors(predictions, targets, self.normalizer, boxes)
@@ -204,6 +214,8 @@ class _Share:
         rows = np.arange(start, start + len(means))
         self.rows.append(rows)
         self.errors.append(means)
+        self.point_errors.append(errors)
+        self.point_scores.append(scores)
         if self.keep_worst:
             scored = zip(rows.tolist(), means[:, 0].tolist(), predictions, strict=True)
             found = [ScoredFace(row, error, points) for row, error, points in scored if not np.isnan(error)]
@@ -225,13 +237,13 @@ def _worst(faces: list[ScoredFace], count: int) -> tuple[ScoredFace, ...]:
     return tuple(sorted(faces, key=lambda face: (-face.error, face.row))[:count])
 
 
-def _join(shares: list[_Share], count: int, num_parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put the shares into the order of the rows: errors (N,) and part errors (N, P)."""
-    table = np.full((count, 1 + num_parts), np.nan)
+def _join(shares: list[_Share], name: str, count: int, width: int) -> np.ndarray:
+    """Put what the shares measured into the order of the rows, (N, width)."""
+    table = np.full((count, width), np.nan)
     for share in shares:
-        for rows, errors in zip(share.rows, share.errors, strict=True):
-            table[rows] = errors
-    return table[:, 0], table[:, 1:]
+        for rows, values in zip(share.rows, getattr(share, name), strict=True):
+            table[rows] = values
+    return table
 
 
 def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str, np.ndarray]:
@@ -272,6 +284,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
     return {
         **whole,
         "subsets": subsets,
+        "confidence": _confidence(scores),
         "scheme": scores.scheme.name,
         "normalizer": scores.normalizer.to_dict(),
         "threshold": threshold,
@@ -287,6 +300,22 @@ def _summary(scores: FaceScores, mask: np.ndarray, threshold: float) -> dict[str
         known = errors[mask & np.isfinite(errors)]
         parts[part] = float(known.mean()) if len(known) else float("nan")
     return {**summarize_errors(scores.errors[mask], threshold), "parts": parts}
+
+
+def _confidence(scores: FaceScores) -> dict[str, float | int | None]:
+    """Say whether scores order points by their errors: see `metrics.confidence`; over all points that have both."""
+    errors, sureness = scores.point_errors.ravel(), scores.point_scores.ravel()
+    known = np.isfinite(errors) & np.isfinite(sureness)
+    errors, sureness = errors[known], sureness[known]
+    if not len(errors):
+        return {"points": 0}
+    correlation = rank_correlation(sureness, errors)
+    return {
+        "points": len(errors),
+        "rank_correlation": None if np.isnan(correlation) else correlation,
+        "area_under_risk_coverage": area_under_risk_coverage(sureness, errors),
+        "mean_error": float(errors.mean()),
+    }
 
 
 def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:

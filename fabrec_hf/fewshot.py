@@ -12,6 +12,7 @@ from .errors import DataError
 from .landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
+    calibrate,
     landmark_errors,
     parameter_groups,
     predict_landmarks,
@@ -116,6 +117,8 @@ class FitResult:
         held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
             was not measured.
         held_out_landmarks: (N, L, 2) the landmarks of those predictions, fractions of the plain crop; NaN likewise.
+        held_out_scores: (N, L) the heights of their heatmaps.
+        calibrated: Whether these were enough to calibrate the model's scores by.
         losses: Heatmap loss of every step of the final training.
         seconds: Wall time.
         stopped: Whether it was stopped before its last step.
@@ -124,6 +127,8 @@ class FitResult:
     training_errors: np.ndarray
     held_out_errors: np.ndarray
     held_out_landmarks: np.ndarray
+    held_out_scores: np.ndarray
+    calibrated: bool = False
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
@@ -203,7 +208,8 @@ def fit_landmarks(
     start = time.perf_counter()
     fit = _Fit(model, scheme, recipe, on_step, should_stop)
     unknown = np.full(len(faces), np.nan)
-    result = FitResult(unknown, unknown.copy(), np.full(tuple(faces.landmarks.shape), np.nan))
+    shape = tuple(faces.landmarks.shape)
+    result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
     steps = recipe.head_steps, recipe.finetune_steps
     folds = min(folds, len(faces))
     initial = copy.deepcopy(model.state_dict()) if folds > 1 else {}
@@ -214,7 +220,10 @@ def fit_landmarks(
             _cross_validate(fit, faces, folds, initial, result)
     except _Stopped:
         result.stopped = True
-    result.training_errors = landmark_errors(predict_landmarks(model, faces, model.device), faces, scheme)
+    landmarks, _ = predict_landmarks(model, faces, model.device)
+    result.training_errors = landmark_errors(landmarks, faces, scheme)
+    held_out = torch.as_tensor(result.held_out_landmarks), torch.as_tensor(result.held_out_scores)
+    result.calibrated = calibrate(model, *held_out, faces, scheme)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -236,8 +245,8 @@ def _cross_validate(
                 pass
             rows = np.flatnonzero(places == fold)
             left_out = faces.subset(rows)
-            landmarks = predict_landmarks(model, left_out, model.device)
-            result.held_out_landmarks[rows] = landmarks.numpy()
+            landmarks, scores = predict_landmarks(model, left_out, model.device)
+            result.held_out_landmarks[rows], result.held_out_scores[rows] = landmarks.numpy(), scores.numpy()
             result.held_out_errors[rows] = landmark_errors(landmarks, left_out, fit.scheme)
     finally:
         model.load_state_dict(learned)

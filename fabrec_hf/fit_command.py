@@ -118,6 +118,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
         "held_out_error": _mean(held_out),
         "held_out_faces": len(held_out),
         "folds": min(arguments.folds, len(faces)),
+        "scores_calibrated": result.calibrated,
         "stopped": result.stopped,
         "seconds": round(result.seconds, 1),
         "recipe": asdict(recipe),

@@ -5,6 +5,8 @@ Coordinates are fractions of the crop: 0 and 1 are its edges, so pixel i of an S
 border; here the centre is exact everywhere.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -80,6 +82,20 @@ def decode_heatmaps(
     return points, peaks.clamp(0, 1)
 
 
+def calibrate_scores(heights: torch.Tensor, knots: Sequence[float], scores: Sequence[float]) -> torch.Tensor:
+    """Interpolate a rising curve, flat beyond its ends, in operations that export.
+
+    Args:
+        heights: Uncalibrated scores of any shape.
+        knots: (K,) heights at which the curve is known, strictly rising.
+        scores: (K,) its values there.
+    """
+    result = torch.full_like(heights, scores[0])
+    for low, high, first, last in zip(knots, knots[1:], scores, scores[1:], strict=False):
+        result = result + (heights.clamp(low, high) - low) * ((last - first) / (high - low))
+    return result
+
+
 def _blur_by_products(heatmaps: torch.Tensor, radius: int, zero_border: bool) -> torch.Tensor:
     """Average over squares of 2 * radius + 1 pixels by two products with band matrices."""
     rows, columns = (_band(size, radius, heatmaps) for size in heatmaps.shape[-2:])
@@ -137,4 +153,4 @@ def _parabola_peak(
     return center.to(heatmaps.dtype) + offset
 
 
-__all__ = ["alignment_shift", "decode_heatmaps", "encode_heatmaps"]
+__all__ = ["alignment_shift", "calibrate_scores", "decode_heatmaps", "encode_heatmaps"]

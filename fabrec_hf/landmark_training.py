@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .augmentation import AugmentationConfig, augment, plain_crops
+from .calibration import fit_calibration
 from .configuration_fabrec import FabRecConfig
 from .data.decoding import CANVAS_RATIO, decode_canvases
 from .data.face_set import FaceSet
@@ -17,7 +18,7 @@ from .geometry import crop_box_from_box, landmarks_to_crop
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme, get_scheme
 from .loading import load_autoencoder
-from .metrics import normalized_mean_error
+from .metrics import normalized_mean_error, point_errors
 from .modeling_fabrec import FabRecForLandmarkDetection
 from .schedules import batch_indices, seed_step
 from .scheme_files import infer_scheme, load_scheme
@@ -28,6 +29,7 @@ __all__ = [
     "LandmarkRecipe",
     "build_model",
     "build_processor",
+    "calibrate",
     "find_scheme",
     "landmark_errors",
     "parameter_groups",
@@ -231,16 +233,49 @@ def image_mean(device: torch.device) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> torch.Tensor:
-    """Predict the landmarks of plain crops: (N, L, 2) on the CPU, fractions of the crop."""
+def predict_landmarks(
+    model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predict landmarks of plain crops, (N, L, 2) as fractions of the crop, and their scores (N, L); on the CPU."""
     model.eval()
-    predictions = [torch.empty(0, *faces.landmarks.shape[1:])]
+    landmarks = [torch.empty(0, *faces.landmarks.shape[1:])]
+    scores = [torch.empty(0, *faces.landmarks.shape[1:2])]
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
-        predictions.append(model(crops - image_mean(device)).landmarks.cpu())
-    return torch.cat(predictions)
+        outputs = model(crops - image_mean(device))
+        landmarks.append(outputs.landmarks.cpu())
+        scores.append(outputs.scores.cpu())
+    return torch.cat(landmarks), torch.cat(scores)
 
 
 def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
     """NME in percent of predicted landmarks (N, L, 2) by the scheme's normaliser, (N,); NaN for a face without."""
     return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
+
+
+def calibrate(
+    model: FabRecForLandmarkDetection,
+    landmarks: torch.Tensor,
+    scores: torch.Tensor,
+    faces: LabelledFaces,
+    scheme: LandmarkScheme,
+) -> bool:
+    """Let a model's scores say how often its points are found, see `calibration`.
+
+    Args:
+        model: Not calibrated yet; its configuration is changed.
+        landmarks: (N, L, 2) predictions for faces that were not learned from; NaN is left out.
+        scores: (N, L) their heights.
+        faces: Those faces.
+        scheme: Its normaliser says what an error is divided by.
+
+    Returns:
+        Whether there were points enough.
+    """
+    errors = point_errors(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
+    errors[~landmarks.isfinite().all(-1).numpy()] = np.nan
+    try:
+        model.config.score_calibration = fit_calibration(scores.numpy(), errors).to_dict()
+    except DataError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .fusion_fabrec import FusedHeatmapNetwork
-from .heatmaps import alignment_shift, decode_heatmaps, encode_heatmaps
+from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode_heatmaps
 from .landmarks import LandmarkScheme
 from .losses import heatmap_loss
 
@@ -38,7 +38,8 @@ class FabRecLandmarkOutput(ModelOutput):
         loss: Scalar heatmap loss, when labels are given.
         heatmaps: (N, L, H, W), about 1 at a landmark and 0 elsewhere, unbounded.
         landmarks: (N, L, 2) x and y as fractions of the crop, 0 and 1 being its edges.
-        scores: (N, L) in [0, 1], the height of the smoothed heatmap at the landmark.
+        scores: (N, L) in [0, 1], the height of the smoothed heatmap at the landmark. Of a calibrated checkpoint, the
+            share of such landmarks that lie within the calibration's tolerance of the truth.
         latent: (N, latent_size).
         reconstruction: (N, 3, S, S), when asked for.
     """
@@ -420,7 +421,10 @@ def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_
 
 def _decode(config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
     shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
-    return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+    landmarks, scores = decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+    if config.score_calibration is not None:
+        scores = calibrate_scores(scores, config.score_calibration["heights"], config.score_calibration["scores"])
+    return landmarks, scores
 
 
 def _check_inputs(config: FabRecConfig, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> None:

@@ -63,7 +63,7 @@ def predict_landmarks(
     """
     faces = dataset.select_columns(["image", "box"])
     pieces = iterate_predictions(model, processor, faces, batch_size, progress=progress)
-    return np.concatenate([predictions for _, _, predictions in pieces])
+    return np.concatenate([predictions for _, _, predictions, _ in pieces])
 
 
 def iterate_predictions(
@@ -74,7 +74,7 @@ def iterate_predictions(
     rank: int = 0,
     world_size: int = 1,
     progress: bool = False,
-) -> Iterator[tuple[int, dict[str, list], np.ndarray]]:
+) -> Iterator[tuple[int, dict[str, list], np.ndarray, np.ndarray]]:
     """Predict a data set piece by piece; a piece is read, computed, handed out and forgotten.
 
     Args:
@@ -87,7 +87,8 @@ def iterate_predictions(
         progress: Show a progress bar over this process's share.
 
     Yields:
-        For every piece in order: its first row, its columns without the image, its (n, L, 2) landmarks as float64.
+        For every piece in order: its first row, its columns without the image, its (n, L, 2) landmarks and their
+        (n, L) scores, both as float64.
 
     Raises:
         DataError: If an image cannot be read.
@@ -96,13 +97,14 @@ def iterate_predictions(
     size = min(batch_size, FACES_PER_THREAD) if on_cpu else batch_size
     window = max(1, batch_size // size)  # pieces that are in memory at once
 
-    def predict(start: int) -> tuple[int, dict[str, list], np.ndarray]:
+    def predict(start: int) -> tuple[int, dict[str, list], np.ndarray, np.ndarray]:
         rows = dataset[start : start + size]
         with torch.inference_mode():
             inputs = processor(rows.pop("image"), boxes=[[box] for box in rows["box"]])
             outputs = model(inputs["pixel_values"].to(model.device, model.dtype))
             landmarks = outputs.landmarks.cpu().double().numpy()
-        return start, rows, processor.landmarks_from_crop(landmarks, inputs["crop_boxes"])
+            scores = outputs.scores.cpu().double().numpy()
+        return start, rows, processor.landmarks_from_crop(landmarks, inputs["crop_boxes"]), scores
 
     starts = range(rank * size, len(dataset), world_size * size)
     total = sum(min(size, len(dataset) - start) for start in starts)

@@ -61,3 +61,27 @@ def test_heights_that_mislead_are_pooled_and_missing_points_left_out():
     assert calibration.scores[0] == pytest.approx(0.5, abs=0.02)
     with pytest.raises(DataError, match="39 points are too few"):
         fit_calibration(np.linspace(0, 1, 39), np.ones(39))
+
+
+def test_a_calibrated_checkpoint_gives_calibrated_scores_everywhere(tmp_path):
+    import torch
+
+    from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
+
+    torch.manual_seed(0)
+    config = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "heatmap_size": 16, "num_landmarks": 30}
+    plain = FabRecForLandmarkDetection(FabRecConfig(**config)).eval()
+    plain.heatmap_head.weight.data.mul_(30)  # spreads the heights
+    images = torch.rand(3, 3, 32, 32)
+    heights = plain(images).scores.detach()
+    knots = np.quantile(heights.numpy(), [0.1, 0.4, 0.9]).tolist()
+    curve = {"heights": knots, "scores": [0.2, 0.2, 0.9], "tolerance": 5.0, "count": 99}
+    plain.config.score_calibration = curve
+    plain.save_pretrained(tmp_path)
+    calibrated = FabRecForLandmarkDetection.from_pretrained(tmp_path)
+    expected = np.interp(heights.numpy(), curve["heights"], curve["scores"])
+    assert len(np.unique(expected.round(3))) > 20
+    for model in (calibrated, calibrated.fuse()):
+        np.testing.assert_allclose(model(images).scores.detach().numpy(), expected, atol=1e-5)
+    with pytest.raises(Exception, match="rising heights"):
+        FabRecConfig(**config, score_calibration=curve | {"heights": [0.1, 0.1, 0.6]})

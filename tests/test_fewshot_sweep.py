@@ -83,7 +83,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):
         fit_landmarks(model, faces, scheme, stage, folds=0)
-        errors = landmark_errors(predict_landmarks(model, scored, model.device), scored, scheme)
+        errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
         assert cells["3-random-1-2+2"][key] == pytest.approx(np.mean(errors), rel=1e-4)
 
     text = (tmp_path / "sweep" / "table.md").read_text()

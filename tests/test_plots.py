@@ -22,7 +22,8 @@ AQUA, CRIMSON = confidence_colors([1.0])[0], confidence_colors([0.0])[0]
 
 def make_scores(errors) -> FaceScores:
     errors = np.asarray(errors, dtype=float)
-    return FaceScores(errors, {}, (), SCHEME, SCHEME.normalizer, "default", "subpixel", False)
+    points = np.zeros((len(errors), SCHEME.num_landmarks))
+    return FaceScores(errors, {}, points, points, (), SCHEME, SCHEME.normalizer, "default", "subpixel", False)
 
 
 @pytest.fixture

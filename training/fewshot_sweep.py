@@ -126,7 +126,8 @@ class Sweep:
             if sum(steps.values()):
                 stage = replace(recipe, **steps)
                 fitted = fit_landmarks(model, faces, self.scheme, stage, folds=0, on_step=report)
-                errors = landmark_errors(predict_landmarks(model, self.scored, model.device), self.scored, self.scheme)
+                landmarks, _ = predict_landmarks(model, self.scored, model.device)
+                errors = landmark_errors(landmarks, self.scored, self.scheme)
                 result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}
         if arguments.save_models:
             folder = Path(arguments.output_dir) / "models" / cell.name

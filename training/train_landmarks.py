@@ -38,6 +38,7 @@ from fabrec_hf.landmark_training import (
     LandmarkRecipe,
     build_model,
     build_processor,
+    calibrate,
     find_scheme,
     landmark_errors,
     parameter_groups,
@@ -134,7 +135,7 @@ class Trainer:
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normaliser, crops without augmentation."""
-        landmarks = predict_landmarks(self.model, faces, self.accelerator.device)
+        landmarks, _ = predict_landmarks(self.model, faces, self.accelerator.device)
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
@@ -180,6 +181,9 @@ def main(arguments: LandmarkTrainingArguments) -> None:
             trainer.run_stage(first, start, last, finetune, checkpoint)
             checkpoint, start = None, last
     if accelerator.is_main_process:
+        if validation:
+            found = predict_landmarks(trainer.model, validation, accelerator.device)
+            calibrate(trainer.model, *found, validation, scheme)
         trainer.model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         results: dict[str, float] = {"steps": end, "faces": len(faces)}
