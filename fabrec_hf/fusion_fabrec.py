@@ -15,6 +15,7 @@ What is merged, each exactly up to rounding:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ class FusedResidualBlock(nn.Module):
         block: timm's `BasicBlock`, in eval mode.
     """
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, block: Any):
         super().__init__()
         self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
         self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
@@ -72,7 +73,7 @@ class FusedResidualBlock(nn.Module):
 class FusedEncoder(nn.Module):
     """`FabRecEncoder` with its BatchNorm layers folded."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: Any):
         super().__init__()
         self.conv1 = fuse_conv_bn_eval(encoder.conv1, encoder.bn1)
         self.maxpool = encoder.maxpool
@@ -87,7 +88,7 @@ class FusedEncoder(nn.Module):
 class FusedDecoderBlock(nn.Module):
     """`FabRecDecoderBlock` with its transposed convolutions in one and its BatchNorm layers folded."""
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, block: Any):
         super().__init__()
         self.up = fuse_transposed(
             [
@@ -110,7 +111,7 @@ class FusedHeatmapNetwork(nn.Module):
         model: A `FabRecForLandmarkDetection` in eval mode; not changed. Weights are shared where nothing was merged.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__()
         decoder = model.autoencoder.decoder
         count = len(model.transfer_layers)
@@ -129,7 +130,7 @@ class FusedHeatmapNetwork(nn.Module):
         return upsample(self.head, hidden_states), latent
 
 
-def _fuse_first(linear: nn.Linear, transposed: nn.ConvTranspose2d) -> nn.Linear:
+def _fuse_first(linear: nn.Linear, transposed: Any) -> nn.Linear:
     """Merge a linear layer and the transposed convolution that unfolds its 1 x 1 output to 4 x 4 into one layer."""
     kernel = transposed.weight.flatten(1)  # (C, C_out * 16)
     fused = nn.Linear(linear.in_features, kernel.shape[1], device=kernel.device)

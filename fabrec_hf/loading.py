@@ -15,7 +15,7 @@ from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme
-from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection, FabRecPreTrainedModel
 
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
@@ -128,7 +128,7 @@ def _check_kind(name: str | Path, source: str) -> None:
         )
 
 
-def _compare_shapes(source: str, kind: type) -> tuple[list[tuple], list[str]]:
+def _compare_shapes(source: str, kind: type[FabRecPreTrainedModel]) -> tuple[list[tuple], list[str]]:
     """Compare a folder's weights with its configuration before memory is taken for what the configuration says.
 
     Returns:

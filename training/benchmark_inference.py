@@ -330,7 +330,7 @@ def print_rows(rows: list[Row]) -> None:
 
 def describe_machine() -> dict[str, Any]:
     """Return what a reader needs to place the times."""
-    about = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    about: dict[str, Any] = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     about["load_average"] = os.getloadavg() if hasattr(os, "getloadavg") else None
     if torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
