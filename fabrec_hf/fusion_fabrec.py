@@ -93,7 +93,7 @@ class FusedDecoderBlock(nn.Module):
         self.up = fuse_transposed(
             [
                 fuse_conv_bn_eval(block.conv1, block.bn1, transpose=True),
-                fuse_conv_bn_eval(*block.upsample, transpose=True),
+                fuse_conv_bn_eval(block.upsample[0], block.upsample[1], transpose=True),
             ]
         )
         self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
