@@ -102,7 +102,8 @@ def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argpars
         export_model(model, processor, folder, arguments.format, calibration=crops)
         quantized, _ = load_exported(folder)
         errors = []
-        for detector in (model.fuse(), quantized):
+        detectors: tuple[Any, ...] = (model.fuse(), quantized)
+        for detector in detectors:
             points = predict_landmarks(detector, processor, test, progress=True)
             errors.append(float(np.mean(normalized_mean_error(points, targets, scheme.normalizer, boxes))))
         growth = 100 * (errors[1] / errors[0] - 1)

@@ -90,11 +90,10 @@ class FusedDecoderBlock(nn.Module):
 
     def __init__(self, block: Any):
         super().__init__()
-        shortcut, shortcut_bn = block.upsample
         self.up = fuse_transposed(
             [
                 fuse_conv_bn_eval(block.conv1, block.bn1, transpose=True),
-                fuse_conv_bn_eval(shortcut, shortcut_bn, transpose=True),
+                fuse_conv_bn_eval(block.upsample[0], block.upsample[1], transpose=True),
             ]
         )
         self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)

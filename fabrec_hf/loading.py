@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,7 +15,7 @@ from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme
-from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection, FabRecPreTrainedModel
 
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
@@ -121,7 +121,7 @@ def load_checkpoint(
         return load_autoencoder(name), FabRecImageProcessor.from_pretrained(source)
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except LOADING_ERRORS as error:
         raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
 
 
@@ -151,7 +151,7 @@ def _check_kind(name: str | Path, source: str) -> None:
         )
 
 
-def _compare_shapes(source: str, kind: Any) -> tuple[list[tuple], list[str]]:
+def _compare_shapes(source: str, kind: type[FabRecPreTrainedModel]) -> tuple[list[tuple], list[str]]:
     """Compare a folder's weights with its configuration before memory is taken for what the configuration says.
 
     Returns:

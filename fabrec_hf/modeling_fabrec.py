@@ -376,12 +376,12 @@ class FabRecFusedForLandmarkDetection(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.encoder.fc.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
-        return self.network.encoder.fc.weight.dtype
+        return next(self.parameters()).dtype
 
     def predict_heatmaps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return heatmaps (N, L, H, W), flip-averaged if so configured, and latents (N, latent_size)."""

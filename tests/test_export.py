@@ -96,6 +96,7 @@ def test_an_onnx_file_says_what_a_program_needs_to_know(exported):
 def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, monkeypatch, capsys):
     picture, box = EXAMPLES / "astronaut.jpg", [181, 89, 87, 89]
     file = exported("onnx") / "model.onnx"
+    capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["", str(file), str(picture), ",".join(map(str, box))])
     runpy.run_path(str(EXAMPLES / "onnx_runtime.py"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
