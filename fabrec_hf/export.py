@@ -106,13 +106,15 @@ def need_package(name: str) -> ModuleType:
     """Import a package of the extra `export`.
 
     Raises:
-        FabRecError: It is not installed; the line says how to install it.
+        FabRecError: It is not installed, and the line says how to install it; or it does not fit something else.
     """
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
         raise FabRecError(f"{missing} is not installed: pip install 'fabrec-hf[export]'.") from error
+    except ImportError as error:
+        raise FabRecError(f"{name} cannot be imported: {error}.") from error
 
 
 def _on_cpu(model: FabRecForLandmarkDetection) -> FabRecFusedForLandmarkDetection:
