@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -17,6 +18,10 @@ from ..output_folder import write_files
 from .annotation import AnnotatedFace, Project
 from .uploads import Limits, Uploads, decode_picture, display_name
 
+
+if TYPE_CHECKING:
+    from .fit_queue import FitJob
+    from .teaching import Proposer
 
 __all__ = ["Session", "SessionStore"]
 
@@ -37,6 +42,8 @@ class Session:
     Attributes:
         project: The annotations.
         lock: Held by whoever changes the session.
+        job: The last training that was asked for.
+        proposer: What proposes positions while points are placed.
     """
 
     def __init__(self, key: str, folder: Path, limits: Limits):
@@ -44,6 +51,9 @@ class Session:
         self.lock = threading.RLock()
         self.project = Project.load(folder)
         self.used = time.time()
+        self.job: FitJob | None = None
+        self.proposer: Proposer | None = None
+        self._opened: tuple[str, Image.Image] | None = None
 
     @property
     def photographs(self) -> Path:
@@ -57,7 +67,12 @@ class Session:
 
     def photograph(self, face: AnnotatedFace) -> Image.Image:
         """Open the photograph of a face, upright."""
-        return decode_picture((self.photographs / face.file).read_bytes(), face.name, self.limits).image
+        opened = self._opened  # a person stays with one photograph for many clicks
+        if opened is None or opened[0] != face.file:
+            content = (self.photographs / face.file).read_bytes()
+            opened = face.file, decode_picture(content, face.name, self.limits).image
+            self._opened = opened
+        return opened[1]
 
     def add_photographs(self, paths: Sequence[str], uploads: Uploads) -> tuple[list[tuple[str, str]], list[str]]:
         """Keep uploaded photographs as they are; those that are not upright are turned and written anew.
@@ -115,8 +130,15 @@ class Session:
         write_files(folder, files)
         return folder
 
+    def drop_checkpoint(self, folder: Path) -> None:
+        """Forget an uploaded checkpoint that cannot be used."""
+        shutil.rmtree(folder, ignore_errors=True)
+
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, and stop what is learning."""
+        if self.job is not None:
+            self.job.cancel()
+        self.job = self.proposer = self._opened = None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.project = Project.load(self.folder)
 
