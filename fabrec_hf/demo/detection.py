@@ -29,6 +29,8 @@ __all__ = ["FaceViews", "FoundFaces", "WebcamStream", "find_faces", "heat_colors
 # Pictures are searched at this size of the longer side at most; what is found refers to the file's pixels.
 SEARCH_SIDE = 2048
 TILE = 384
+# Neighbouring heatmaps would else run into one another.
+SHARPENING = 3
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,15 @@ class FoundFaces:
 
     def heatmap_picture(self, face: int) -> Image.Image:
         """Return the heatmaps of a face over its crop."""
-        return _over(self.faces[face].crop, self.faces[face].heat, (62, 245, 212))
+        views = self.faces[face]
+        return _tile(heat_colors(views.crop, views.heat, (62, 245, 212)))
 
     def explained_picture(self, face: int) -> Image.Image:
         """Return the "explained away" map of a face over its crop, which is shown grey."""
         views = self.faces[face]
         grey = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
-        return _over(grey, views.explained, (255, 60, 40))
+        opacity = 0.85 * views.explained[..., None]
+        return _tile(np.round(grey * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8))
 
     def slider_pictures(self, face: int) -> tuple[Image.Image, Image.Image]:
         """Return the crop of a face and its reconstruction."""
@@ -167,13 +171,9 @@ def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
 
 
 def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Lay a map (S, S) in [0, 1] over a picture (S, S, 3) in 0..255, as opacity of a colour; uint8."""
-    opacity = 0.85 * heat[..., None]
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a colour; uint8, peaks sharpened."""
+    opacity = 0.85 * heat[..., None] ** SHARPENING
     return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
-
-
-def _over(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> Image.Image:
-    return _tile(heat_colors(crop, heat, color))
 
 
 def _tile(pixels: np.ndarray) -> Image.Image:

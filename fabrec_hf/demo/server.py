@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..errors import FabRecError
+from ..input_files import collect_inputs, is_video
 from .uploads import Limits, Uploads
 
 
 if TYPE_CHECKING:
     from .services import Services
 
-__all__ = ["Settings", "launch", "make_services", "serve"]
+__all__ = ["Settings", "example_pictures", "launch", "make_services", "serve"]
 
 WAITING = 64
 
@@ -47,6 +49,19 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
+def example_pictures(folder: Path | None) -> list[Path]:
+    """List the photographs to try: those of a folder, or the ones that come with the package.
+
+    Raises:
+        ImageError: If the folder holds none.
+    """
+    if folder is not None:
+        return [path for path in collect_inputs([str(folder)]) if not is_video(path)]
+    # In a wheel they lie beside this file, in a checkout where the Space has them.
+    places = (Path(__file__).parent / "examples", Path(__file__).parents[2] / "space" / "examples")
+    return [path for place in places for path in sorted(place.glob("*.jpg"))]
+
+
 @contextmanager
 def make_services(settings: Settings) -> "Iterator[Services]":
     """Load what the pages share, with folders that are removed at the end.
@@ -67,6 +82,7 @@ def make_services(settings: Settings) -> "Iterator[Services]":
     (temporary / "web").mkdir(mode=0o700)
     Image.MAX_IMAGE_PIXELS = settings.limits.pixels
     from .fit_queue import FitQueue
+    from .latent import LatentExplorer
     from .models import ModelShelf
     from .services import Services
     from .sessions import SessionStore
@@ -76,7 +92,7 @@ def make_services(settings: Settings) -> "Iterator[Services]":
         for model in reversed(settings.models):
             shelf.finder(model)
         shelf.finder().detect(Image.new("RGB", (320, 320)))  # loads the detector before the first visitor comes
-        assert shelf.autoencoder is not None
+        LatentExplorer(shelf.finder(), shelf)  # says so at once if the two do not belong together
         yield Services(
             limits=settings.limits,
             uploads=Uploads(temporary / "web", settings.limits),
@@ -137,4 +153,7 @@ def launch(services: "Services", settings: Settings, block: bool) -> Any:
 def serve(settings: Settings) -> None:
     """Run the demonstration until it is interrupted."""
     with make_services(settings) as services:
-        launch(services, settings, block=True)
+        try:
+            launch(services, settings, block=True)
+        except OSError as error:  # Gradio's own words for a port that is taken
+            raise FabRecError(f"The server cannot start: {error}") from error

@@ -8,7 +8,7 @@ import gradio as gr
 from ...errors import DataError
 from ..comparison import CHECKPOINT_FILES, compare, read_checkpoint, read_labels
 from ..detection import SEARCH_SIDE
-from ..services import COMPUTE, HIDDEN, Services, guarded
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..uploads import checked_list
 
@@ -41,7 +41,9 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
             )
     button = gr.Button("Compare", variant="primary")
     table = gr.Dataframe(label="Error in percent", visible=False, interactive=False)
-    gallery = gr.Gallery(label="Side by side", columns=2, object_fit="contain", format="webp", interactive=False)
+    gallery = gr.Gallery(
+        label="Side by side", columns=2, object_fit="contain", format="webp", interactive=False, buttons=BUTTONS
+    )
 
     @guarded
     def add(secret: str, paths: list[str] | None, chosen: list[str]) -> Any:

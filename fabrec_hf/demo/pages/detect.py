@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import ImageError
 from ...face_records import count_faces
 from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream, find_faces
-from ..services import COMPUTE, HIDDEN, Services, guarded
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
@@ -51,13 +51,17 @@ def _build_photograph(services: Services) -> None:
             if services.examples:
                 gr.Examples([str(path) for path in services.examples], image, label="Examples")
         with gr.Column(min_width=300):
-            overlay = gr.Image(label="Faces and landmarks", interactive=False, format="webp", height=420)
+            overlay = gr.Image(
+                label="Faces and landmarks", interactive=False, buttons=BUTTONS, format="webp", height=420
+            )
             summary = gr.Markdown("", elem_id="detect-summary")
             face = gr.Radio([], label="Face to look into", visible=False)
     with gr.Row():
-        heat = gr.Image(label="Landmark heatmaps", interactive=False, format="webp", min_width=260)
-        slider = gr.ImageSlider(label="Photograph | reconstruction", interactive=False, format="webp", min_width=260)
-        explained = gr.Image(label="Explained away", interactive=False, format="webp", min_width=260)
+        heat = gr.Image(label="Landmark heatmaps", interactive=False, buttons=BUTTONS, format="webp", min_width=260)
+        slider = gr.ImageSlider(
+            label="Photograph | reconstruction", interactive=False, buttons=BUTTONS, format="webp", min_width=260
+        )
+        explained = gr.Image(label="Explained away", interactive=False, buttons=BUTTONS, format="webp", min_width=260)
     gr.Markdown(LEGEND)
     files = gr.File(label="Download: JSON, CSV, overlay", file_count="multiple", interactive=False)
     views = [heat, slider, explained]
@@ -128,7 +132,7 @@ def _build_camera(services: Services) -> None:
         camera = gr.Image(
             label="Camera", type="filepath", image_mode=None, sources=["webcam"], streaming=True, min_width=300
         )
-        drawn = gr.Image(label="Landmarks", interactive=False, format="jpeg", min_width=300)
+        drawn = gr.Image(label="Landmarks", interactive=False, buttons=BUTTONS, format="jpeg", min_width=300)
     lowest = gr.Slider(0, 1, 0, step=0.05, label="Leave out landmarks that score lower")
     rate = gr.Markdown("", elem_id="camera-rate")
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from ..detection import SEARCH_SIDE
 from ..latent import LARGEST_SEED, LatentExplorer, animate
-from ..services import COMPUTE, HIDDEN, Services, guarded
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
@@ -24,7 +24,12 @@ def build(services: Services) -> None:
         spread = gr.Slider(0.1, 1.2, SPREAD, step=0.1, label="Distance from the mean face", min_width=160)
     button = gr.Button("Draw faces", variant="primary")
     gallery = gr.Gallery(
-        label="Each face, then its heatmaps", columns=4, object_fit="contain", format="webp", interactive=False
+        label="Each face, then its heatmaps",
+        columns=4,
+        object_fit="contain",
+        format="webp",
+        interactive=False,
+        buttons=BUTTONS,
     )
     gr.Markdown(
         "### From one face to another\nThe landmarks move along (figure 4). A face that is not chosen is drawn from "
@@ -37,7 +42,7 @@ def build(services: Services) -> None:
         last = gr.Image(
             label="To", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
         )
-        walk = gr.Image(label="The way", interactive=False, height=240, min_width=200, format="webp")
+        walk = gr.Image(label="The way", interactive=False, buttons=BUTTONS, height=240, min_width=200, format="webp")
     if services.examples:
         examples = [str(path) for path in services.examples]
         gr.Examples([[one, other] for one, other in zip(examples, examples[1:], strict=False)], [first, last])
@@ -45,7 +50,9 @@ def build(services: Services) -> None:
         seed_between = gr.Number(1, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
         steps = gr.Slider(3, 24, 9, step=1, label="Steps", min_width=160)
     go = gr.Button("Go from one to the other", variant="primary")
-    strip = gr.Gallery(label="Step by step", columns=9, object_fit="contain", format="webp", interactive=False)
+    strip = gr.Gallery(
+        label="Step by step", columns=9, object_fit="contain", format="webp", interactive=False, buttons=BUTTONS
+    )
 
     @guarded
     def draw(number: float, faces: float, distance: float) -> list[Any]:

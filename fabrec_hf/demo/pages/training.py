@@ -11,7 +11,7 @@ import pandas as pd
 
 from ...errors import DataError, FabRecError, HubError
 from ..fit_queue import FitJob
-from ..services import COMPUTE, HIDDEN, Services, guarded
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..teaching import annotation_files, draw_results, teach, zip_folder
 
@@ -48,7 +48,12 @@ def build(services: Services, key: gr.State) -> Parts:
         pd.DataFrame({"step": [], "loss": []}), x="step", y="loss", label="Heatmap loss", height=220, visible=False
     )
     results = gr.Gallery(
-        label="Photographs that were not annotated", columns=4, object_fit="contain", format="webp", interactive=False
+        label="Photographs that were not annotated",
+        columns=4,
+        object_fit="contain",
+        format="webp",
+        interactive=False,
+        buttons=BUTTONS,
     )
     timer = gr.Timer(1.0, active=False)
     taught = gr.State(0)
