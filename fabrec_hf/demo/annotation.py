@@ -94,7 +94,7 @@ class Project:
     def save(self) -> None:
         """Write the file; a kill leaves the old one or the new one."""
         faces = [vars(face) for face in self.faces]
-        values = {"names": self.names, "faces": faces, "order": self.order}
+        values: dict[str, Any] = {"names": self.names, "faces": faces, "order": self.order}
         values |= {"place": self.place, "current": self.current}
         write_files(self.folder, {FILE_NAME: json.dumps(values).encode()})
 

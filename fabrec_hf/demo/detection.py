@@ -171,7 +171,7 @@ def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
 
 
 def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a colour; uint8, peaks sharpened."""
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a colour; uint8."""
     opacity = 0.85 * heat[..., None] ** SHARPENING
     return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
 

@@ -117,11 +117,13 @@ def build(services: Services, key: gr.State) -> training.Parts:
                 learn_along(services, session)
             return show(session)
 
+    # Gradio drops events that come while one of the same kind is under way; no click may be lost.
+    quick: dict[str, Any] = {**HIDDEN, "show_progress": "hidden", "trigger_mode": "multiple"}
     folder.upload(add, [key, folder], view, **COMPUTE, **HIDDEN)
     single.upload(add, [key, single], view, **COMPUTE, **HIDDEN)
     choose.click(change(pick), [key, names, count], view, **COMPUTE, **HIDDEN)
-    image.select(click, key, view, **HIDDEN, show_progress="hidden")
-    point.input(change(lambda session, index: session.project.select(int(index))), [key, point], view, **HIDDEN)
+    image.select(click, key, view, **quick)
+    point.input(change(lambda session, index: session.project.select(int(index))), [key, point], view, **quick)
     actions = {
         "accept": accept_proposal,
         "hide": lambda session: session.project.hide(),
@@ -131,9 +133,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
         "next": lambda session: session.project.go_to(session.project.place + 1),
     }
     for name, button in buttons.items():
-        button.click(change(actions[name]), key, view, **HIDDEN, show_progress="hidden")
+        button.click(change(actions[name]), key, view, **quick)
     for button, (dx, dy) in zip(moves.values(), ((-1, 0), (0, -1), (0, 1), (1, 0)), strict=True):
-        button.click(change(_nudge(dx, dy)), key, view, **HIDDEN, show_progress="hidden")
+        button.click(change(_nudge(dx, dy)), key, view, **quick)
     clear.click(change(lambda session: session.clear()), key, view, **HIDDEN).then(
         guarded(lambda secret: training.show_job(services, services.sessions.open(secret))),
         key,
