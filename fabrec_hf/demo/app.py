@@ -23,6 +23,12 @@ footer { display: none !important; }
 .gradio-container { max-width: 1200px !important; margin: auto !important; }
 .gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
 #teach-face img { cursor: crosshair; }
+@media (max-width: 640px) {
+  .gradio-container, .gradio-container .main, .gradio-container main {
+    width: 100% !important; max-width: 100vw !important; min-width: 0 !important;
+  }
+  .gradio-container .main { padding: 8px !important; }
+}
 """
 
 

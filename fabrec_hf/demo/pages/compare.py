@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import DataError
-from ..comparison import CHECKPOINT_FILES, compare, read_checkpoint, read_labels
+from ..comparison import compare, read_checkpoint, read_labels
 from ..detection import SEARCH_SIDE
 from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
@@ -35,7 +35,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         with gr.Column(min_width=300):
             names = gr.CheckboxGroup(list(services.offered), value=list(services.offered), label="Checkpoints")
             mine = gr.File(
-                label=f"Your own checkpoint: a zip, or {', '.join(CHECKPOINT_FILES)}",
+                label="Your own checkpoint: its files, or a zip",
                 file_count="multiple",
                 height=120,
             )

@@ -27,9 +27,11 @@ def build(services: Services, key: gr.State) -> training.Parts:
     Returns:
         What shows the state of a session, for when a page is opened again.
     """
+    days = max(1, round(services.sessions.max_age / 86400))
     gr.Markdown(
         "**1. Photographs.** Drop a folder of photographs with faces; nothing has to be labelled. They stay on this "
-        "server, for you alone, and are removed when you start over or have not been here for a day."
+        f"server, for you alone, and are removed when you start over or have not been here for {days} "
+        f"day{'s' if days > 1 else ''}."
     )
     with gr.Row():
         folder = gr.File(label="A folder of photographs", file_count="directory", height=130, min_width=260)
