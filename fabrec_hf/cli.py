@@ -62,6 +62,11 @@ VERBS = {
         "convert annotated faces of any known kind to Parquet, .pts or COCO files",
         "fabrec convert coco annotations.json faces",
     ),
+    "demo": Verb(
+        "demo_command",
+        "try everything in a browser: detect, walk the latent space, teach, compare",
+        "fabrec demo",
+    ),
     "card": Verb(
         "card_command",
         "collect what was measured of a checkpoint, and write its model card",
@@ -138,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FabRecError as error:
         return _fail(verb, str(error))
     except ModuleNotFoundError as error:
-        return _fail(verb, f"{error.name} is not installed, which this needs: pip install 'fabrec-hf[train]'.")
+        extra = "demo" if verb == "demo" else "train"
+        return _fail(verb, f"{error.name} is not installed, which this needs: pip install 'fabrec-hf[{extra}]'.")
     except ImportError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough

@@ -3,7 +3,8 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from .modeling_fabrec import FabRecForLandmarkDetection
 from .schedules import cosine_factor
 
 
-__all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "fit_landmarks", "fit_recipe"]
+__all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
 
 
 def choose_faces(latents: torch.Tensor, count: int) -> list[int]:
@@ -132,6 +133,42 @@ class FitResult:
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
+
+
+def describe_fit(
+    result: FitResult, scheme: LandmarkScheme, recipe: LandmarkRecipe, autoencoder: str, folds: int
+) -> dict[str, Any]:
+    """Return what a fit has come to as plain data, which is kept beside the detector as `fit.json`.
+
+    Args:
+        result: From `fit_landmarks`.
+        scheme: As `fit_landmarks` took it, like the next and the last one.
+        recipe: How it was taught.
+        autoencoder: What it started from.
+        folds: Of the cross-validation.
+    """
+    faces = len(result.training_errors)
+    held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
+    return {
+        "faces": faces,
+        "points": scheme.num_landmarks,
+        "scheme": scheme.name,
+        "normalizer": scheme.normalizer.to_dict(),
+        "autoencoder": autoencoder,
+        "training_error": _mean(result.training_errors),
+        "held_out_error": _mean(held_out),
+        "held_out_faces": len(held_out),
+        "folds": min(folds, faces),
+        "scores_calibrated": result.calibrated,
+        "stopped": result.stopped,
+        "seconds": round(result.seconds, 1),
+        "recipe": asdict(recipe),
+    }
+
+
+def _mean(errors: np.ndarray) -> float | None:
+    known = errors[np.isfinite(errors)]
+    return round(float(known.mean()), 3) if len(known) else None
 
 
 class _Stopped(Exception):

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     """Fit, and write the detector with its pictures to `workplace/detector`; returns its results."""
-    from .fewshot import fit_landmarks, fit_recipe
+    from .fewshot import describe_fit, fit_landmarks, fit_recipe
     from .landmark_training import LabelledFaces, build_model, build_processor, find_scheme
     from .loading import load_autoencoder, move_to_device
 
@@ -107,22 +106,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     folder = workplace / "detector"
     model.to("cpu").save_pretrained(folder)
     processor.save_pretrained(folder)
-    held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
-    results: dict[str, Any] = {
-        "faces": len(faces),
-        "points": scheme.num_landmarks,
-        "scheme": scheme.name,
-        "normalizer": scheme.normalizer.to_dict(),
-        "autoencoder": arguments.model,
-        "training_error": _mean(result.training_errors),
-        "held_out_error": _mean(held_out),
-        "held_out_faces": len(held_out),
-        "folds": min(arguments.folds, len(faces)),
-        "scores_calibrated": result.calibrated,
-        "stopped": result.stopped,
-        "seconds": round(result.seconds, 1),
-        "recipe": asdict(recipe),
-    }
+    results = describe_fit(result, scheme, recipe, arguments.model, arguments.folds)
     (folder / "fit.json").write_text(json.dumps(results, indent=2) + "\n")
     _draw(folder, dataset, faces, scheme, result)
     return results
@@ -220,11 +204,6 @@ def _draw(
     draw_worst_faces(dataset, scored, f"{scheme.name}: each face predicted from the others").save(
         folder / "held_out.png"
     )
-
-
-def _mean(errors: np.ndarray) -> float | None:
-    known = errors[np.isfinite(errors)]
-    return round(float(known.mean()), 3) if len(known) else None
 
 
 def _summary(results: dict[str, Any], output: Path) -> str:

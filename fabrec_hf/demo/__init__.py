@@ -1,0 +1,1 @@
+"""The demonstration in a browser: what it does, and apart from that its pages."""

@@ -1,0 +1,89 @@
+"""The demonstration as a Gradio application."""
+
+from typing import Any
+
+import gradio as gr
+
+from .pages import compare, detect, latent, teach, training
+from .services import HIDDEN, Services, guarded
+
+
+__all__ = ["CSS", "build_app", "build_theme"]
+
+TITLE = "3FabRec: face landmarks from a few annotated faces"
+INTRODUCTION = f"""# {TITLE}
+
+An autoencoder learns faces from photographs without labels; its frozen generator then draws landmark heatmaps.
+Everything is computed on this server and nothing is sent anywhere else. The weights are for non-commercial research.
+"""
+# Files that the web server wrote are removed after this many seconds, looked for as often as the first number says.
+CACHE_SECONDS = (60, 1800)
+CSS = """
+footer { display: none !important; }
+.gradio-container { max-width: 1200px !important; margin: auto !important; }
+.gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
+#teach-face img { cursor: crosshair; }
+@media (max-width: 640px) {
+  .gradio-container, .gradio-container .main, .gradio-container main {
+    width: 100% !important; max-width: 100vw !important; min-width: 0 !important;
+  }
+  .gradio-container .main { padding: 8px !important; }
+}
+"""
+
+
+def build_theme() -> gr.Theme:
+    """A plain theme whose fonts are those of the visitor's system: none is fetched from another host."""
+    return gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="#1d4ed8",
+        button_primary_background_fill_hover="#1e40af",
+        button_primary_background_fill_dark="#1d4ed8",
+        body_text_color_subdued="#4b5563",
+        block_info_text_color="#4b5563",
+        block_label_text_color="#374151",
+        block_title_text_color="#374151",
+        input_placeholder_color="#6b7280",
+    )
+
+
+def build_app(services: Services) -> gr.Blocks:
+    """Lay out all pages.
+
+    Args:
+        services: What the pages share.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS) as app:
+        # The key stays in the browser, so that a tab that was closed finds its annotations again.
+        browser_key = gr.BrowserState("", storage_key="fabrec-session", secret="fabrec-session")
+        key = gr.State("")
+        gr.Markdown(INTRODUCTION)
+        with gr.Tabs():
+            with gr.Tab("Detect"):
+                detect.build(services)
+            with gr.Tab("Latent space"):
+                latent.build(services)
+            with gr.Tab("Teach"):
+                parts = teach.build(services, key)
+            with gr.Tab("Compare"):
+                checkpoints = compare.build(services, key)
+
+        @guarded
+        def enter(stored: Any) -> tuple[Any, ...]:
+            session = services.sessions.open(stored)
+            with session.lock:
+                shown = (*teach.show_session(services, session), *training.show_job(services, session))
+            return (session.key, session.key, *shown)
+
+        @guarded
+        def refresh(secret: str, chosen: list[str]) -> Any:
+            session = services.sessions.open(secret)
+            known = [*chosen, *session.checkpoints()]
+            return compare.choices(services, session, known)
+
+        app.load(enter, browser_key, [browser_key, key, *parts.outputs], **HIDDEN, show_progress="hidden")
+        parts.checkpoints.change(refresh, [key, checkpoints], checkpoints, **HIDDEN, show_progress="hidden")
+    return app

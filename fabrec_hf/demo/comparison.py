@@ -1,0 +1,194 @@
+"""The same photographs with several checkpoints, and the checkpoints that visitors bring."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.pts import read_pts
+from ..errors import CheckpointError, DataError
+from ..landmark_finder import LandmarkFinder
+from ..metrics import normalized_mean_error
+from ..visualization import draw_landmarks
+from .uploads import Photograph, Uploads
+
+
+__all__ = ["Comparison", "compare", "read_checkpoint", "read_labels"]
+
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+# The largest that a visitor's model may be; the paper's own takes 256-px crops and has 512 channels.
+LARGEST = {"image_size": 512, "num_landmarks": 500, "latent_size": 1024, "encoder_depth": 4, "heatmap_size": 512}
+LARGEST_WIDTH = 1024
+LARGEST_CHECKPOINT = 200 * 2**20
+
+
+@dataclass
+class Comparison:
+    """What several checkpoints find in the same photographs.
+
+    Attributes:
+        pictures: (drawing, caption) photograph by photograph, checkpoint by checkpoint.
+        errors: NME in percent, (photographs, checkpoints), NaN without labels of that many points.
+        names: Of the checkpoints.
+        photographs: Names of the photographs.
+        normalizers: What errors were divided by, of each checkpoint.
+    """
+
+    names: list[str]
+    photographs: list[str]
+    errors: np.ndarray
+    pictures: list[tuple[Image.Image, str]] = field(default_factory=list)
+    normalizers: list[str] = field(default_factory=list)
+
+    def table(self) -> list[list[Any]]:
+        """Return a row a photograph and one of the means, a column a checkpoint; empty without any error."""
+        if not np.isfinite(self.errors).any():
+            return []
+        rows = [[name, *map(_shown, errors)] for name, errors in zip(self.photographs, self.errors, strict=True)]
+        means = [
+            float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else np.nan
+            for column in self.errors.T
+        ]
+        return [*rows, ["mean", *map(_shown, means)]]
+
+
+def compare(
+    photographs: Sequence[Photograph],
+    finders: Mapping[str, LandmarkFinder],
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> Comparison:
+    """Find the landmarks of the largest face of every photograph with every checkpoint.
+
+    Args:
+        photographs: At their full size where there are labels.
+        finders: The checkpoints by the name to show.
+        labels: (L, 2) points in pixels of the file, by the stem of the photograph's name.
+    """
+    names, labels = list(finders), labels or {}
+    comparison = Comparison(
+        names, [photo.name for photo in photographs], np.full((len(photographs), len(names)), np.nan)
+    )
+    for finder in finders.values():
+        kind = finder.scheme.normalizer if finder.scheme else None
+        comparison.normalizers.append(
+            "the face box" if kind is None or kind.kind != "points" else "the scheme's distance between points"
+        )
+    for row, photo in enumerate(photographs):
+        truth = labels.get(Path(photo.name).stem)
+        for column, (name, finder) in enumerate(finders.items()):
+            # Each model has boxes of its own convention for the same face.
+            boxes = finder.detect(photo.image)
+            if truth is not None and len(boxes) > 1:
+                boxes = sorted(boxes, key=lambda box: -_points_inside(box, truth / photo.scale))
+            faces = finder.find([photo.image], [boxes[:1]])[0]
+            error = _error(faces[0], truth, finder, photo.scale) if faces else np.nan
+            comparison.errors[row, column] = error
+            picture = draw_landmarks(photo.image, faces, finder.scheme)
+            picture.thumbnail((900, 900))
+            caption = f"{name}: no face" if not faces else name if np.isnan(error) else f"{name}: {error:.2f} %"
+            comparison.pictures.append((picture, f"{photo.name} · {caption}"))
+    return comparison
+
+
+def _error(face: Mapping[str, Any], truth: np.ndarray | None, finder: LandmarkFinder, scale: float) -> float:
+    points = np.asarray(face["keypoints"], dtype=np.float64)
+    if truth is None or finder.scheme is None or truth.shape != points.shape:
+        return np.nan
+    found = (points + 0.5) * scale - 0.5
+    box = np.asarray(face["bbox"], dtype=np.float64) * scale
+    return float(normalized_mean_error(found[None], truth[None], finder.scheme.normalizer, box[None])[0])
+
+
+def _points_inside(box: Sequence[float], points: np.ndarray) -> int:
+    x, y, width, height = box
+    inside = (points >= (x, y)) & (points <= (x + width, y + height))
+    return int(inside.all(axis=1).sum())
+
+
+def _shown(error: float) -> str:
+    return f"{error:.2f} %" if np.isfinite(error) else ""
+
+
+def read_labels(paths: Sequence[Path], from_one: bool) -> dict[str, np.ndarray]:
+    """Read `.pts` files, which were checked to be uploads, by their stem.
+
+    Args:
+        paths: The files.
+        from_one: Whether their first pixel is (1, 1), as in the downloads of 300-W.
+
+    Raises:
+        DataError: If one is malformed.
+    """
+    labels = {}
+    for path in paths:
+        try:
+            labels[path.stem] = read_pts(path, origin=int(from_one))
+        except DataError as error:  # its message names a path of the server
+            raise DataError(str(error).replace(str(path), path.name)) from None
+    return labels
+
+
+def read_checkpoint(paths: Sequence[str], uploads: Uploads) -> tuple[str, dict[str, bytes]]:
+    """Read an uploaded checkpoint: its three files, or one archive that holds them. Nothing of it is executed.
+
+    Args:
+        paths: The uploads.
+        uploads: Where they may lie.
+
+    Returns:
+        A name for it, and the content of its files.
+
+    Raises:
+        CheckpointError: If a file is missing, too large, or says that the model is larger than this server takes.
+        ImageError: If a path is no upload.
+    """
+    checked = [uploads.check(path) for path in paths]
+    archives = [path for path in checked if path.suffix.lower() == ".zip"]
+    if archives:
+        files, name = _from_archive(archives[0]), archives[0].stem
+    else:
+        files = {path.name: path.read_bytes() for path in checked if path.name in CHECKPOINT_FILES}
+        name = f"checkpoint of {len(files.get('model.safetensors', b'')):,} bytes"
+    missing = [entry for entry in CHECKPOINT_FILES if entry not in files]
+    if missing:
+        raise CheckpointError(f"The checkpoint lacks {', '.join(missing)}: send its folder, or a zip of it.")
+    _check_size(files["config.json"])
+    return name, files
+
+
+def _from_archive(path: Path) -> dict[str, bytes]:
+    files = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.rpartition("/")[2]
+                if name in CHECKPOINT_FILES and name not in files:
+                    if entry.file_size > LARGEST_CHECKPOINT:
+                        raise CheckpointError(f"{name} is larger than {LARGEST_CHECKPOINT // 2**20} MB.")
+                    with archive.open(entry) as stream:  # what the archive says of the size may be untrue
+                        files[name] = stream.read(LARGEST_CHECKPOINT)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise CheckpointError("This is not a zip archive that can be read.") from error
+    return files
+
+
+def _check_size(content: bytes) -> None:
+    """Refuse a configuration that asks for more than this server has."""
+    try:
+        values = json.load(io.BytesIO(content))
+        widths = values.get("widths", [])
+        known = {key: values[key] for key in LARGEST if values.get(key) is not None}
+        too_large = [key for key, value in known.items() if not 0 < int(value) <= LARGEST[key]]
+        too_large += (
+            ["widths"] if len(widths) > 8 or any(not 0 < int(width) <= LARGEST_WIDTH for width in widths) else []
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError("config.json is not that of a landmark model.") from error
+    if too_large:
+        raise CheckpointError(f"The model is larger than this server takes: {', '.join(too_large)}.")

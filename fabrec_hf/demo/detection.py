@@ -1,0 +1,221 @@
+"""What the Detect page shows of a photograph, as arrays, pictures and plain data."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ..explanation import explained_away
+from ..face_records import picture_record
+from ..landmark_finder import LandmarkFinder
+from ..landmarks import LandmarkScheme
+from ..tracking import FaceTracker
+from ..visualization import draw_landmarks
+from .models import ModelShelf
+from .uploads import Limits, Photograph
+
+
+__all__ = ["FaceViews", "FoundFaces", "WebcamStream", "find_faces", "heat_colors", "to_pictures"]
+
+# Pictures are searched at this size of the longer side at most; what is found refers to the file's pixels.
+SEARCH_SIDE = 2048
+TILE = 384
+# Neighbouring heatmaps would else run into one another.
+SHARPENING = 3
+
+
+@dataclass(frozen=True)
+class FaceViews:
+    """One face.
+
+    Attributes:
+        keypoints: (L, 2) in pixels of the searched picture, centres at integers.
+        scores: (L,) in [0, 1].
+        box: (4,) x, y, width, height in pixels of the searched picture.
+        crop: (S, S, 3) uint8, what the model saw.
+        reconstruction: (S, S, 3) uint8.
+        heat: (S, S) the highest of the heatmaps at each place, in [0, 1].
+        explained: (S, S) where crop and reconstruction differ, in [0, 1].
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    box: np.ndarray
+    crop: np.ndarray
+    reconstruction: np.ndarray
+    heat: np.ndarray
+    explained: np.ndarray
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """All that was found in a photograph.
+
+    Attributes:
+        photograph: The photograph.
+        faces: The largest first.
+        model: Name of the checkpoint.
+        scheme: Its landmark scheme.
+        seconds: How long it took.
+    """
+
+    photograph: Photograph
+    faces: tuple[FaceViews, ...]
+    model: str
+    scheme: LandmarkScheme | None
+    seconds: float
+
+    def overlay(self, threshold: float = 0.0) -> Image.Image:
+        """Draw the landmarks that score at least the threshold."""
+        drawn = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in self.faces]
+        for number, face in enumerate(drawn, start=1):
+            face["label"] = str(number) if len(drawn) > 1 else ""  # type: ignore[assignment]
+        return draw_landmarks(self.photograph.image, drawn, self.scheme, min_score=threshold or None)
+
+    def record(self, threshold: float = 0.0) -> dict[str, Any]:
+        """Return what was found as plain data in pixels of the file; landmarks below the threshold are null."""
+        scale, faces = self.photograph.scale, []
+        for face in self.faces:
+            points = (face.keypoints + 0.5) * scale - 0.5
+            points[face.scores < threshold] = np.nan
+            faces.append({"keypoints": points, "scores": face.scores, "bbox": face.box * scale})
+        name = self.scheme.name if self.scheme else None
+        return picture_record(Path(self.photograph.name), self.photograph.size, faces, self.model, name)
+
+    def files(self, threshold: float = 0.0) -> dict[str, bytes]:
+        """Return the JSON, the CSV and the overlay by the name of the file."""
+        stem, record = Path(self.photograph.name).stem or "faces", self.record(threshold)
+        picture = io.BytesIO()
+        self.overlay(threshold).save(picture, "PNG")
+        return {
+            f"{stem}.json": json.dumps(record, indent=2).encode(),
+            f"{stem}.csv": self._table(record).encode(),
+            f"{stem}.landmarks.png": picture.getvalue(),
+        }
+
+    def _table(self, record: dict[str, Any]) -> str:
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["face", "point", "name", "x", "y", "score"])
+        names = self.scheme.point_names if self.scheme else ()
+        for number, face in enumerate(record["faces"], start=1):
+            for index, (point, score) in enumerate(zip(face["keypoints"], face["scores"], strict=True)):
+                writer.writerow([number, index, names[index] if names else "", *(point or ("", "")), score])
+        return table.getvalue()
+
+    def heatmap_picture(self, face: int) -> Image.Image:
+        """Return the heatmaps of a face over its crop."""
+        views = self.faces[face]
+        return _tile(heat_colors(views.crop, views.heat, (62, 245, 212)))
+
+    def explained_picture(self, face: int) -> Image.Image:
+        """Return the "explained away" map of a face over its crop, which is shown grey."""
+        views = self.faces[face]
+        grey = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
+        opacity = 0.85 * views.explained[..., None]
+        return _tile(np.round(grey * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8))
+
+    def slider_pictures(self, face: int) -> tuple[Image.Image, Image.Image]:
+        """Return the crop of a face and its reconstruction."""
+        views = self.faces[face]
+        return _tile(views.crop), _tile(views.reconstruction)
+
+
+@torch.inference_mode()
+def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf, limits: Limits) -> FoundFaces:
+    """Find the faces of a photograph, their landmarks, and what the autoencoder makes of each.
+
+    Args:
+        photograph: The photograph.
+        finder: The landmark model.
+        shelf: For the autoencoder.
+        limits: How many faces to look at.
+
+    Raises:
+        ImageError: If the picture cannot be searched.
+    """
+    start = time.perf_counter()
+    boxes = finder.detect(photograph.image)[: limits.faces]
+    faces: tuple[FaceViews, ...] = ()
+    if boxes:
+        inputs = finder.processor(photograph.image, boxes=[list(box) for box in boxes])
+        pixel_values = inputs.pop("pixel_values")
+        outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
+        found = finder.processor.post_process_keypoint_detection(outputs, **inputs, num_images=1)[0]
+        reconstruction = shelf.reconstruct(pixel_values, finder)
+        heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
+        heat = F.interpolate(heat, size=pixel_values.shape[-1], mode="bilinear").clamp(0, 1)[:, 0].numpy()
+        maps = explained_away(pixel_values, reconstruction).numpy()
+        crops = to_pictures(pixel_values, finder.processor)
+        drawn = to_pictures(reconstruction, finder.processor)
+        faces = tuple(
+            FaceViews(*(np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")), *views)
+            for face, *views in zip(found, crops, drawn, heat, maps, strict=True)
+        )
+    return FoundFaces(photograph, faces, finder.name, finder.scheme, time.perf_counter() - start)
+
+
+def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
+    """Turn (N, 3, S, S) as the models take and give them into (N, S, S, 3) uint8."""
+    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
+    return ((pixel_values.float().cpu() + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a colour; uint8."""
+    opacity = 0.85 * heat[..., None] ** SHARPENING
+    return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
+
+
+def _tile(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+
+
+class WebcamStream:
+    """The faces of one visitor's camera, followed and smoothed from frame to frame.
+
+    Args:
+        finder: The landmark model.
+        limits: How many faces to follow.
+    """
+
+    def __init__(self, finder: LandmarkFinder, limits: Limits):
+        self._finder, self._limits = finder, limits
+        self._tracker = FaceTracker(self._find, self._detect)
+        self._index, self._last = 0, -1.0
+        self._times: list[float] = []
+
+    def _find(self, image: np.ndarray, boxes: list[np.ndarray]) -> Sequence[Any]:
+        return self._finder.find([image], [boxes])[0]
+
+    def _detect(self, image: np.ndarray) -> list[Any]:
+        return self._finder.detect(image)[: self._limits.faces]
+
+    def __call__(self, frame: np.ndarray, now: float, threshold: float = 0.0) -> tuple[np.ndarray, float]:
+        """Draw the faces of the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8.
+            now: Time in seconds on any clock that does not go back.
+            threshold: Landmarks that score lower are not drawn.
+
+        Returns:
+            The drawn frame, and frames a second over the last ones.
+        """
+        self._last = max(now, self._last + 1e-3)  # two frames may arrive at once
+        tracked = self._tracker(frame, self._index, self._last)
+        self._index += 1
+        self._times = [*self._times[-29:], self._last]
+        faces = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in tracked]
+        drawn = draw_landmarks(frame, faces, self._finder.scheme, min_score=threshold or None)
+        passed = self._times[-1] - self._times[0]
+        return np.asarray(drawn), (len(self._times) - 1) / passed if passed > 0 else 0.0

@@ -1,0 +1,72 @@
+"""The models that all visitors share, loaded once."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from ..landmark_finder import LandmarkFinder
+from ..loading import load_autoencoder, move_to_device
+from ..modeling_fabrec import FabRecAutoencoder
+
+
+__all__ = ["AUTOENCODER", "LANDMARKS", "ModelShelf"]
+
+LANDMARKS, AUTOENCODER = "3fabrec-300w", "3fabrec-autoencoder"
+
+
+class ModelShelf:
+    """Loads landmark models when they are asked for, and keeps those used last. Safe to use from threads.
+
+    Args:
+        landmarks: Name of the landmark model of the demonstration.
+        autoencoder: Name of the autoencoder that reconstructs faces and that detectors are taught from.
+        capacity: Landmark models to keep.
+    """
+
+    def __init__(self, landmarks: str = LANDMARKS, autoencoder: str = AUTOENCODER, capacity: int = 4):
+        self.landmarks_name, self.autoencoder_name, self.capacity = landmarks, autoencoder, capacity
+        self._finders: OrderedDict[tuple[str, int], LandmarkFinder] = OrderedDict()
+        self._autoencoder: FabRecAutoencoder | None = None
+        self._lock = threading.Lock()
+
+    def finder(self, name: str | Path | None = None) -> LandmarkFinder:
+        """Return a landmark model, that of the demonstration by default.
+
+        Args:
+            name: A checkpoint that the owner of the demonstration or a session vouches for: never a visitor's text.
+
+        Raises:
+            CheckpointError: If it cannot be used.
+        """
+        text = str(name or self.landmarks_name)
+        weights = Path(text) / "model.safetensors"
+        key = text, weights.stat().st_mtime_ns if weights.is_file() else 0  # a taught detector is taught again
+        with self._lock:
+            if key not in self._finders:
+                self._finders[key] = LandmarkFinder(text)
+            self._finders.move_to_end(key)
+            while len(self._finders) > self.capacity:
+                self._finders.popitem(last=False)
+            return self._finders[key]
+
+    @property
+    def autoencoder(self) -> FabRecAutoencoder:
+        """The autoencoder."""
+        with self._lock:
+            if self._autoencoder is None:
+                self._autoencoder = move_to_device(load_autoencoder(self.autoencoder_name), None)
+            return self._autoencoder
+
+    @torch.inference_mode()
+    def reconstruct(self, pixel_values: torch.Tensor, finder: LandmarkFinder) -> torch.Tensor:
+        """Reconstruct crops (N, 3, S, S) of a landmark model; the result is on the CPU.
+
+        The autoencoder does it where it takes crops of this size: fine-tuning for landmarks makes an encoder forget
+        what landmarks do not need. Else the landmark model reconstructs as well as it can.
+        """
+        if self.autoencoder.config.image_size == pixel_values.shape[-1]:
+            return self.autoencoder(pixel_values.to(self.autoencoder.device)).reconstruction.float().cpu()
+        outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype), output_reconstruction=True)
+        return outputs.reconstruction.float().cpu()

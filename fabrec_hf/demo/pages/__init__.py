@@ -1,0 +1,1 @@
+"""The pages in a browser; what they show is worked out in the package above."""

@@ -1,0 +1,81 @@
+"""The page that walks through the latent space."""
+
+from typing import Any
+
+import gradio as gr
+
+from ..detection import SEARCH_SIDE
+from ..latent import LARGEST_SEED, LatentExplorer, animate
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+
+
+__all__ = ["build"]
+
+# Of one standard deviation, the training's target, many faces fall apart; real ones lie nearer to the centre.
+SPREAD = 0.6
+
+
+def build(services: Services) -> None:
+    """Lay the page out and connect it."""
+    gr.Markdown("### Random faces\nFaces that nobody has, and the landmark heatmaps in each (the paper's figure 3).")
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
+        count = gr.Slider(1, 16, 6, step=1, label="Faces", min_width=160)
+        spread = gr.Slider(0.1, 1.2, SPREAD, step=0.1, label="Distance from the mean face", min_width=160)
+    button = gr.Button("Draw faces", variant="primary")
+    gallery = gr.Gallery(
+        label="Each face, then its heatmaps",
+        columns=4,
+        object_fit="contain",
+        format="webp",
+        interactive=False,
+        buttons=BUTTONS,
+    )
+    gr.Markdown(
+        "### From one face to another\nThe landmarks move along (figure 4). A face that is not chosen is drawn from "
+        "the seed."
+    )
+    with gr.Row():
+        first = gr.Image(
+            label="From", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
+        )
+        last = gr.Image(
+            label="To", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
+        )
+        walk = gr.Image(label="The way", interactive=False, buttons=BUTTONS, height=240, min_width=200, format="webp")
+    if services.examples:
+        examples = [str(path) for path in services.examples]
+        gr.Examples([[one, other] for one, other in zip(examples, examples[1:], strict=False)], [first, last])
+    with gr.Row():
+        seed_between = gr.Number(1, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
+        steps = gr.Slider(3, 24, 9, step=1, label="Steps", min_width=160)
+    go = gr.Button("Go from one to the other", variant="primary")
+    strip = gr.Gallery(
+        label="Step by step", columns=9, object_fit="contain", format="webp", interactive=False, buttons=BUTTONS
+    )
+
+    @guarded
+    def draw(number: float, faces: float, distance: float) -> list[Any]:
+        explorer = LatentExplorer(services.shelf.finder(), services.shelf)
+        pairs = explorer.random_faces(int(number or 0), min(int(faces), 16), min(float(distance), 2.0))
+        return [
+            (picture, caption)
+            for index, (face, heat) in enumerate(pairs, start=1)
+            for picture, caption in ((face, f"face {index}"), (heat, f"heatmaps {index}"))
+        ]
+
+    @guarded
+    def interpolate(one: str | None, other: str | None, number: float, frames: float) -> tuple[Any, ...]:
+        explorer = LatentExplorer(services.shelf.finder(), services.shelf)
+        drawn = explorer.latents(int(number or 0), 2, SPREAD).split(1)
+        ends = [
+            explorer.encode(services.uploads.read_picture(path, SEARCH_SIDE)) if path else latent
+            for path, latent in zip((one, other), drawn, strict=True)
+        ]
+        way = explorer.interpolate(ends[0], ends[1], max(2, min(int(frames), 24)))
+        path = services.uploads.new_file("interpolation.webp")
+        path.write_bytes(animate(way.frames))
+        return str(path), list(way.frames)
+
+    button.click(draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN)
+    go.click(interpolate, [first, last, seed_between, steps], [walk, strip], **COMPUTE, **HIDDEN)

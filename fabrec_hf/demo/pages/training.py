@@ -1,0 +1,205 @@
+"""The part of the Teach page that trains, shows the results and hands them out."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+
+from ...errors import DataError, FabRecError, HubError
+from ..fit_queue import FitJob
+from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..sessions import Session
+from ..teaching import annotation_files, draw_results, teach, zip_folder
+
+
+__all__ = ["Parts", "build", "push_detector", "show_job"]
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 24
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Components that show the state of a session.
+
+    Attributes:
+        outputs: In the order of what fills them.
+        checkpoints: Changes when a detector was taught.
+    """
+
+    outputs: list[Any]
+    checkpoints: gr.State
+
+
+def build(services: Services, key: gr.State) -> Parts:
+    """Lay this part out and connect it."""
+    gr.Markdown("**4. Train.** A few minutes on two CPU cores. The page may be closed meanwhile.")
+    with gr.Row():
+        effort = gr.Slider(0.1, 2, 1, step=0.1, label="Effort", min_width=160)
+        train = gr.Button("Train", variant="primary", min_width=120)
+        cancel = gr.Button("Cancel", min_width=120)
+    state = gr.Markdown("", elem_id="teach-training")
+    curve = gr.LinePlot(
+        pd.DataFrame({"step": [], "loss": []}), x="step", y="loss", label="Heatmap loss", height=220, visible=False
+    )
+    results = gr.Gallery(
+        label="Photographs that were not annotated",
+        columns=4,
+        object_fit="contain",
+        format="webp",
+        interactive=False,
+        buttons=BUTTONS,
+    )
+    timer = gr.Timer(1.0, active=False)
+    taught = gr.State(0)
+    gr.Markdown("**5. Take it with you.**")
+    make = gr.Button("Make files: annotations (COCO, .pts) and checkpoint")
+    files = gr.File(label="Download", file_count="multiple", interactive=False)
+    with gr.Accordion("Push the detector to the Hub", open=False):
+        gr.Markdown("The token is used for this one push. It is neither stored nor logged.")
+        with gr.Row():
+            repository = gr.Textbox(label="Repository", placeholder="owner/name", min_width=200)
+            token = gr.Textbox(label="Token with write permission", type="password", min_width=200)
+            private = gr.Checkbox(True, label="Private", min_width=100)
+        push = gr.Button("Push")
+        pushed = gr.Markdown("", elem_id="teach-pushed")
+    outputs = [state, curve, results, timer, taught]
+
+    @guarded
+    def start(secret: str, strength: float) -> tuple[Any, ...]:
+        session = services.sessions.open(secret)
+        with session.lock:
+            if session.job is not None and session.job.active:
+                raise DataError("A training is under way already: cancel it first.")
+            if not session.project.annotated:
+                raise DataError("Annotate at least one face first.")
+            strength = min(max(float(strength), 0.1), 2.0)
+            work = partial(teach, session, services.shelf.autoencoder_name, strength)
+            session.job = services.fits.add(FitJob(work, owner=f"training of {session.key}"))
+        return show_job(services, session)
+
+    @guarded
+    def stop(secret: str) -> tuple[Any, ...]:
+        session = services.sessions.open(secret)
+        if session.job is not None:
+            session.job.cancel()
+        return show_job(services, session)
+
+    @guarded
+    def make_files(secret: str) -> list[str]:
+        session = services.sessions.open(secret)
+        with session.lock:
+            contents = annotation_files(session.project, session.photographs)
+            if session.detector.is_dir():
+                contents["checkpoint.zip"] = zip_folder(session.detector)
+        paths = []
+        for name, content in contents.items():
+            path = services.uploads.new_file(name)
+            path.write_bytes(content)
+            paths.append(str(path))
+        return paths
+
+    @guarded
+    def send(secret: str, name: str, word: str, closed: bool) -> tuple[str, str]:
+        return push_detector(services.sessions.open(secret), name, word, closed), ""
+
+    train.click(start, [key, effort], outputs, **HIDDEN)
+    cancel.click(stop, key, outputs, **HIDDEN)
+    timer.tick(
+        guarded(lambda secret: show_job(services, services.sessions.open(secret))),
+        key,
+        outputs,
+        **HIDDEN,
+        show_progress="hidden",
+    )
+    make.click(make_files, key, files, **COMPUTE, **HIDDEN)
+    # The field of the token is emptied whatever happens.
+    push.click(send, [key, repository, token, private], [pushed, token], **HIDDEN).failure(
+        lambda: "", None, token, **HIDDEN
+    )
+    return Parts(outputs, taught)
+
+
+def show_job(services: Services, session: Session) -> tuple[Any, ...]:
+    """Return what the page shows of a training: state, curve, results, timer, and a number that changes with it."""
+    job = session.job
+    has_detector = "taught in this session" in session.checkpoints()
+    if job is None:
+        text = "A detector was taught in an earlier visit." if has_detector else ""
+        return text, gr.LinePlot(visible=False), None, gr.Timer(active=False), int(has_detector)
+    losses = list(job.losses)
+    table = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
+    curve = gr.LinePlot(value=table, visible=bool(losses))
+    if job.active:
+        return describe_job(job, services.fits.position(job)), curve, gr.skip(), gr.Timer(active=True), gr.skip()
+    drawn: Any = None
+    if job.result is not None and has_detector:
+        with session.lock:
+            drawn = draw_results(session, services.shelf.finder(session.detector), SHOWN)
+    return describe_job(job, 0), curve, drawn, gr.Timer(active=False), len(losses) + 1
+
+
+def describe_job(job: FitJob, position: int) -> str:
+    """Say in words where a training is."""
+    if job.state == "failed":
+        return f"The training failed: {job.error}"
+    if job.state == "waiting":
+        return f"Waiting: {position} training{'s' if position != 1 else ''} before yours."
+    if job.active:
+        progress = job.progress
+        if progress is None:
+            return "Getting ready."
+        stage = "Learning" if progress.stage == "learning" else "Estimating the error on new faces"
+        return f"{stage}: step {progress.step} of {progress.steps}, loss {progress.loss:.2f}."
+    if job.result is None:
+        return "Cancelled before it began."
+    head = "Cancelled; what was learned so far is kept." if job.state == "stopped" else "Done."
+    lines = [f"{head} {len(job.result.training_errors)} faces in {job.result.seconds:.0f} s."]
+    for what, errors in (
+        ("on these faces", job.result.training_errors),
+        ("on new faces (each predicted from the others)", job.result.held_out_errors),
+    ):
+        known = errors[np.isfinite(errors)]
+        if len(known):
+            lines.append(f"Error {what}: **{known.mean():.2f} %** of the side of the face box.")
+    return "\n\n".join(lines)
+
+
+def push_detector(session: Session, repository: str, token: str, private: bool, endpoint: str | None = None) -> str:
+    """Publish the detector of a session with its visitor's own token, which is kept nowhere.
+
+    Args:
+        session: Whose detector.
+        repository: `owner/name`.
+        token: The visitor's; without one nothing is sent, whatever token the server itself may have.
+        private: Whether a new repository is private.
+        endpoint: Another Hub than the usual one.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        HubError: If something is missing, or the Hub refuses; the message holds no token.
+    """
+    token, repository = (token or "").strip(), (repository or "").strip()
+    if not token or not repository:
+        raise HubError("Give a repository as owner/name, and a token with write permission.")
+    if "taught in this session" not in session.checkpoints():
+        raise HubError("Train a detector first.")
+    from huggingface_hub import HfApi
+
+    from ...hub import push
+
+    try:
+        published = push(session.detector, repository, private=private, api=HfApi(endpoint=endpoint, token=token))
+    except FabRecError as error:
+        raise HubError(str(error).replace(token, "…")) from None
+    except Exception as error:  # whatever it is, its text is not to be trusted with the token
+        logger.error("A push failed: %s", type(error).__name__)
+        raise HubError("The push failed on the server: try again.") from None
+    return f"Pushed to {repository}: {published[-1].files} files, commit {published[-1].commit[:8]}."

@@ -1,0 +1,159 @@
+"""Start the demonstration."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..errors import FabRecError
+from ..input_files import collect_inputs, is_video
+from .uploads import Limits, Uploads
+
+
+if TYPE_CHECKING:
+    from .services import Services
+
+__all__ = ["Settings", "example_pictures", "launch", "make_services", "serve"]
+
+WAITING = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the demonstration runs.
+
+    Attributes:
+        models: Landmark checkpoints to choose from when comparing; the first one detects.
+        autoencoder: What reconstructs faces and what detectors are taught from.
+        sessions: Folder that keeps photographs and annotations from one run to the next; None forgets them.
+        max_age: Seconds without use after which a session is removed.
+        examples: Photographs to try.
+        host: Address to listen at; None leaves it to Gradio, which listens on this machine only.
+        port: Port to listen at; None takes the first free one from 7860 on.
+        limits: What one visitor may ask for.
+    """
+
+    models: Sequence[str] = ("3fabrec-300w",)
+    autoencoder: str = "3fabrec-autoencoder"
+    sessions: Path | None = None
+    max_age: float = 86400.0
+    examples: Sequence[Path] = ()
+    host: str | None = None
+    port: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def example_pictures(folder: Path | None) -> list[Path]:
+    """List the photographs to try: those of a folder, or the ones that come with the package.
+
+    Raises:
+        ImageError: If the folder holds none.
+    """
+    if folder is not None:
+        return [path for path in collect_inputs([str(folder)]) if not is_video(path)]
+    # In a wheel they lie beside this file, in a checkout where the Space has them.
+    places = (Path(__file__).parent / "examples", Path(__file__).parents[2] / "space" / "examples")
+    return [path for place in places for path in sorted(place.glob("*.jpg"))]
+
+
+@contextmanager
+def make_services(settings: Settings) -> "Iterator[Services]":
+    """Load what the pages share, with folders that are removed at the end.
+
+    Args:
+        settings: How the demonstration runs.
+
+    Raises:
+        CheckpointError: If a checkpoint cannot be used.
+    """
+    # All of this is read when Gradio is imported or its first component is made. Nothing is to be fetched from or
+    # reported to any other host.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    temporary = Path(tempfile.mkdtemp(prefix="fabrec-demo-"))
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(temporary / "web")
+    (temporary / "web").mkdir(mode=0o700)
+    Image.MAX_IMAGE_PIXELS = settings.limits.pixels
+    from .fit_queue import FitQueue
+    from .latent import LatentExplorer
+    from .models import ModelShelf
+    from .services import Services
+    from .sessions import SessionStore
+
+    try:
+        shelf = ModelShelf(settings.models[0], settings.autoencoder)
+        for model in reversed(settings.models):
+            shelf.finder(model)
+        shelf.finder().detect(Image.new("RGB", (320, 320)))  # loads the detector before the first visitor comes
+        LatentExplorer(shelf.finder(), shelf)  # says so at once if the two do not belong together
+        yield Services(
+            limits=settings.limits,
+            uploads=Uploads(temporary / "web", settings.limits),
+            sessions=SessionStore(settings.sessions or temporary / "sessions", settings.limits, settings.max_age),
+            shelf=shelf,
+            fits=FitQueue(settings.limits.jobs),
+            offered=tuple(settings.models),
+            examples=tuple(_copied(settings.examples, temporary / "web" / "examples")),
+        )
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _copied(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy the examples to where uploads are: nothing else is ever served or opened."""
+    folder.mkdir()
+    return [Path(shutil.copy(file, folder / file.name)) for file in files]
+
+
+def launch(services: "Services", settings: Settings, block: bool) -> Any:
+    """Build the application and start its server.
+
+    Args:
+        services: From `make_services`.
+        settings: How the demonstration runs.
+        block: Whether to wait until it is interrupted.
+
+    Returns:
+        The application.
+    """
+    from .app import CSS, build_app, build_theme
+
+    app = build_app(services)
+    app.queue(max_size=WAITING, api_open=False, default_concurrency_limit=4)
+    app.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        max_file_size=settings.limits.file_bytes,
+        share=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        footer_links=[],
+        theme=build_theme(),
+        css=CSS,
+        prevent_thread_lock=not block,
+        quiet=not block,
+    )
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Run the demonstration until it is interrupted."""
+    with make_services(settings) as services:
+        try:
+            launch(services, settings, block=True)
+        except OSError as error:  # Gradio's own words for a port that is taken
+            raise FabRecError(f"The server cannot start: {error}") from error

@@ -1,0 +1,70 @@
+"""What the pages share: models, sessions, uploads, the queue of trainings, and how errors reach a visitor."""
+
+import functools
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import FabRecError
+from .fit_queue import FitQueue
+from .models import ModelShelf
+from .sessions import SessionStore
+from .uploads import Limits, Uploads
+
+
+__all__ = ["BUTTONS", "COMPUTE", "HIDDEN", "Services", "guarded"]
+
+logger = logging.getLogger(__name__)
+
+# Events that compute share one queue, and those of other programs than the page itself are refused.
+COMPUTE: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 2}
+# Without Gradio's own share button, which publishes a visitor's pictures.
+BUTTONS: list[Any] = ["download", "fullscreen"]
+HIDDEN: dict[str, Any] = {"api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the pages share.
+
+    Attributes:
+        limits: What one visitor may ask for.
+        uploads: Where the web server puts files.
+        sessions: What is kept of visitors.
+        shelf: The models.
+        fits: The queue of trainings.
+        offered: Names of the landmark checkpoints to choose from, the default one first.
+        examples: Photographs to try.
+    """
+
+    limits: Limits
+    uploads: Uploads
+    sessions: SessionStore
+    shelf: ModelShelf
+    fits: FitQueue
+    offered: tuple[str, ...]
+    examples: tuple[Path, ...] = field(default=())
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a visitor see what they did wrong in one line, and of the server's own failures only a number."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except FabRecError as error:
+            raise gr.Error(" ".join(str(error).split()), duration=None, print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception:
+            number = secrets.token_hex(4)
+            logger.exception("Failure %s of %s.", number, function.__qualname__)
+            raise gr.Error(f"Something failed on the server (number {number}).", print_exception=False) from None
+
+    return run

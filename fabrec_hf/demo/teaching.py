@@ -1,0 +1,255 @@
+"""From annotated photographs of a session to a detector: which faces to annotate, learn, propose, show, hand out."""
+
+import copy
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.coco import export_coco
+from ..data.pts import export_pts
+from ..data.source import face_features
+from ..errors import DataError
+from ..fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
+from ..geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
+from ..landmark_finder import LandmarkFinder
+from ..landmark_training import LabelledFaces, build_model, build_processor
+from ..modeling_fabrec import FabRecForLandmarkDetection
+from ..scheme_files import write_scheme
+from ..visualization import draw_landmarks
+from .annotation import AnnotatedFace, Project
+from .models import ModelShelf
+from .sessions import Session
+
+
+__all__ = [
+    "Proposer",
+    "annotation_files",
+    "draw_results",
+    "find_session_faces",
+    "labelled_dataset",
+    "rank_faces",
+    "teach",
+    "zip_folder",
+]
+
+# Steps that a detector takes with each face that is completed, to propose positions in the next one.
+PROPOSAL_EFFORT = 0.15
+MAIN_FOLDS = 3
+
+
+def find_session_faces(
+    session: Session,
+    photographs: Sequence[tuple[str, str]],
+    finder: LandmarkFinder,
+    on_photograph: Callable[[int], None] | None = None,
+) -> list[AnnotatedFace]:
+    """Find the faces of new photographs; the whole photograph stands for one in which there is none.
+
+    Args:
+        session: Whose they are.
+        photographs: (file, name) of each.
+        finder: For its face detector.
+        on_photograph: Called with the number of those that are done.
+    """
+    found: list[AnnotatedFace] = []
+    for number, (file, name) in enumerate(photographs, start=1):
+        image = session.photograph(AnnotatedFace(file, name, (0, 0, 1, 1)))
+        boxes = [tuple(map(float, box)) for box in finder.detect(image)[: session.limits.faces]]
+        for box in boxes or [(0.0, 0.0, float(image.width), float(image.height))]:
+            found.append(AnnotatedFace(file, name, box))  # type: ignore[arg-type]
+        if on_photograph:
+            on_photograph(number)
+    return found
+
+
+@torch.inference_mode()
+def rank_faces(session: Session, shelf: ModelShelf, count: int) -> list[int]:
+    """Choose the faces that stand for all others, the most useful first: rows of the project."""
+    faces = session.project.faces
+    if not faces:
+        raise DataError("Add photographs first.")
+    processor = build_processor(None, shelf.autoencoder.config.image_size)
+    latents = []
+    for face in faces:
+        pixel_values = processor(session.photograph(face), boxes=[list(face.box)])["pixel_values"]
+        latents.append(shelf.autoencoder.encode(pixel_values.to(shelf.autoencoder.device)).cpu())
+    return choose_faces(torch.cat(latents), min(count, len(faces)))
+
+
+def labelled_dataset(project: Project, folder: Path, rows: Sequence[int] | None = None) -> datasets.Dataset:
+    """Return the annotated faces as every part of the package takes them.
+
+    Args:
+        project: The annotations.
+        folder: Of the photographs.
+        rows: Which faces; all annotated ones by default.
+
+    Raises:
+        DataError: If nothing is annotated.
+    """
+    rows = project.annotated if rows is None else list(rows)
+    if not rows:
+        raise DataError("Annotate at least one face first.")
+    faces = [project.faces[row] for row in rows]
+    columns: dict[str, list[Any]] = {
+        "image": [{"path": str(folder / face.file), "bytes": None} for face in faces],
+        "landmarks": [face.landmarks().tolist() for face in faces],
+        "box": [list(face.box) for face in faces],
+        "name": [Path(face.name).stem for face in faces],
+        "picture": [face.name for face in faces],
+    }
+    features = face_features(len(project.names))
+    kept = datasets.Features({name: features[name] for name in columns})
+    return datasets.Dataset.from_dict(columns, features=kept)
+
+
+def teach(
+    session: Session,
+    autoencoder: str,
+    effort: float,
+    on_step: Callable[[FitProgress], None],
+    should_stop: Callable[[], bool],
+) -> FitResult:
+    """Fit a detector to the annotated faces, and keep it in the session.
+
+    Args:
+        session: Whose faces; only looked at while its lock is held.
+        autoencoder: What to start from.
+        effort: Multiplies the number of steps.
+        on_step: Called after every step.
+        should_stop: Asked before every step.
+
+    Raises:
+        DataError: If nothing is annotated.
+    """
+    with session.lock:
+        scheme, dataset = session.project.scheme, labelled_dataset(session.project, session.photographs)
+    recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
+    result = fit_landmarks(model, faces, scheme, recipe, MAIN_FOLDS, on_step, should_stop)
+    results = describe_fit(result, scheme, recipe, autoencoder, MAIN_FOLDS)
+    with TemporaryDirectory(prefix=".fitting-", dir=session.folder) as place:
+        draft = Path(place) / "detector"
+        model.save_pretrained(draft)
+        processor.save_pretrained(draft)
+        (draft / "fit.json").write_text(json.dumps(results, indent=2) + "\n")
+        with session.lock:
+            if session.detector.exists():
+                session.detector.rename(Path(place) / "old")
+            draft.rename(session.detector)
+    return result
+
+
+def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float) -> tuple[Any, ...]:
+    from ..loading import load_autoencoder
+
+    size = load_autoencoder(autoencoder).config.image_size
+    recipe = fit_recipe(size, effort=effort)
+    processor = build_processor(None, size)
+    faces = LabelledFaces(dataset, processor, progress=False)
+    return recipe, build_model(autoencoder, scheme, recipe), faces, processor
+
+
+class Proposer:
+    """Learns along while a person annotates, and proposes where the points of the next face are.
+
+    With each completed face it learns a little more; until it has learned for the first time, the mean shape of the
+    annotated faces is proposed.
+
+    Args:
+        session: Whose faces.
+        autoencoder: What to start from.
+    """
+
+    def __init__(self, session: Session, autoencoder: str):
+        self._session, self._autoencoder = session, autoencoder
+        self._model: FabRecForLandmarkDetection | None = None
+        self.names: tuple[str, ...] = session.project.names
+        self.learned_from = 0
+
+    def learn(self, on_step: Callable[[FitProgress], None], should_stop: Callable[[], bool]) -> FitResult:
+        """Learn from all faces that are annotated so far; the model that proposes meanwhile stays as it is."""
+        with self._session.lock:
+            project = self._session.project
+            rows = [row for row in project.annotated if project.faces[row].complete]
+            scheme, dataset = project.scheme, labelled_dataset(project, self._session.photographs, rows)
+        recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT)
+        if self._model is not None:
+            model.load_state_dict(copy.deepcopy(self._model.state_dict()))
+        result = fit_landmarks(model, faces, scheme, recipe, 0, on_step, should_stop)
+        if not result.stopped:
+            self._model, self.learned_from = model.eval(), len(rows)
+        return result
+
+    @torch.inference_mode()
+    def propose(self, face: AnnotatedFace, image: Image.Image) -> np.ndarray | None:
+        """Return (L, 2) positions in pixels of the photograph; None as long as nothing is annotated."""
+        if self._model is not None:
+            processor = build_processor(None, self._model.config.image_size)
+            inputs = processor(image, boxes=[list(face.box)])
+            landmarks = self._model(inputs["pixel_values"]).landmarks.double().numpy()
+            return landmarks_from_crop(landmarks, inputs["crop_boxes"].numpy())[0]
+        project = self._session.project
+        rows = [row for row in project.annotated if project.faces[row].complete]
+        if not rows:
+            return None
+        known = [project.faces[row] for row in rows]
+        shapes = landmarks_to_crop(
+            np.stack([other.landmarks() for other in known]), crop_box_from_box([list(other.box) for other in known])
+        )
+        placed = np.isfinite(shapes)
+        total = np.where(placed, shapes, 0).sum(axis=0)
+        mean = np.divide(total, placed.sum(axis=0), out=np.full_like(total, np.nan), where=placed.any(axis=0))
+        return landmarks_from_crop(mean, crop_box_from_box(list(face.box)))
+
+
+def draw_results(session: Session, finder: LandmarkFinder, count: int) -> list[tuple[Image.Image, str]]:
+    """Draw what a detector finds in photographs that it was not taught on: (picture, name of the photograph)."""
+    project = session.project
+    taught = {project.faces[row].file for row in project.annotated}
+    files: dict[str, list[AnnotatedFace]] = {}
+    for face in project.faces:
+        if face.file not in taught:
+            files.setdefault(face.file, []).append(face)
+    drawn = []
+    for faces in list(files.values())[:count]:
+        image = session.photograph(faces[0])
+        found = finder.find([image], [[face.box for face in faces]])[0]
+        picture = draw_landmarks(image, found, finder.scheme)
+        picture.thumbnail((900, 900))
+        drawn.append((picture, faces[0].name))
+    return drawn
+
+
+def annotation_files(project: Project, photographs: Path) -> dict[str, bytes]:
+    """Return the annotations as archives by the name of the file: COCO keypoints, .pts files, and the scheme.
+
+    Raises:
+        DataError: If nothing is annotated.
+    """
+    dataset = labelled_dataset(project, photographs)
+    with TemporaryDirectory() as place:
+        coco, pts = Path(place) / "coco", Path(place) / "pts"
+        export_coco(dataset, project.scheme, coco, "train")
+        export_pts(dataset, pts)
+        for folder in (coco, pts):
+            write_scheme(project.scheme, folder / "scheme.yaml")
+        return {"annotations-coco.zip": zip_folder(coco), "annotations-pts.zip": zip_folder(pts)}
+
+
+def zip_folder(folder: Path) -> bytes:
+    """Return the files of a folder as an archive."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder).as_posix())
+    return content.getvalue()

@@ -1,0 +1,9 @@
+"""The demonstration of 3FabRec as a Hugging Face Space: `python space/app.py` runs it on this machine."""
+
+from pathlib import Path
+
+from fabrec_hf.demo.server import Settings, serve
+
+
+if __name__ == "__main__":
+    serve(Settings(examples=sorted((Path(__file__).parent / "examples").glob("*.jpg"))))
