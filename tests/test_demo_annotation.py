@@ -97,7 +97,12 @@ def test_names_are_given_once(project, tmp_path):
 def test_names_make_a_scheme(project):
     assert project.scheme.flip_pairs == ((0, 1),) and project.scheme.point_names == tuple(NAMES)
     assert parse_names(" a, b\n\nc ,", 3) == ["a", "b", "c"]
-    for text, message in (("a,a", "differ"), (" ,\n", "at least one"), ("a,b,c,d", "At most 3"), ("x" * 61, "At most")):
+    for text, message in (
+        ("a,a", "differ"),
+        (" ,\n", "at least one"),
+        ("a,b,c,d", "At most 3"),
+        ("x" * 61, "At most"),
+    ):
         with pytest.raises(SchemeError, match=message):
             parse_names(text, 3)
 
