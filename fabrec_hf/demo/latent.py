@@ -65,7 +65,9 @@ class LatentExplorer:
         if not (float(seed).is_integer() and 0 <= seed <= LARGEST_SEED):
             raise DataError(f"A seed is a whole number from 0 to {LARGEST_SEED}.")
         generator = torch.Generator().manual_seed(int(seed))
-        return spread * torch.randn(count, self._autoencoder.config.latent_size, generator=generator)
+        size = self._autoencoder.config.latent_size
+        # One call for all would draw other numbers for another count.
+        return spread * torch.stack([torch.randn(size, generator=generator) for _ in range(count)])
 
     @torch.inference_mode()
     def encode(self, photograph: Photograph) -> torch.Tensor:

@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +83,7 @@ def make_services(settings: Settings) -> "Iterator[Services]":
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(temporary / "web")
     (temporary / "web").mkdir(mode=0o700)
-    Image.MAX_IMAGE_PIXELS = settings.limits.pixels
+    pixels_before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, settings.limits.pixels
     from .fit_queue import FitQueue
     from .latent import LatentExplorer
     from .models import ModelShelf
@@ -104,6 +107,7 @@ def make_services(settings: Settings) -> "Iterator[Services]":
         )
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        Image.MAX_IMAGE_PIXELS = pixels_before
         if before is None:
             del os.environ["GRADIO_TEMP_DIR"]
         else:
@@ -151,7 +155,9 @@ def launch(services: "Services", settings: Settings, block: bool) -> Any:
 
 
 def serve(settings: Settings) -> None:
-    """Run the demonstration until it is interrupted."""
+    """Run the demonstration until it is interrupted or terminated; temporary files are removed either way."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with make_services(settings) as services:
         try:
             launch(services, settings, block=True)
