@@ -175,7 +175,10 @@ def test_proposals_begin_with_the_mean_shape_and_learn(session, autoencoder):
 
 
 def outcome(stopped=False):
-    return FitResult(np.array([1.0]), np.array([np.nan]), np.zeros((1, 1, 2)), [2.0], 3.0, stopped)
+    unknown = np.array([np.nan])
+    return FitResult(
+        np.array([1.0]), unknown, np.zeros((1, 1, 2)), unknown[None], losses=[2.0], seconds=3.0, stopped=stopped
+    )
 
 
 def test_jobs_wait_their_turn_and_report():
