@@ -19,7 +19,7 @@ from .published import (
 )
 
 
-__all__ = ["Table", "describe_length", "make_tables", "to_latex", "to_markdown"]
+__all__ = ["Table", "describe_confidence", "describe_length", "make_tables", "to_latex", "to_markdown"]
 
 EMPTY = "-"
 
@@ -101,6 +101,32 @@ def describe_measurement(result: Mapping[str, Any], scheme: LandmarkScheme | Non
     )
 
 
+def describe_confidence(confidence: Mapping[str, Any]) -> str:
+    """Say in one line what the scores of points say of their errors.
+
+    Args:
+        confidence: From `summarize_confidence`.
+    """
+    if not confidence["points"]:
+        return "Confidence: no point has both a score and an error."
+    correlation, kept = confidence["rank_correlation"], confidence["kept"]
+    order = "undefined (nothing to rank)" if correlation is None else f"{correlation:.2f}"
+    words = (
+        f"Confidence: rank correlation of scores with errors {order}; area under the risk-coverage curve "
+        f"{confidence['area_under_risk_coverage']:.2f} % (a perfect order {confidence['perfect_order']:.2f}, no order "
+        f"{confidence['mean_error']:.2f}); the {100 * kept['share']:.0f} % of the points that score highest "
+        f"have a mean error of {kept['error']:.2f} % (fabrec detect --min-score {kept['score']:g})"
+    )
+    if calibration := confidence.get("calibration"):
+        words += (
+            f"; the mean score is {calibration['score']:.2f}, and {100 * calibration['found']:.0f} % of the points lie "
+            f"within {calibration['tolerance']:g} % (calibration error {calibration['error']:.3f})"
+        )
+    if left_out := confidence["left_out"]:
+        words += f"; {left_out} points without a finite score and error are left out"
+    return f"{words}."
+
+
 def _result_table(result: Mapping[str, Any], name: str, how: str, has_published: bool) -> Table:
     limit = f"{result['threshold']:g} %"
     header = ("faces of", "count", "NME in %", f"FR at {limit}, in %", f"AUC to {limit}")
@@ -116,6 +142,8 @@ def _result_table(result: Mapping[str, Any], name: str, how: str, has_published:
             f"{result['without_prediction']} faces have no prediction (failures, and not in the NME), "
             f"{result['not_scored']} cannot be scored and are left out."
         )
+    if "confidence" in result:
+        notes.append(describe_confidence(result["confidence"]))
     if not has_published:
         notes += _why_alone(result)
     return Table(f"{name}, measured", header, tuple(rows), notes=tuple(notes))
