@@ -124,8 +124,8 @@ def evaluate_checkpoint(
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
         (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (from
-        `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured: `scheme`, `normalizer`,
-        `threshold`, `protocol`, `decoding`, `flip_average`.
+        `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
+        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`.
 
     Raises:
         SchemeError: If the data's points are not those of the model, or the model carries no scheme.

@@ -220,7 +220,7 @@ def _score_limit(config: Mapping[str, Any]) -> str:
         return PLAIN_SCORES
     return (
         f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % of the "
-        f"normalising length of the truth, counted on {calibration['count']:,} points of faces not learned from. It "
+        f"normalising length of the truth: {calibration['count']:,} points of faces not learned from were counted. It "
         "holds for pictures like those, and not for profiles or covered faces that they had few of."
     )
 
@@ -257,8 +257,8 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], scheme: LandmarkScheme |
 
 def _confidence(evaluations: Sequence[Mapping[str, Any]]) -> str:
     """Return a line for every evaluation that measured what the scores say; older ones did not."""
-    measured = [entry for entry in evaluations if "perfect_order" in entry.get("confidence", ())]
-    return "\n".join(f"- {_how(entry)}. {describe_confidence(entry['confidence'])}" for entry in measured)
+    lines = ((_how(entry), describe_confidence(entry)) for entry in evaluations)
+    return "\n".join(f"- {how}. {confidence}" for how, confidence in lines if confidence)
 
 
 def _beside(results: Mapping[str, Any], context: CardContext, scheme: LandmarkScheme | None) -> str:

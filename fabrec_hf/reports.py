@@ -101,14 +101,17 @@ def describe_measurement(result: Mapping[str, Any], scheme: LandmarkScheme | Non
     )
 
 
-def describe_confidence(confidence: Mapping[str, Any]) -> str:
-    """Say in one line what the scores of points say of their errors.
+def describe_confidence(result: Mapping[str, Any]) -> str:
+    """Say in one line what the scores of points say of their errors; nothing where that was not measured.
 
     Args:
-        confidence: From `summarize_confidence`.
+        result: From `evaluate_checkpoint`, perhaps of a time when it measured less.
     """
-    if not confidence["points"]:
+    confidence = result.get("confidence", {})
+    if confidence.get("points") == 0:
         return "Confidence: no point has both a score and an error."
+    if "kept" not in confidence:
+        return ""
     correlation, kept = confidence["rank_correlation"], confidence["kept"]
     order = "undefined (nothing to rank)" if correlation is None else f"{correlation:.2f}"
     words = (
@@ -119,8 +122,8 @@ def describe_confidence(confidence: Mapping[str, Any]) -> str:
     )
     if calibration := confidence.get("calibration"):
         words += (
-            f"; the mean score is {calibration['score']:.2f}, and {100 * calibration['found']:.0f} % of the points lie "
-            f"within {calibration['tolerance']:g} % (calibration error {calibration['error']:.3f})"
+            f"; the mean score is {calibration['score']:.2f}, and {100 * calibration['found']:.0f} % of the points "
+            f"lie within {calibration['tolerance']:g} % (calibration error {calibration['error']:.3f})"
         )
     if left_out := confidence["left_out"]:
         words += f"; {left_out} points without a finite score and error are left out"
@@ -142,8 +145,8 @@ def _result_table(result: Mapping[str, Any], name: str, how: str, has_published:
             f"{result['without_prediction']} faces have no prediction (failures, and not in the NME), "
             f"{result['not_scored']} cannot be scored and are left out."
         )
-    if "confidence" in result:
-        notes.append(describe_confidence(result["confidence"]))
+    if confidence := describe_confidence(result):
+        notes.append(confidence)
     if not has_published:
         notes += _why_alone(result)
     return Table(f"{name}, measured", header, tuple(rows), notes=tuple(notes))

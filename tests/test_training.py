@@ -110,6 +110,33 @@ def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoen
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
 
+def test_a_finished_model_is_calibrated_on_the_faces_set_aside(detector, drawn_faces, tmp_path):
+    """In a new folder, beside the same weights; what is calibrated already comes out the same."""
+    expected = json.loads((detector / "config.json").read_text())["score_calibration"]
+    arguments = ["--data", drawn_faces, "--calibrate", detector]
+    missing = run_script("train_landmarks.py", *arguments, "--output_dir", tmp_path / "new")
+    assert missing.returncode == 2 and "--validation_fraction" in missing.stderr.splitlines()[-1]
+    arguments += ["--validation_fraction", 0.4]
+    used = run_script("train_landmarks.py", *arguments, "--output_dir", detector)
+    assert used.returncode == 2 and "is not empty" in used.stderr.splitlines()[-1]
+    few = run_script("train_landmarks.py", *arguments[:-1], 0.1, "--output_dir", tmp_path / "new")
+    assert few.returncode == 2 and "too few" in few.stderr.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+    done = run_script("train_landmarks.py", *arguments, "--output_dir", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    model = FabRecForLandmarkDetection.from_pretrained(tmp_path / "new")
+    curve = model.config.score_calibration
+    assert curve["count"] == 50 and expected is None  # ten of 24 faces; the six of the training were too few
+    before, after = load_file(detector / "model.safetensors"), load_file(tmp_path / "new" / "model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    # What is calibrated already is calibrated anew, from its heights and not from its scores.
+    again = run_script(
+        "train_landmarks.py", *arguments, "--calibrate", tmp_path / "new", "--output_dir", tmp_path / "b"
+    )
+    assert again.returncode == 0, again.stderr
+    assert FabRecForLandmarkDetection.from_pretrained(tmp_path / "b").config.score_calibration == curve
+
+
 def test_one_shot_trains_on_one_face(autoencoder, drawn_faces, tmp_path):
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", tmp_path / "one"]
     done = run_script("train_landmarks.py", *arguments, "--shots", 1, "--head_steps", 2, "--heatmap_size", 16)

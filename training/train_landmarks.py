@@ -168,7 +168,7 @@ def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Datase
     return dataset, validation
 
 
-def calibrate_finished(arguments: LandmarkTrainingArguments) -> None:
+def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) -> None:
     """Calibrate the scores of a finished model on faces that it has not learned from; its weights stay as they are.
 
     Raises:
@@ -182,7 +182,7 @@ def calibrate_finished(arguments: LandmarkTrainingArguments) -> None:
     use_all_cores(accelerator)
     if not accelerator.is_main_process:
         return
-    model, processor = load_landmark_model(arguments.calibrate)
+    model, processor = load_landmark_model(checkpoint)
     dataset, held_out = load_labelled(arguments)
     faces = LabelledFaces(dataset if held_out is None else held_out, processor)
     scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
@@ -205,7 +205,7 @@ def calibrate_finished(arguments: LandmarkTrainingArguments) -> None:
 def main(arguments: LandmarkTrainingArguments) -> None:
     """Train both stages, then save the model with its processor and the validation error."""
     if arguments.calibrate:
-        return calibrate_finished(arguments)
+        return calibrate_finished(arguments.calibrate, arguments)
     output_dir = Path(arguments.output_dir)
     dataset, held_out = load_labelled(arguments)
     face_set = shared_face_set(arguments.data)
