@@ -219,9 +219,9 @@ def _score_limit(config: Mapping[str, Any]) -> str:
     if not calibration:
         return PLAIN_SCORES
     return (
-        f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % of the "
-        f"normalising length of the truth: {calibration['count']:,} points of faces not learned from were counted. It "
-        "holds for pictures like those, and not for profiles or covered faces that they had few of."
+        f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % "
+        f"of the normalising length of the truth: {calibration['count']:,} points of faces not learned from "
+        "were counted. It holds for pictures like those, and not for profiles or covered faces that they had few of."
     )
 
 

@@ -5,7 +5,9 @@ import itertools
 import json
 import os
 import re
+import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -283,11 +285,12 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
 )
 def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
     """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""
-    pty = pytest.importorskip("pty")
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     words = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())", "fit", drawn_faces]
     words += ["--output", tmp_path / "early", "--model", autoencoder, "--json", *options]
     environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))  # a bar needs room
     shown = b""
     with subprocess.Popen(
         [str(word) for word in words], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
@@ -295,7 +298,7 @@ def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, 
         os.close(theirs)
         deadline = time.monotonic() + 240
         while not re.search(rf"{stage}: .*error [\d.]+ %".encode(), shown) and time.monotonic() < deadline:
-            shown += os.read(ours, 4096)
+            shown += os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b""
         process.send_signal(signal.SIGINT)
         drain = threading.Thread(target=_read_to_the_end, args=(ours,))  # a full terminal would block the process
         drain.start()
