@@ -281,7 +281,7 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.3, "--folds", 24])]
+    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.1, "--folds", 24])]
 )
 def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
     """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""
@@ -311,7 +311,7 @@ def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, 
     if stage == "learning":
         assert results["steps"] < 270_000 and results["held_out_faces"] == 0
     else:
-        assert results["steps"] == 90 and 0 < results["held_out_faces"] < 24
+        assert results["steps"] == 30 and 0 < results["held_out_faces"] < 24
         assert (tmp_path / "early" / "held_out.png").is_file()
     assert not list(tmp_path.glob(".fitting-*"))
 
