@@ -298,4 +298,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    words = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return words.replace("--", "-{}-")  # an option of the command line, and no dash

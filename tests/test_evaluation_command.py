@@ -160,6 +160,8 @@ def test_command_says_what_the_scores_are_worth(tmp_path, processor, faces, caps
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Confidence: ")]
     assert f"no order {errors.mean():.2f})" in line and f"--min-score {found['kept']['score']:g})" in line
     assert f"{100 * (errors <= 5).mean():.0f} % of the points lie within 5 %" in line
+    assert main([*arguments, "--format", "latex"]) == 0
+    assert r"\% (fabrec detect -{}-min-score" in capsys.readouterr().out
     # Over another length, 5 % is another distance than the scores were calibrated by.
     assert main([*arguments, "--normalizer", "box", "--json"]) == 0
     assert "calibration" not in json.loads(capsys.readouterr().out)["confidence"]
