@@ -17,7 +17,7 @@ from .errors import DataError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme, Normalizer
 from .metrics import normalizing_distance, point_errors, summarize_errors
-from .metrics.confidence import area_under_risk_coverage, rank_correlation
+from .metrics.confidence import summarize_confidence
 from .metrics.landmark_errors import mean_of_known
 from .modeling_fabrec import FabRecForLandmarkDetection
 from .prediction import PROTOCOLS, apply_protocol, checkpoint_scheme, iterate_predictions, predict_landmarks
@@ -76,6 +76,8 @@ class FaceScores:
         protocol: as `evaluate_checkpoint` took it.
         decoding: how heatmaps were decoded.
         flip_average: whether heatmaps were averaged with those of the mirrored crop.
+        score_tolerance: error in percent up to which a point counts as found by the calibration of the scores; None
+            where they are not calibrated, or errors are divided by another length than it was fitted with.
     """
 
     errors: np.ndarray
@@ -88,6 +90,7 @@ class FaceScores:
     protocol: str
     decoding: str
     flip_average: bool
+    score_tolerance: float | None = None
 
 
 def evaluate_checkpoint(
@@ -120,9 +123,9 @@ def evaluate_checkpoint(
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
-        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (what
-        the scores say of the errors of the points), and how all of it was measured: `scheme`, `normalizer`,
-        `threshold`, `protocol`, `decoding`, `flip_average`.
+        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (from
+        `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
+        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`.
 
     Raises:
         SchemeError: If the data's points are not those of the model, or the model carries no scheme.
@@ -177,6 +180,7 @@ def score_faces(
     except FabRecError as error:
         share.failure = error
     shares = _gather(share, world_size)
+    calibration = predictor.config.score_calibration if normalizer == scheme.normalizer else None
     errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
         errors=errors[:, 0],
@@ -189,6 +193,7 @@ def score_faces(
         protocol=protocol,
         decoding=predictor.config.decoding,
         flip_average=predictor.config.flip_average,
+        score_tolerance=calibration["tolerance"] if calibration else None,
     )
 
 
@@ -284,7 +289,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
     return {
         **whole,
         "subsets": subsets,
-        "confidence": _confidence(scores),
+        "confidence": summarize_confidence(scores.point_scores, scores.point_errors, scores.score_tolerance),
         "scheme": scores.scheme.name,
         "normalizer": scores.normalizer.to_dict(),
         "threshold": threshold,
@@ -300,22 +305,6 @@ def _summary(scores: FaceScores, mask: np.ndarray, threshold: float) -> dict[str
         known = errors[mask & np.isfinite(errors)]
         parts[part] = float(known.mean()) if len(known) else float("nan")
     return {**summarize_errors(scores.errors[mask], threshold), "parts": parts}
-
-
-def _confidence(scores: FaceScores) -> dict[str, float | int | None]:
-    """Say whether scores order points by their errors: see `metrics.confidence`; over all points that have both."""
-    errors, sureness = scores.point_errors.ravel(), scores.point_scores.ravel()
-    known = np.isfinite(errors) & np.isfinite(sureness)
-    errors, sureness = errors[known], sureness[known]
-    if not len(errors):
-        return {"points": 0}
-    correlation = rank_correlation(sureness, errors)
-    return {
-        "points": len(errors),
-        "rank_correlation": None if np.isnan(correlation) else correlation,
-        "area_under_risk_coverage": area_under_risk_coverage(sureness, errors),
-        "mean_error": float(errors.mean()),
-    }
 
 
 def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:

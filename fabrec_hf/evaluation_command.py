@@ -32,8 +32,13 @@ FORMATS = ("markdown", "latex", "json")
 
 NOTES = """The faces are scored in the boxes given with them, over all the data and over every published test set in
 it: the columns subset (300-W), pose, expression, ... (WFLW) and visibility (AFLW) tell. Our row is set beside the
-published ones of these test sets. With --output, results.json, per_image.csv, table.md, table.tex, ced.png and
-failures.png are written when all of it is done, and nothing before. The pictures show faces of the data: mind its
+published ones of these test sets. The line "Confidence" says whether the scores of points can be trusted: their rank
+correlation with the errors (1: whatever scores higher is nearer to the truth), the area under the risk-coverage curve
+(the mean error of the surest points, over all shares of them; between that of a perfect order and that of none), the
+error that is left when the surest 80 % are kept, and the --min-score of `fabrec detect` that keeps them; of calibrated
+scores also how far they are from the share of points found. With --output, results.json, per_image.csv, table.md,
+table.tex, ced.png (cumulative errors), confidence.png (risk against coverage, reliability of calibrated scores) and
+failures.png are written when all of it is done, and nothing before. The worst faces are those of the data: mind its
 terms. Several processes, started by torchrun or accelerate launch, share the work of
 training/evaluate_landmarks.py."""
 
@@ -197,6 +202,7 @@ def _files(
     name: str,
 ) -> dict[str, bytes]:
     """Return the files of the output folder."""
+    from .confidence_plot import draw_confidence
     from .plots import draw_error_distribution, draw_worst_faces
 
     length = describe_length(scores.normalizer.to_dict(), scores.scheme)
@@ -210,6 +216,7 @@ def _files(
         "table.md": texts["markdown"].encode(),
         "table.tex": texts["latex"].encode(),
         "ced.png": curve,
+        "confidence.png": draw_confidence(scores, f"{name}: what the scores say of the errors", length),
         "failures.png": worst.getvalue(),
     }
 

@@ -29,9 +29,12 @@ __all__ = ["add_arguments", "run"]
 
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
-missing in some of them. The error on new faces is estimated by learning --folds times more, for half as long, without
-some of the faces: as many folds as faces leave one out at a time, 0 skips the estimate. Ctrl-C saves what has been
-learned so far."""
+missing in some of them. Afterwards the error on new faces is estimated by cross-validation: the faces are shared out
+among --folds parts, and each part is predicted by a detector that learned, for half as long, from the other parts
+alone. As many folds as there are faces (or more) leave one face out at a time (leave-one-out), which takes longest; 0
+skips the estimate. The progress bar shows the error on the annotated faces, then that on the faces left out so far.
+Ctrl-C saves the best that has been learned so far; during the estimate, the finished detector and the part of the
+estimate that is there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="X times the steps (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
-    parser.add_argument("--folds", type=int, default=3, metavar="K", help="of the cross-validation (%(default)s)")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=3,
+        metavar="K",
+        help="parts of the faces that are left out in turn, to estimate the error on new ones; the number of "
+        "faces: leave-one-out; 0: none (%(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
@@ -151,7 +161,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
     def ask(*_: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, previous)
-        print("\nfabrec fit: stopping; what has been learned is saved.", file=sys.stderr)
+        print("\nfabrec fit: stopping; the best that has been learned is saved.", file=sys.stderr)
 
     previous = signal.signal(signal.SIGINT, ask)
     try:
@@ -162,7 +172,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
 @contextmanager
 def _progress_bar() -> Iterator[Any]:
-    """Show one bar a stage, with the loss going down."""
+    """Show one bar a stage, with the error going down."""
     from tqdm import tqdm
 
     from .fewshot import FitProgress
@@ -177,7 +187,8 @@ def _progress_bar() -> Iterator[Any]:
                 total=progress.steps, desc=progress.stage, unit="step", disable=None, file=sys.stderr
             )
         bar = bars[progress.stage]
-        bar.set_postfix({"loss": f"{progress.loss:.2f}"}, refresh=False)
+        if progress.error is not None:
+            bar.set_postfix_str(f"error {progress.error:.2f} %", refresh=False)
         bar.update(progress.step - bar.n)
 
     try:
@@ -211,15 +222,28 @@ def _summary(results: dict[str, Any], output: Path) -> str:
     faces = f"{results['faces']} face" + ("s" if results["faces"] > 1 else "")
     points = f"{results['points']} point" + ("s" if results["points"] > 1 else "")
     unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalising distance"
-    lines = [
-        f"Learned {points} from {faces} in {results['seconds']:.0f} s{', stopped' if results['stopped'] else ''}."
-    ]
+    total = results["recipe"]["head_steps"] + results["recipe"]["finetune_steps"]
+    stopped = f", stopped at step {results['steps']} of {total}" if results["steps"] < total else ""
+    lines = [f"Learned {points} from {faces} in {results['seconds']:.0f} s{stopped}."]
     if results["training_error"] is not None:
         lines.append(f"Error on these faces: {results['training_error']:.2f} % of {unit}.")
-    if results["held_out_error"] is not None:
-        lines.append(
-            f"Error on new faces, estimated on {results['held_out_faces']} left out in turn: "
-            f"{results['held_out_error']:.2f} % of {unit} (see {output / 'held_out.png'})."
-        )
+    lines.append(f"Error on new faces: {_estimate(results, unit, output)}")
     lines.append(f"Saved to {output}: try it by fabrec detect PHOTO --model {output} --output found.")
     return "\n".join(lines)
+
+
+def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
+    """Say what is known of the error on new faces, how, and how more would be known."""
+    faces, folds = results["faces"], results["folds"]
+    if faces == 1:
+        return "not estimated, which takes two faces or more."
+    if results["held_out_error"] is None:
+        why = "stopped before" if results["stopped"] else "none could be scored" if folds > 1 else "as asked"
+        return f"not estimated ({why}); --folds 3 cross-validates, --folds {faces} leaves one face out at a time."
+    how = "leave-one-out" if folds == faces else f"{folds}-fold cross-validation"
+    part = f", stopped after {results['held_out_faces']} of {faces} faces" if results["stopped"] else ""
+    more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
+    return (
+        f"{results['held_out_error']:.2f} % of {unit}, by {how}{part}: each face predicted by a detector that learned "
+        f"from the others alone, for half as long (see {output / 'held_out.png'}).{more}"
+    )

@@ -14,7 +14,7 @@ from .configuration_fabrec import FabRecConfig
 from .errors import CheckpointError
 from .landmarks import LandmarkScheme
 from .reconstruction_report import reconstruction_section
-from .reports import describe_length, make_tables, to_markdown
+from .reports import describe_confidence, describe_length, make_tables, to_markdown
 
 
 __all__ = ["PICTURE_NAME", "CardContext", "evaluation_results", "make_card"]
@@ -32,8 +32,8 @@ LANDMARK_LIMITS = (
     "no row above measures them.",
     "A box has to be close to what the model was trained with, brow to chin; `fabrec robustness` measures how much "
     "that matters.",
-    "The scores are heights of heatmaps, not calibrated probabilities.",
 )
+PLAIN_SCORES = "The scores are heights of heatmaps, not calibrated probabilities."
 AUTOENCODER_LIMITS = (
     "Profiles, glasses, hands and other things in front of a face are reconstructed worst.",
     "A reconstruction shows what the model has understood of a face, not what the person looks like.",
@@ -85,10 +85,11 @@ def make_card(folder: Path, context: CardContext) -> str:
         parts += ["## Few-shot checkpoints", _few_shot_table(context)]
     parts += _training(results)
     if results["evaluations"]:
-        parts += ["## Measured", _measured(results["evaluations"], scheme), _beside(results, context, scheme)]
+        parts += ["## Measured", _measured(results["evaluations"], scheme), _confidence(results["evaluations"])]
+        parts.append(_beside(results, context, scheme))
     if results["reconstruction"]:
         parts.append("\n".join(reconstruction_section(results["reconstruction"])).strip())
-    standing = LANDMARK_LIMITS if landmarks else AUTOENCODER_LIMITS
+    standing = (*LANDMARK_LIMITS, _score_limit(config)) if landmarks else AUTOENCODER_LIMITS
     parts += ["## Limits", "\n".join(f"- {limit}" for limit in (*results["limits"], *standing))]
     parts += ["## What it must not be used for", MISUSE]
     parts += ["## Citation", f"```bibtex\n{CITATION.strip()}\n```"]
@@ -212,6 +213,18 @@ def _few_shot_table(context: CardContext) -> str:
     return _table(("revision", "annotated faces", "NME in %"), rows) + f"\n\n{note}"
 
 
+def _score_limit(config: Mapping[str, Any]) -> str:
+    """Say what a score stands for, and where it does not hold."""
+    calibration = config.get("score_calibration")
+    if not calibration:
+        return PLAIN_SCORES
+    return (
+        f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % "
+        f"of the normalising length of the truth: {calibration['count']:,} points of faces not learned from "
+        "were counted. It holds for pictures like those, and not for profiles or covered faces that they had few of."
+    )
+
+
 def _training(results: Mapping[str, Any]) -> list[str]:
     parts = []
     if results["training_data"]:
@@ -240,6 +253,12 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], scheme: LandmarkScheme |
         f"{first['threshold']:g} %. The last columns are the NME of the parts of the face."
     )
     return f"{_table(header, rows)}\n\n{note}"
+
+
+def _confidence(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for every evaluation that measured what the scores say; older ones did not."""
+    lines = ((_how(entry), describe_confidence(entry)) for entry in evaluations)
+    return "\n".join(f"- {how}. {confidence}" for how, confidence in lines if confidence)
 
 
 def _beside(results: Mapping[str, Any], context: CardContext, scheme: LandmarkScheme | None) -> str:

@@ -19,7 +19,7 @@ from .published import (
 )
 
 
-__all__ = ["Table", "describe_length", "make_tables", "to_latex", "to_markdown"]
+__all__ = ["Table", "describe_confidence", "describe_length", "make_tables", "to_latex", "to_markdown"]
 
 EMPTY = "-"
 
@@ -101,6 +101,35 @@ def describe_measurement(result: Mapping[str, Any], scheme: LandmarkScheme | Non
     )
 
 
+def describe_confidence(result: Mapping[str, Any]) -> str:
+    """Say in one line what the scores of points say of their errors; nothing where that was not measured.
+
+    Args:
+        result: From `evaluate_checkpoint`, perhaps of a time when it measured less.
+    """
+    confidence = result.get("confidence", {})
+    if confidence.get("points") == 0:
+        return "Confidence: no point has both a score and an error."
+    if "kept" not in confidence:
+        return ""
+    correlation, kept = confidence["rank_correlation"], confidence["kept"]
+    order = "undefined (nothing to rank)" if correlation is None else f"{correlation:.2f}"
+    words = (
+        f"Confidence: rank correlation of scores with errors {order}; area under the risk-coverage curve "
+        f"{confidence['area_under_risk_coverage']:.2f} % (a perfect order {confidence['perfect_order']:.2f}, no order "
+        f"{confidence['mean_error']:.2f}); the {100 * kept['share']:.0f} % of the points that score highest "
+        f"have a mean error of {kept['error']:.2f} % (fabrec detect --min-score {kept['score']:g})"
+    )
+    if calibration := confidence.get("calibration"):
+        words += (
+            f"; the mean score is {calibration['score']:.2f}, and {100 * calibration['found']:.0f} % of the points "
+            f"lie within {calibration['tolerance']:g} % (calibration error {calibration['error']:.3f})"
+        )
+    if left_out := confidence["left_out"]:
+        words += f"; {left_out} points without a finite score and error are left out"
+    return f"{words}."
+
+
 def _result_table(result: Mapping[str, Any], name: str, how: str, has_published: bool) -> Table:
     limit = f"{result['threshold']:g} %"
     header = ("faces of", "count", "NME in %", f"FR at {limit}, in %", f"AUC to {limit}")
@@ -116,6 +145,8 @@ def _result_table(result: Mapping[str, Any], name: str, how: str, has_published:
             f"{result['without_prediction']} faces have no prediction (failures, and not in the NME), "
             f"{result['not_scored']} cannot be scored and are left out."
         )
+    if confidence := describe_confidence(result):
+        notes.append(confidence)
     if not has_published:
         notes += _why_alone(result)
     return Table(f"{name}, measured", header, tuple(rows), notes=tuple(notes))
@@ -267,4 +298,5 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    words = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return words.replace("--", "-{}-")  # an option of the command line, and no dash

@@ -10,7 +10,13 @@ pytest.importorskip("scipy")
 
 from fabrec_hf.calibration import fit_calibration  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.metrics.confidence import area_under_risk_coverage, rank_correlation, risk_coverage  # noqa: E402
+from fabrec_hf.metrics.confidence import (  # noqa: E402
+    area_under_risk_coverage,
+    rank_correlation,
+    reliability,
+    risk_coverage,
+    summarize_confidence,
+)
 
 
 def test_rank_correlation_by_hand():
@@ -38,6 +44,53 @@ def test_no_order_has_a_smaller_area_than_that_of_the_errors():
     areas = [area_under_risk_coverage(order, errors) for order in itertools.permutations(range(5))]
     assert area_under_risk_coverage(-errors, errors) == pytest.approx(min(areas))
     assert area_under_risk_coverage(np.ones(5), errors) == pytest.approx(errors.mean())
+
+
+def test_a_summary_by_hand():
+    """Five points in two faces, one of them with an annotation missing, one without a score, one not predicted."""
+    nan, inf = np.nan, np.inf
+    scores = [[0.9, 0.7, 0.7, 0.5], [0.2, 0.99, nan, 0.6]]
+    errors = [[1.0, 2.0, 6.0, 3.0], [13.0, nan, 4.0, inf]]
+    found = summarize_confidence(scores, errors, tolerance=5.0)
+    assert found["points"] == 5 and found["left_out"] == 2  # what is not annotated is not left out: it is not there
+    # Scores rank 5, 3.5, 3.5, 2, 1 and errors 1, 2, 4, 3, 5: covariance -8 over sqrt(9.5 * 10).
+    assert found["rank_correlation"] == pytest.approx(8 / 95**0.5)
+    # Shares of 1, 3, 4 and 5 in 5 with means 1, 3, 3 and 5; a perfect order has the means 1, 1.5, 2, 3 and 5.
+    assert found["area_under_risk_coverage"] == pytest.approx(0.2 * 1 + 0.4 * 3 + 0.2 * 3 + 0.2 * 5)
+    assert found["perfect_order"] == pytest.approx((1 + 1.5 + 2 + 3 + 5) / 5)
+    assert found["mean_error"] == pytest.approx(5.0)
+    assert found["kept"] == pytest.approx({"share": 0.8, "score": 0.5, "error": 3.0})
+    # Three of five are found; bins of 0.2, 0.5, 0.7 (twice, one found) and 0.9: distances 0.2, 0.5, 0.2 twice, 0.1.
+    assert found["calibration"] == pytest.approx({"tolerance": 5.0, "score": 0.6, "found": 0.6, "error": 1.2 / 5})
+    assert "calibration" not in summarize_confidence(scores, errors)
+
+
+def test_a_summary_of_what_cannot_be_ranked():
+    one = summarize_confidence([[0.4]], [[7.0]])
+    assert one["rank_correlation"] is None and one["kept"] == {"share": 1.0, "score": 0.4, "error": 7.0}
+    assert one["area_under_risk_coverage"] == one["perfect_order"] == one["mean_error"] == 7.0
+    equal = summarize_confidence(np.full((2, 3), 0.5), [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], tolerance=3.0)
+    assert equal["rank_correlation"] is None and equal["area_under_risk_coverage"] == pytest.approx(3.5)
+    assert equal["kept"] == pytest.approx({"share": 1.0, "score": 0.5, "error": 3.5})
+    assert equal["calibration"]["error"] == pytest.approx(0.0)  # half of them are found, as they say
+    nothing = summarize_confidence([[np.nan, np.inf, 0.3]], [[1.0, 2.0, np.inf]])
+    assert nothing == {"points": 0, "left_out": 3}
+    assert summarize_confidence([[0.5]], [[np.nan]]) == {"points": 0, "left_out": 0}
+
+
+def test_the_threshold_of_a_summary_keeps_the_points_when_it_is_typed():
+    scores = np.array([0.123456, 0.25, 0.345678, 0.9, 0.95])
+    kept = summarize_confidence(scores, [5.0, 4.0, 3.0, 2.0, 1.0])["kept"]
+    assert kept == pytest.approx({"share": 0.8, "score": 0.25, "error": 2.5})
+    kept = summarize_confidence(scores + 1e-5, [5.0, 4.0, 3.0, 2.0, 1.0])["kept"]
+    assert kept["score"] == float(f"{kept['score']:g}") <= 0.25001 and kept["share"] == 0.8
+
+
+def test_reliability_by_hand():
+    scores, found = [0.0, 0.12, 0.18, 0.95, 1.0, 1.0], [False, True, False, True, True, False]
+    claimed, shares, counts = reliability(scores, found)
+    assert claimed == pytest.approx([0.0, 0.15, 2.95 / 3]) and shares == pytest.approx([0.0, 0.5, 2 / 3])
+    assert counts.tolist() == [1, 2, 3]
 
 
 def test_a_calibrated_score_is_the_share_of_points_that_are_found():

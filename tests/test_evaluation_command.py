@@ -136,6 +136,37 @@ def test_command_takes_a_normalizer_by_name_and_by_points(checkpoint, tmp_path, 
         assert f"--normalizer {words}: " in captured.err and message in captured.err
 
 
+def test_command_says_what_the_scores_are_worth(tmp_path, processor, faces, capsys):
+    calibrated = make_model("mtfl")
+    curve = {"heights": [0.0, 1.0], "scores": [0.25, 0.75], "tolerance": 5.0, "count": 99}
+    calibrated.config.score_calibration = curve
+    calibrated.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    faces.to_parquet(tmp_path / "faces.parquet")
+    arguments = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "faces.parquet")]
+    scores = score_faces(calibrated, processor, faces)
+    assert scores.score_tolerance == 5.0
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["confidence"]
+    errors, sureness = scores.point_errors.ravel(), scores.point_scores.ravel()
+    assert found["points"] == 35 and found["left_out"] == 0
+    assert found["mean_error"] == pytest.approx(errors.mean(), rel=1e-6)
+    kept = sureness >= found["kept"]["score"]
+    assert 28 <= kept.sum() == round(35 * found["kept"]["share"])
+    assert found["kept"]["error"] == pytest.approx(errors[kept].mean(), rel=1e-6)
+    assert found["calibration"]["found"] == pytest.approx((errors <= 5).mean())
+    assert found["calibration"]["score"] == pytest.approx(sureness.mean(), rel=1e-5)
+    assert main(arguments) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Confidence: ")]
+    assert f"no order {errors.mean():.2f})" in line and f"--min-score {found['kept']['score']:g})" in line
+    assert f"{100 * (errors <= 5).mean():.0f} % of the points lie within 5 %" in line
+    assert main([*arguments, "--format", "latex"]) == 0
+    assert r"\% (fabrec detect -{}-min-score" in capsys.readouterr().out
+    # Over another length, 5 % is another distance than the scores were calibrated by.
+    assert main([*arguments, "--normalizer", "box", "--json"]) == 0
+    assert "calibration" not in json.loads(capsys.readouterr().out)["confidence"]
+
+
 def test_command_writes_everything_or_nothing(tmp_path, processor, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     points = np.random.default_rng(3).uniform(10, 80, (7, 68, 2))
@@ -169,7 +200,7 @@ def test_command_writes_everything_or_nothing(tmp_path, processor, capsys, monke
     assert list(output.iterdir()) == []
 
     assert main([*arguments, "--worst", "2", "--json"]) == 0
-    names = {"results.json", "per_image.csv", "table.md", "table.tex", "ced.png", "failures.png"}
+    names = {"results.json", "per_image.csv", "table.md", "table.tex", "ced.png", "confidence.png", "failures.png"}
     assert {path.name for path in output.iterdir()} == names
     printed = capsys.readouterr().out
     assert (output / "results.json").read_text() == printed
@@ -224,7 +255,8 @@ def test_two_processes_find_what_one_finds(checkpoint, drawn_faces, tmp_path):
         assert done.returncode == 0, done.stderr
         printed[processes] = done.stdout
     assert printed[1] == printed[2] and printed[1].count("measured") == 1  # the second process keeps silent
-    for name in ("results.json", "per_image.csv", "table.md", "table.tex", "ced.png", "failures.png"):
+    pictures = ("ced.png", "confidence.png", "failures.png")
+    for name in ("results.json", "per_image.csv", "table.md", "table.tex", *pictures):
         assert (outputs[1] / name).read_bytes() == (outputs[2] / name).read_bytes(), name
     assert json.loads((outputs[1] / "results.json").read_text())["count"] == 24
 

@@ -4,9 +4,13 @@ import csv
 import itertools
 import json
 import os
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -126,7 +130,11 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
     # Five faces, so five folds of half the steps: one with the head alone and two with the encoder.
     assert [step.stage for step in seen] == ["learning"] * 6 + ["cross-validation"] * 15
-    assert seen[-1] == FitProgress("cross-validation", 15, 15, seen[-1].loss)
+    assert seen[-1] == FitProgress("cross-validation", 15, 15, seen[-1].loss, seen[-1].error)
+    # Between folds, the error of the faces that were predicted so far; before the first, none.
+    assert [step.error for step in seen[6:9]] == [None] * 3
+    places = np.random.default_rng(0).permutation(5)
+    assert seen[12].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
     # What was predicted for a face is what a detector predicts that learned from the others alone.
     left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
     half = LandmarkRecipe(**{**vars(RECIPE), "head_steps": 1, "finetune_steps": 2})
@@ -143,6 +151,41 @@ def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
     result = fit_landmarks(model, faces, SCHEME, RECIPE, 3, steps.append, lambda: len(steps) == 3)
     assert result.stopped and len(result.losses) == 3 and np.isnan(result.held_out_errors).all()
     assert not torch.equal(model.heatmap_head.weight, head) and np.isfinite(result.training_errors).all()
+
+
+def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60})
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    fit_landmarks(model, faces, SCHEME, recipe, folds=0, on_step=seen.append)
+    errors = [step.error for step in seen]
+    assert errors[0] is None and len(set(errors[1:26])) == len(set(errors[26:51])) == 1
+    assert errors[-1] < 0.7 * errors[1]
+    # What is shown from step 27 on is the error of the model that has learned for 26.
+    half = build_model(str(autoencoder), SCHEME, recipe)
+    taken = []
+    fit_landmarks(half, faces, SCHEME, recipe, 0, taken.append, lambda: len(taken) == 26)
+    found = landmark_errors(predict_landmarks(half, faces, half.device)[0], faces, SCHEME).mean()
+    assert errors[26] == pytest.approx(found, abs=1e-3)
+
+
+def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder):
+    """After step 26, where the error is measured, the head is spoiled as a bad step would do it."""
+    faces, steps = labelled(drawn_faces), []
+    recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60})
+    models = [build_model(str(autoencoder), SCHEME, recipe) for _ in range(2)]
+    fit_landmarks(models[0], faces, SCHEME, recipe, 0, steps.append, lambda: len(steps) == 26)
+    steps.clear()
+
+    def spoil(progress):
+        steps.append(progress)
+        if len(steps) == 28:
+            models[1].heatmap_head.weight.data.mul_(-1)
+
+    result = fit_landmarks(models[1], faces, SCHEME, recipe, 0, spoil, lambda: len(steps) == 28)
+    assert result.stopped and len(result.losses) == 28
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
 
 
 def test_a_point_that_is_nowhere_annotated_is_not_learned(drawn_faces, autoencoder):
@@ -190,12 +233,34 @@ def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path,
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fitting")] == []
 
 
-def test_fit_from_one_face_says_what_it_did(drawn_faces, autoencoder, tmp_path, capsys):
-    words = ["fit", drawn_faces, "--shots", 1, "--output", tmp_path / "one", "--model", autoencoder, "--effort", 0.02]
-    assert main([str(word) for word in words]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("Learned 5 points from 1 face in ") and "left out" not in printed
+def test_fit_says_what_it_did_and_what_is_estimated(drawn_faces, autoencoder, tmp_path, capsys):
+    def printed(*words) -> str:
+        common = ["fit", drawn_faces, "--model", autoencoder, "--effort", 0.02]
+        assert main([str(word) for word in [*common, *words]]) == 0
+        return capsys.readouterr().out
+
+    text = printed("--shots", 1, "--output", tmp_path / "one")
+    assert text.startswith("Learned 5 points from 1 face in ") and "which takes two faces or more" in text
     assert not (tmp_path / "one" / "held_out.png").exists()
+    text = printed("--shots", 4, "--output", tmp_path / "four")
+    assert "by 3-fold cross-validation: each face" in text and "Leave-one-out: --folds 4." in text
+    text = printed("--shots", 3, "--folds", 99, "--output", tmp_path / "left-out")
+    assert "by leave-one-out: each face" in text and "--folds" not in text
+    text = printed("--shots", 2, "--folds", 0, "--output", tmp_path / "none")
+    assert "not estimated (as asked); --folds 3 cross-validates, --folds 2 leaves one face out" in text
+
+
+@pytest.mark.parametrize("rows", [["a.png,40,40"], ["a.png,40,40", "b.png,30,50", "c.png,,"]])
+def test_fit_learns_a_single_point_without_names_or_pairs(rows, drawn_faces, autoencoder, tmp_path, capsys):
+    for index, row in enumerate(load_faces(drawn_faces).select(range(len(rows)))):
+        row["image"].save(tmp_path / f"{'abc'[index]}.png")
+    (tmp_path / "points.csv").write_text("\n".join(["image,tip_x,tip_y", *rows, ""]))
+    words = ["fit", tmp_path / "points.csv", "--output", tmp_path / "detector", "--model", autoencoder]
+    assert main([str(word) for word in [*words, "--effort", 0.02, "--json"]]) == 0
+    results = json.loads(capsys.readouterr().out)
+    annotated = sum(not row.endswith(",,") for row in rows)
+    assert results["points"] == 1 and results["faces"] == annotated and results["training_error"] > 0
+    assert results["held_out_faces"] == (annotated if annotated > 1 else 0)
 
 
 def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, capsys):
@@ -215,22 +280,48 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["empty"]
 
 
-def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.1, "--folds", 24])]
+)
+def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
+    """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     words = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())", "fit", drawn_faces]
-    words += ["--output", tmp_path / "early", "--model", autoencoder, "--effort", 900, "--json"]
+    words += ["--output", tmp_path / "early", "--model", autoencoder, "--json", *options]
     environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))  # a bar needs room
+    shown = b""
     with subprocess.Popen(
-        [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
     ) as process:
+        os.close(theirs)
         deadline = time.monotonic() + 240
-        while not list(tmp_path.glob(".fitting-*")) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        time.sleep(8)
+        while not re.search(rf"{stage}: .*error [\d.]+ %".encode(), shown) and time.monotonic() < deadline:
+            shown += os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b""
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert json.loads(output)["stopped"] is True and "what has been learned is saved" in errors
-    assert (tmp_path / "early" / "model.safetensors").is_file()
+        drain = threading.Thread(target=_read_to_the_end, args=(ours,))  # a full terminal would block the process
+        drain.start()
+        output, _ = process.communicate(timeout=120)
+        drain.join()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    results = json.loads(output)
+    assert results["stopped"] is True and (tmp_path / "early" / "model.safetensors").is_file()
+    if stage == "learning":
+        assert results["steps"] < 270_000 and results["held_out_faces"] == 0
+    else:
+        assert results["steps"] == 30 and 0 < results["held_out_faces"] < 24
+        assert (tmp_path / "early" / "held_out.png").is_file()
+    assert not list(tmp_path.glob(".fitting-*"))
+
+
+def _read_to_the_end(terminal: int) -> None:
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:  # how Linux says that nobody writes any more
+        pass
 
 
 def test_select_lists_the_faces_that_stand_for_the_most(drawn_faces, autoencoder, tmp_path, capsys):

@@ -122,6 +122,51 @@ def test_subsets_are_rows_and_results(checkpoint):
     }
 
 
+def test_what_the_scores_are_worth_is_a_line_a_measurement(checkpoint):
+    confidence = {
+        "points": 200,
+        "left_out": 3,
+        "rank_correlation": 0.456,
+        "area_under_risk_coverage": 3.5,
+        "perfect_order": 2.0,
+        "mean_error": 4.0,
+        "kept": {"share": 0.805, "score": 0.625, "error": 3.25},
+        "calibration": {"tolerance": 5.0, "score": 0.71, "found": 0.7, "error": 0.0213},
+    }
+    older = {"points": 200, "rank_correlation": 0.4, "area_under_risk_coverage": 3.5, "mean_error": 4.0}
+    write_results(
+        checkpoint,
+        evaluations=[
+            evaluation(4.0, confidence=confidence),
+            evaluation(4.1, decoding="argmax", confidence=older),
+            evaluation(3.9, flip_average=True, confidence=confidence | {"rank_correlation": None}),
+            evaluation(4.2, normalizer={"kind": "box"}),
+        ],
+    )
+    card = card_of(checkpoint)
+    lines = [line for line in card.splitlines() if "Confidence" in line]
+    assert lines[0] == (
+        "- sub-pixel. Confidence: rank correlation of scores with errors 0.46; area under the risk-coverage curve "
+        "3.50 % (a perfect order 2.00, no order 4.00); the 80 % of the points that score highest have a mean error of "
+        "3.25 % (fabrec detect --min-score 0.625); the mean score is 0.71, and 70 % of the points lie within 5 % "
+        "(calibration error 0.021); 3 points without a finite score and error are left out."
+    )
+    assert len(lines) == 2 and lines[1].startswith("- sub-pixel, averaged with the mirrored crop. Confidence")
+    assert "undefined" in lines[1] and card.index("## Measured") < card.index(lines[0]) < card.index("## Limits")
+    assert check_card(card, "model") == ([], [])
+    write_results(checkpoint, evaluations=[evaluation(4.0)])
+    assert "Confidence" not in card_of(checkpoint)
+
+
+def test_a_card_says_whether_scores_are_calibrated(checkpoint):
+    assert "not calibrated" in card_of(checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["score_calibration"] = {"heights": [0.1, 0.2], "scores": [0.5, 0.9], "tolerance": 5.0, "count": 6732}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    card = card_of(checkpoint)
+    assert "not calibrated" not in card and "within 5 % of the normalising length" in card and "6,732 points" in card
+
+
 def test_cell_dividers_in_facts_do_not_break_the_tables(checkpoint):
     write_results(checkpoint, training={"loss": "|x - y|"})
     assert "| loss | \\|x - y\\| |" in card_of(checkpoint)

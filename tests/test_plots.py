@@ -1,4 +1,4 @@
-"""The two pictures of an evaluation show what they are said to show."""
+"""The pictures of an evaluation show what they are said to show."""
 
 import io
 
@@ -10,6 +10,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 
+from fabrec_hf.confidence_plot import draw_confidence  # noqa: E402
 from fabrec_hf.evaluation import FaceScores, ScoredFace  # noqa: E402
 from fabrec_hf.landmarks import get_scheme  # noqa: E402
 from fabrec_hf.plots import TILE, draw_error_distribution, draw_worst_faces  # noqa: E402
@@ -78,6 +79,55 @@ def test_all_curves_can_be_told_apart(drawn):
 def test_the_plot_is_the_same_every_time():
     arguments = (make_scores([1.0, 2.0, 30.0]), {}, 10.0, "title", "the box")
     assert draw_error_distribution(*arguments) == draw_error_distribution(*arguments)
+
+
+def make_point_scores(point_scores, point_errors, tolerance=None) -> FaceScores:
+    errors, sureness = np.asarray(point_errors, dtype=float), np.asarray(point_scores, dtype=float)
+    means = errors.mean(axis=1)
+    scheme, normalizer = SCHEME, SCHEME.normalizer
+    return FaceScores(
+        means, {}, errors, sureness, (), scheme, normalizer, "default", "subpixel", False, score_tolerance=tolerance
+    )
+
+
+def test_the_confidence_figure_shows_the_orders_and_the_reliability(drawn):
+    curves, axes = drawn
+    scores = make_point_scores([[0.9, 0.55, 0.55, 0.1]], [[1.0, 2.0, 6.0, 11.0]], tolerance=5.0)
+    picture = draw_confidence(scores, "title", "the box")
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.format == "PNG" and image.width > 1500
+    found = {label: (x.tolist(), y.tolist()) for label, (x, y, _) in curves.items()}
+    # Areas: (1 + 3 + 3 + 5) / 4, and (1 + 1.5 + 3 + 5) / 4.
+    assert found["ordered by score: area 3.00 %"] == ([25, 75, 100], [1, 3, 5])
+    assert found["perfect order: area 2.62 %"] == ([25, 50, 75, 100], [1, 1.5, 3, 5])
+    assert found["no order: area 5.00 %"] == ([0, 100], [5, 5])
+    assert found["100 % kept, score 0.1 or more: error 5.00 %"] == ([100], [5])
+    # Distances of scores and shares found: 0.1, twice 0.05 and 0.1.
+    claimed, shares = found["points found, calibration error 0.075"]
+    assert claimed == pytest.approx([0.1, 0.55, 0.9]) and shares == pytest.approx([0.0, 0.5, 1.0])
+    assert axes[0].get_ylabel() == "mean error of the points kept\n(% of the box)"
+    assert axes[-1].get_ylabel() == "share of points within 5 % of the truth"
+
+
+def test_scores_that_are_not_calibrated_have_no_reliability(drawn):
+    curves, _ = drawn
+    with Image.open(io.BytesIO(draw_confidence(make_point_scores([[0.5]], [[2.0]]), "one", "the box"))) as image:
+        assert image.width < 1000 and len(curves) == 4
+    curves.clear()
+    with Image.open(io.BytesIO(draw_confidence(make_point_scores([[0.5]], [[np.inf]], 5.0), "none", "box"))) as image:
+        assert image.width < 1000 and not curves
+
+
+def test_many_points_make_a_curve_of_few_knots(drawn):
+    curves, _ = drawn
+    errors = np.random.default_rng(0).uniform(0, 10, (2000, 5))
+    draw_confidence(make_point_scores(10 - errors, errors), "title", "the box")
+    (x, y), (perfect_x, perfect_y) = (
+        curves[next(label for label in curves if label.startswith(start))][:2] for start in ("ordered", "perfect")
+    )
+    np.testing.assert_array_equal(x, perfect_x)
+    np.testing.assert_allclose(y, perfect_y)
+    assert len(x) <= 1000 and x[-1] == 100 and y[-1] == pytest.approx(errors.mean())
 
 
 def make_faces(count: int, size: int = 200) -> datasets.Dataset:

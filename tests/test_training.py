@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_checkpoints import save_landmarks
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
+from fabrec_hf.errors import DataError, SchemeError
 from fabrec_hf.schedules import batch_indices, cosine_factor
 
 
@@ -108,6 +110,42 @@ def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoen
     launch("train_landmarks.py", *arguments, *LANDMARKS, "--resume_from_checkpoint", detector / f"checkpoint-{step}")
     expected, resumed = load_file(detector / "model.safetensors"), load_file(output / "model.safetensors")
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+
+
+@pytest.fixture
+def same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_finished_model_is_calibrated_on_the_faces_set_aside(drawn_faces, tmp_path, same_threads):
+    """In a new folder, beside the same weights; what is calibrated already comes out the same."""
+    from train_landmarks import LandmarkTrainingArguments, main
+
+    def calibrate(model: Path, name: str, fraction: float = 0.4) -> dict:
+        output = str(tmp_path / name)
+        arguments = {"data": [str(drawn_faces)], "validation_fraction": fraction, "calibrate": str(model)}
+        main(LandmarkTrainingArguments(output_dir=output, **arguments))
+        return FabRecForLandmarkDetection.from_pretrained(output).config.score_calibration
+
+    plain = save_landmarks(tmp_path / "plain")
+    curve = calibrate(plain, "new")
+    assert curve["count"] == 50 and curve["tolerance"] == 5.0  # five points of ten of the 24 faces
+    before, after = (load_file(folder / "model.safetensors") for folder in (plain, tmp_path / "new"))
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert calibrate(tmp_path / "new", "again") == curve, "from heights, not from scores that are calibrated already"
+    with pytest.raises(DataError, match="is not empty"):
+        calibrate(plain, "new")
+    with pytest.raises(DataError, match="2 faces have too few"):
+        calibrate(plain, "few", 0.1)
+    with pytest.raises(SchemeError, match="68 points"):
+        calibrate(save_landmarks(tmp_path / "other", scheme="300w"), "wrong")
+    with pytest.raises(ValueError, match="give the --validation_fraction"):
+        calibrate(plain, "seen", 0.0)
+    assert (
+        not any((tmp_path / name).exists() for name in ("few", "wrong", "seen")) and len(list(tmp_path.iterdir())) == 4
+    )
 
 
 def test_one_shot_trains_on_one_face(autoencoder, drawn_faces, tmp_path):

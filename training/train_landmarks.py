@@ -6,11 +6,17 @@
 First only the transfer layers and the heatmap head learn, then the encoder with them; the generator stays as it is.
 Steps are counted in batches, not epochs: one annotated face trains as well as two thousand. The run continues after a
 kill with `--resume_from_checkpoint latest`.
+
+    python training/train_landmarks.py --calibrate runs/300w-small --data FOLDER_OF_PARQUET \
+        --validation_fraction 0.05 --output_dir runs/300w-small-calibrated
+
+trains nothing: it calibrates the scores of a finished model, its own or another's, on the faces set aside.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 import numpy as np
@@ -33,6 +39,7 @@ from training_utils import (
 
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
+from fabrec_hf.errors import DataError
 from fabrec_hf.landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
@@ -46,6 +53,8 @@ from fabrec_hf.landmark_training import (
     training_loss,
 )
 from fabrec_hf.landmarks import LandmarkScheme
+from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.prediction import checkpoint_scheme
 from fabrec_hf.schedules import cosine_factor
 
 
@@ -67,6 +76,7 @@ class LandmarkTrainingArguments(LandmarkRecipe):
     report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
+    calibrate: str | None = field(default=None, metadata={"help": "Only calibrate the scores of this landmark model."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
@@ -75,6 +85,13 @@ class LandmarkTrainingArguments(LandmarkRecipe):
             raise ValueError(f"--protocol must be paper or random, got {self.protocol!r}.")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"--validation_fraction must lie between 0 and 1, got {self.validation_fraction}.")
+        if self.calibrate and not self.validation_fraction and self.split == "train":
+            raise ValueError(
+                "--calibrate takes faces that were not learned from: give the --validation_fraction of the training, "
+                "or another --split."
+            )
+        if self.calibrate and self.push_to_hub:
+            raise ValueError("--calibrate does not publish: look at the result, then use fabrec push.")
 
     @property
     def stages(self) -> tuple[int, int]:
@@ -151,8 +168,44 @@ def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Datase
     return dataset, validation
 
 
+def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) -> None:
+    """Calibrate the scores of a finished model on faces that it has not learned from; its weights stay as they are.
+
+    Raises:
+        DataError: The output folder is in use, or there are too few points.
+        SchemeError: The data has other points than the model.
+    """
+    output_dir = Path(arguments.output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise DataError(f"--output_dir {output_dir} exists and is not empty: name a new folder.")
+    accelerator = Accelerator()
+    use_all_cores(accelerator)
+    if not accelerator.is_main_process:
+        return
+    model, processor = load_landmark_model(checkpoint)
+    dataset, held_out = load_labelled(arguments)
+    faces = LabelledFaces(dataset if held_out is None else held_out, processor)
+    scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
+    model.to(accelerator.device)
+    model.config.score_calibration = None  # an earlier one: heights are wanted
+    if not calibrate(model, *predict_landmarks(model, faces, accelerator.device), faces, scheme):
+        raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
+    output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # A kill leaves no half of a model under the name that was asked for.
+    with TemporaryDirectory(prefix=".calibrating-", dir=output_dir.absolute().parent) as workplace:
+        finished = Path(workplace) / "model"
+        model.to("cpu").save_pretrained(finished)
+        processor.save_pretrained(finished)
+        if output_dir.exists():
+            output_dir.rmdir()
+        finished.rename(output_dir)
+    logger.info("Calibrated on %d points of %d faces.", model.config.score_calibration["count"], len(faces))
+
+
 def main(arguments: LandmarkTrainingArguments) -> None:
     """Train both stages, then save the model with its processor and the validation error."""
+    if arguments.calibrate:
+        return calibrate_finished(arguments.calibrate, arguments)
     output_dir = Path(arguments.output_dir)
     dataset, held_out = load_labelled(arguments)
     face_set = shared_face_set(arguments.data)

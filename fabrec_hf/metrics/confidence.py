@@ -1,9 +1,21 @@
-"""Does a score say how wrong a landmark is? Rank correlation and risk against coverage."""
+"""Does a score say how wrong a landmark is? Rank correlation, risk against coverage, and reliability."""
+
+from typing import Any
 
 import numpy as np
 
 
-__all__ = ["area_under_risk_coverage", "rank_correlation", "risk_coverage"]
+__all__ = [
+    "area_under_risk_coverage",
+    "points_with_both",
+    "rank_correlation",
+    "reliability",
+    "risk_coverage",
+    "summarize_confidence",
+]
+
+KEPT_PERCENT = 80
+"""Share of the points that a summary keeps, to say what leaving out the others is good for."""
 
 
 def rank_correlation(scores: np.ndarray, errors: np.ndarray) -> float:
@@ -56,6 +68,78 @@ def area_under_risk_coverage(scores: np.ndarray, errors: np.ndarray) -> float:
     """
     coverage, risk = risk_coverage(scores, errors)
     return float(np.sum(risk * np.diff(coverage, prepend=0.0)))
+
+
+def reliability(scores: np.ndarray, found: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare scores that claim to be probabilities with how often they come true, in bins of equal width.
+
+    Args:
+        scores: (N,) from 0 to 1.
+        found: (N,) whether the point lay within the tolerance.
+        bins: Number of bins between 0 and 1.
+
+    Returns:
+        Mean score, share found and number of points of every bin that is not empty, by rising score; all (K,).
+    """
+    scores, found = _paired(scores, found)
+    places = np.clip((scores * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    filled = counts > 0
+    sums = (np.bincount(places, weights=values, minlength=bins) for values in (scores, found))
+    mean_scores, shares = (values[filled] / counts[filled] for values in sums)
+    return mean_scores, shares, counts[filled]
+
+
+def points_with_both(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores and errors, both (N,), of the points of which both are finite; any shape goes in."""
+    scores, errors = np.asarray(scores, dtype=float).ravel(), np.asarray(errors, dtype=float).ravel()
+    known = np.isfinite(scores) & np.isfinite(errors)
+    return scores[known], errors[known]
+
+
+def summarize_confidence(scores: np.ndarray, errors: np.ndarray, tolerance: float | None = None) -> dict[str, Any]:
+    """Say in a few numbers whether scores order points by their errors, and what leaving points out is good for.
+
+    Args:
+        scores: Of points, in any shape; higher for surer.
+        errors: Of the same points in percent: NaN where it cannot be told, infinite without a prediction.
+        tolerance: Error in percent up to which a point counts as found, if the scores claim to be the share of such
+            points that are found; None if they do not.
+
+    Returns:
+        `points`, which have a finite score and error, and `left_out`, which have an error but not both of them finite.
+        If there are points: `rank_correlation` (None where it is not defined), `area_under_risk_coverage`, the same
+        area of a `perfect_order` by the errors themselves, `mean_error` (the area of no order), and `kept`: a `score`,
+        and the `share` (at least 0.8) and mean `error` of the points that score that much or more. With a tolerance,
+        `calibration`: the `tolerance`, mean `score`, share `found`, and mean distance of the two over ten bins of
+        scores (`error`, the expected calibration error).
+    """
+    annotated = int((~np.isnan(np.asarray(errors, dtype=float))).sum())
+    scores, errors = points_with_both(scores, errors)
+    summary: dict[str, Any] = {"points": len(errors), "left_out": annotated - len(errors)}
+    if not len(errors):
+        return summary
+    correlation = rank_correlation(scores, errors)
+    lowest = np.sort(scores)[::-1][-(-KEPT_PERCENT * len(scores) // 100) - 1]
+    threshold = np.floor(1e4 * lowest) / 1e4  # a number to type, which loses none of those points
+    kept = scores >= threshold
+    summary |= {
+        "rank_correlation": None if np.isnan(correlation) else correlation,
+        "area_under_risk_coverage": area_under_risk_coverage(scores, errors),
+        "perfect_order": area_under_risk_coverage(-errors, errors),
+        "mean_error": float(errors.mean()),
+        "kept": {"share": float(kept.mean()), "score": float(threshold), "error": float(errors[kept].mean())},
+    }
+    if tolerance is not None:
+        found = errors <= tolerance
+        claimed, shares, counts = reliability(scores, found)
+        summary["calibration"] = {
+            "tolerance": tolerance,
+            "score": float(scores.mean()),
+            "found": float(found.mean()),
+            "error": float(np.average(np.abs(claimed - shares), weights=counts)),
+        }
+    return summary
 
 
 def _paired(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
