@@ -1,12 +1,11 @@
 """`fabrec card`: collect what was measured of a checkpoint, and write its model card."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
-from .checkpoint_results import FILE_NAME, add_measurements
+from .checkpoint_results import FILE_NAME, add_measurements, to_json
 from .checkpoints import embedded_names, resolve_checkpoint
 from .errors import CheckpointError
 from .model_card import PICTURE_NAME, CardContext, make_card
@@ -62,8 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_output_folder(arguments.output.parent)
     files: dict[str, bytes] = {}
     if arguments.add:
-        content = json.dumps(add_measurements(folder, arguments.add), indent=2, ensure_ascii=False)
-        files[FILE_NAME] = f"{content}\n".encode()
+        files[FILE_NAME] = to_json(add_measurements(folder, arguments.add)).encode()
     if arguments.photo:
         files[PICTURE_NAME] = _draw(folder, arguments.photo)
     if files:

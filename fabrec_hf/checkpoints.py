@@ -2,15 +2,8 @@
 
 from pathlib import Path
 
+from .embedded_fabrec import WEIGHTS, embedded_names
 from .errors import CheckpointError
-
-
-WEIGHTS = Path(__file__).parent / "weights"
-
-
-def embedded_names() -> list[str]:
-    """Return the names of the checkpoints that come with the package, in alphabetical order."""
-    return sorted(config.parent.name for config in WEIGHTS.glob("*/config.json"))
 
 
 def weights_path(name: str) -> Path:
@@ -68,4 +61,4 @@ def _listed(names: list[str]) -> str:
     return ", ".join(f'"{name}"' for name in names) if names else "none"
 
 
-__all__ = ["embedded_names", "resolve_checkpoint", "weights_path"]
+__all__ = ["WEIGHTS", "embedded_names", "resolve_checkpoint", "weights_path"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .checkpoint_results import FILE_NAME as RESULTS_NAME
+from .checkpoint_results import read_results, to_json
 from .checkpoints import resolve_checkpoint
 from .errors import CheckpointError, DataError, HubError, SchemeError
 from .model_card import PICTURE_NAME, CardContext, make_card
@@ -143,7 +144,11 @@ def _model_files(
     files = {path.name: path for path in (*written, *sorted(staging.glob("*.py")))}
     # As they are on disk: loading and saving would turn 16-bit weights into 32-bit ones.
     files[WEIGHTS_NAME] = folder / WEIGHTS_NAME
-    files |= {path.name: path for path in (folder / RESULTS_NAME, picture) if path.is_file()}
+    if (folder / RESULTS_NAME).is_file():
+        files[RESULTS_NAME] = staging / RESULTS_NAME
+        files[RESULTS_NAME].write_text(to_json(read_results(folder)), encoding="utf-8")
+    if picture.is_file():
+        files[picture.name] = picture
     return dict(sorted(files.items()))
 
 

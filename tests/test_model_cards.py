@@ -148,6 +148,18 @@ def test_damaged_and_foreign_results_are_one_line(checkpoint, tmp_path, capsys):
     write_results(checkpoint, evaluations={"nme": 1})
     with pytest.raises(CheckpointError, match="malformed field 'evaluations'"):
         card_of(checkpoint)
+    for fields, message in [
+        ({"training_data": [{"name": "faces", "use": "all"}]}, "an entry of 'training_data' has no 'terms'"),
+        ({"training_data": ["faces"]}, "an entry of 'training_data' has no 'name'"),
+        ({"evaluations": [{"nme": 4.0}]}, "an entry of 'evaluations' has no 'failure_rate'"),
+        ({"reconstruction": {"groups": []}}, "an entry of 'reconstruction' has no 'autoencoder'"),
+        ({"license": {"id": 4}}, "'id' in 'license' must be one of id, name, terms, and a text"),
+        ({"limits": [{}]}, "'limits' must be a list of sentences"),
+    ]:
+        write_results(checkpoint, **fields)
+        with pytest.raises(CheckpointError, match=message) as caught:
+            card_of(checkpoint)
+        assert "\n" not in str(caught.value)
     (checkpoint / "results.json").unlink()
     other = write_results(tmp_path, nme=1.0) / "results.json"
     assert main(["card", str(checkpoint), "--add", str(other)]) == 2
