@@ -32,7 +32,6 @@ LANDMARK_LIMITS = (
     "no row above measures them.",
     "A box has to be close to what the model was trained with, brow to chin; `fabrec robustness` measures how much "
     "that matters.",
-    "The scores are heights of heatmaps, not calibrated probabilities.",
 )
 AUTOENCODER_LIMITS = (
     "Profiles, glasses, hands and other things in front of a face are reconstructed worst.",
@@ -88,7 +87,7 @@ def make_card(folder: Path, context: CardContext) -> str:
         parts += ["## Measured", _measured(results["evaluations"], scheme), _beside(results, context, scheme)]
     if results["reconstruction"]:
         parts.append("\n".join(reconstruction_section(results["reconstruction"])).strip())
-    standing = LANDMARK_LIMITS if landmarks else AUTOENCODER_LIMITS
+    standing = (*LANDMARK_LIMITS, _score_limit(config)) if landmarks else AUTOENCODER_LIMITS
     parts += ["## Limits", "\n".join(f"- {limit}" for limit in (*results["limits"], *standing))]
     parts += ["## What it must not be used for", MISUSE]
     parts += ["## Citation", f"```bibtex\n{CITATION.strip()}\n```"]
@@ -165,6 +164,16 @@ def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
         return f"A 3FabRec autoencoder of faces: {size}, {config['latent_size']} latent numbers."
     named = f" of the scheme `{scheme.name}`" if scheme else ""
     return f"A 3FabRec landmark detector: {config['num_landmarks']} points{named} with a score each, from {size}."
+
+
+def _score_limit(config: Mapping[str, Any]) -> str:
+    calibration = config.get("score_calibration")
+    if not calibration:
+        return "The scores are heights of heatmaps, not calibrated probabilities."
+    return (
+        f"The scores are calibrated: the share of points within {calibration['tolerance']:g} % of the normalising "
+        "length of the truth, on faces like those it was trained on. On others they promise too much."
+    )
 
 
 def _picture(path: str, landmarks: bool) -> str:

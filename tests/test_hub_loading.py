@@ -199,6 +199,31 @@ def test_by_name_with_the_package(hub, published, expected, tmp_path):
     assert found["landmarks"] == [1, 9, 2] and found["refused"]
 
 
+OFFLINE = (
+    PREAMBLE
+    + """
+from fabrec_hf.loading import load_autoencoder, load_landmark_model
+model, processor = load_landmark_model(sys.argv[1])
+finish(
+    loader=landmarks(model),
+    auto=landmarks(AutoModel.from_pretrained(sys.argv[1])),
+    size=processor.size.height,
+    latent=bits(load_autoencoder(sys.argv[2]).encode(pixels())),
+)
+"""
+)
+
+
+def test_with_the_package_and_then_offline_from_the_cache(hub, published, expected, tmp_path):
+    online = hub.environment(tmp_path, token=None)
+    first = run_python(OFFLINE, "faces/loading", "faces/loading-autoencoder", environment=online)
+    assert first["loader"] == first["auto"] == expected["main"] and first["latent"] == expected["latent"]
+    seen = len(hub.log())
+    offline = online | {"HF_HUB_OFFLINE": "1"}
+    assert run_python(OFFLINE, "faces/loading", "faces/loading-autoencoder", environment=offline) == first
+    assert len(hub.log()) == seen
+
+
 def test_without_the_package_and_then_offline_from_the_cache(hub, published, expected, tmp_path):
     online = hub.environment(tmp_path, token=None)
     online.pop("PYTHONPATH")

@@ -122,6 +122,24 @@ def test_subsets_are_rows_and_results(checkpoint):
     }
 
 
+def test_the_card_says_what_the_scores_are(checkpoint):
+    assert "not calibrated probabilities" in card_of(checkpoint)
+    values = json.loads((checkpoint / "config.json").read_text())
+    values["score_calibration"] = {"heights": [0.1, 0.9], "scores": [0.2, 0.8], "tolerance": 5.0, "count": 400}
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    card = card_of(checkpoint)
+    assert "within 5 % of the normalising length" in card and "not calibrated" not in card
+
+
+def test_a_folder_that_is_called_as_an_embedded_checkpoint_is_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["card", "3fabrec-300w"]) == 0
+    assert 'model=fabrec_hf.weights_path("3fabrec-300w")' in capsys.readouterr().out
+    save_landmarks(tmp_path / "3fabrec-300w")
+    assert main(["card", "3fabrec-300w"]) == 0
+    assert 'model="3fabrec-300w")' in capsys.readouterr().out
+
+
 def test_cell_dividers_in_facts_do_not_break_the_tables(checkpoint):
     write_results(checkpoint, training={"loss": "|x - y|"})
     assert "| loss | \\|x - y\\| |" in card_of(checkpoint)
