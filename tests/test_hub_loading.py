@@ -292,7 +292,10 @@ for name in ("faces/private-loading", "faces/nowhere"):
 print("FOUND" + json.dumps(lines))
 """
     lines = run_python(script, environment=hub.environment(tmp_path, token=None))
-    assert len(lines) == 2 and all("\\n" not in line and "cannot be loaded" in line for line in lines)
+    assert len(lines) == 2 and all("\n" not in line and "cannot be loaded" in line for line in lines)
+    assert all("or it is private: log in" in line for line in lines)
+    (tmp_path / "other").mkdir()
+    assert run_python(script, environment=hub.environment(tmp_path / "other")) == lines[1:]
     for name, line in zip(("faces/private-loading", "faces/nowhere"), lines, strict=True):
         assert name in line
 

@@ -274,6 +274,12 @@ def test_what_is_not_fit_to_be_published_is_refused(run_folder, tmp_path):
     ]:
         with pytest.raises(error, match=message), gather(source, "faces/x"):
             pass
+    for revision in ("", "a b", "../main", "a//b", "-f", "main."):
+        with pytest.raises(HubError, match="cannot be the name of a revision"), gather("nme", "a/nme", revision):
+            pass
+    for revision in ("shots-10", "v0.1.0", "10-paper-0-300+600", "refs/pr/1", "x"):
+        with gather("nme", "a/nme", revision) as contents:
+            assert list(contents.revisions) == [revision]
     with (
         pytest.raises(HubError, match="--few-shot does not apply to a metric"),
         gather("nme", "a/nme", "main", tmp_path),
