@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .checkpoint_results import FILE_NAME, add_measurements, to_json
-from .checkpoints import WEIGHTS, embedded_names, resolve_checkpoint
+from .checkpoints import embedded_names, resolve_checkpoint, weights_path
 from .errors import CheckpointError
 from .model_card import PICTURE_NAME, CardContext, make_card
 from .output_folder import check_output_folder, write_files
@@ -84,7 +84,7 @@ def _draw(folder: Path, photos: list[Path]) -> bytes:
 
 
 def _context(arguments: argparse.Namespace, folder: Path, name: str) -> CardContext:
-    embedded = arguments.checkpoint in embedded_names() and folder == WEIGHTS / arguments.checkpoint
+    embedded = arguments.checkpoint in embedded_names() and folder == weights_path(arguments.checkpoint)
     reference = f'fabrec_hf.weights_path("{arguments.checkpoint}")' if embedded else f'"{arguments.checkpoint}"'
     picture = None
     if (folder / PICTURE_NAME).is_file():

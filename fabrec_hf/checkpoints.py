@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .embedded_fabrec import WEIGHTS, embedded_names
+from . import embedded_fabrec
+from .embedded_fabrec import embedded_names
 from .errors import CheckpointError
 
 
@@ -22,7 +23,7 @@ def weights_path(name: str) -> Path:
     names = embedded_names()
     if name not in names:
         raise CheckpointError(f"No checkpoint {name!r} comes with the package; there is {_listed(names)}.")
-    return WEIGHTS / name
+    return embedded_fabrec.WEIGHTS / name
 
 
 def resolve_checkpoint(name_or_path: str | Path) -> str:
@@ -61,4 +62,4 @@ def _listed(names: list[str]) -> str:
     return ", ".join(f'"{name}"' for name in names) if names else "none"
 
 
-__all__ = ["WEIGHTS", "embedded_names", "resolve_checkpoint", "weights_path"]
+__all__ = ["embedded_names", "resolve_checkpoint", "weights_path"]
