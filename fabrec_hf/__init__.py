@@ -2,7 +2,7 @@
 
 Importing the package registers its configurations, models, image processors and pipeline with the Auto classes. It
 also makes every `save_pretrained` and `push_to_hub` of a model or image processor put the few source files that they
-need (about 130 kB) beside the weights: such a checkpoint loads with `trust_remote_code=True` where this package is not
+need (about 140 kB) beside the weights: such a checkpoint loads with `trust_remote_code=True` where this package is not
 installed. Where it is, the installed code is used and those files are never looked at.
 """
 
@@ -11,6 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .checkpoints import resolve_checkpoint, weights_path
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .embedded_fabrec import WEIGHTS as _WEIGHTS
 from .image_processing_fabrec import FabRecImageProcessor
 from .image_processing_pil_fabrec import FabRecImageProcessorPil
 from .landmarks import LandmarkScheme, get_scheme
@@ -31,13 +32,19 @@ for _config, _model in ((FabRecAutoencoderConfig, FabRecAutoencoder), (FabRecCon
 AutoModelForKeypointDetection.register(FabRecConfig, FabRecForLandmarkDetection)
 FabRecImageProcessor.register_for_auto_class("AutoImageProcessor")
 
+# transformers asks the Hub for every name that a pipeline is given, but not for the folder of the task's own model.
 PIPELINE_REGISTRY.register_pipeline(
-    "face-landmark-detection", FaceLandmarkPipeline, pt_model=AutoModelForKeypointDetection, type="image"
+    "face-landmark-detection",
+    FaceLandmarkPipeline,
+    pt_model=AutoModelForKeypointDetection,
+    default={"model": (str(_WEIGHTS / "3fabrec-300w"), None)},
+    type="image",
 )
-# The task that a saved pipeline gets in its repository. It has to be another one: transformers refuses to run a task
-# that both the repository and the registry define unless remote code is trusted.
+# What a saved pipeline says of itself in its repository. The task has to be another one: transformers refuses to run
+# a task that both the repository and the registry define unless remote code is trusted. The default is a folder here.
+_task = PIPELINE_REGISTRY.supported_tasks["face-landmark-detection"]
 FaceLandmarkPipeline._registered_impl = {
-    "keypoint-detection": PIPELINE_REGISTRY.supported_tasks["face-landmark-detection"]
+    "keypoint-detection": {name: value for name, value in _task.items() if name != "default"}
 }
 
 

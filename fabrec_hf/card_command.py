@@ -1,13 +1,12 @@
 """`fabrec card`: collect what was measured of a checkpoint, and write its model card."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
-from .checkpoint_results import FILE_NAME, add_measurements
-from .checkpoints import embedded_names, resolve_checkpoint
+from .checkpoint_results import FILE_NAME, add_measurements, to_json
+from .checkpoints import embedded_names, resolve_checkpoint, weights_path
 from .errors import CheckpointError
 from .model_card import PICTURE_NAME, CardContext, make_card
 from .output_folder import check_output_folder, write_files
@@ -62,8 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_output_folder(arguments.output.parent)
     files: dict[str, bytes] = {}
     if arguments.add:
-        content = json.dumps(add_measurements(folder, arguments.add), indent=2, ensure_ascii=False)
-        files[FILE_NAME] = f"{content}\n".encode()
+        files[FILE_NAME] = to_json(add_measurements(folder, arguments.add)).encode()
     if arguments.photo:
         files[PICTURE_NAME] = _draw(folder, arguments.photo)
     if files:
@@ -86,7 +84,7 @@ def _draw(folder: Path, photos: list[Path]) -> bytes:
 
 
 def _context(arguments: argparse.Namespace, folder: Path, name: str) -> CardContext:
-    embedded = arguments.checkpoint in embedded_names() and Path(resolve_checkpoint(arguments.checkpoint)) == folder
+    embedded = arguments.checkpoint in embedded_names() and folder == weights_path(arguments.checkpoint)
     reference = f'fabrec_hf.weights_path("{arguments.checkpoint}")' if embedded else f'"{arguments.checkpoint}"'
     picture = None
     if (folder / PICTURE_NAME).is_file():

@@ -20,7 +20,7 @@ from typing import Any
 from .errors import CheckpointError, DataError
 
 
-__all__ = ["FILE_NAME", "add_measurements", "read_results"]
+__all__ = ["FILE_NAME", "add_measurements", "read_results", "to_json"]
 
 FILE_NAME = "results.json"
 TRAINING_FILE = "training_results.json"
@@ -36,7 +36,19 @@ FIELDS: dict[str, type] = {
 }
 # Two results that agree in all of these measured the same thing: the later one replaces the earlier.
 WAY_OF_MEASURING = ("data", "split", "protocol", "decoding", "flip_average", "normalizer", "threshold")
-MEASURED = ("nme", "failure_rate", "auc", "count", "parts", "subsets", "scheme", "normalizer", "decoding")
+# What a card says of every measurement, and of every entry that is written by hand.
+NEEDED = {
+    "training_data": ("name", "use", "terms"),
+    "evaluations": (
+        *("nme", "failure_rate", "auc", "count", "parts", "subsets"),
+        *("data", "scheme", "normalizer", "threshold", "decoding", "flip_average"),
+    ),
+    "reconstruction": (
+        *("autoencoder", "faces", "held_out_only", "count", "image_size", "minimum", "resamples"),
+        *("groups", "unlabelled"),
+    ),
+}
+LICENSE_FIELDS = ("id", "name", "terms")
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -46,7 +58,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         folder: The checkpoint.
 
     Returns:
-        All fields of `results.json`, empty where it has none.
+        All fields of `results.json`, empty where it has none. Of files and folders that were measured only the names
+        are left: what stands here is published.
 
     Raises:
         CheckpointError: The file is damaged or has another layout.
@@ -59,7 +72,8 @@ def read_results(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{folder / FILE_NAME} has an unknown or malformed field {wrong[0]!r}; known are {', '.join(FIELDS)}."
             )
-        results |= values
+        _check_entries(folder / FILE_NAME, values)
+        results |= _without_places(values)
     if not results["training"] and (folder / TRAINING_FILE).is_file():
         results["training"] = _training_facts(_read(folder / TRAINING_FILE))
     return results
@@ -73,15 +87,15 @@ def add_measurements(folder: Path, files: list[Path]) -> dict[str, Any]:
         files: Their `results.json` files.
 
     Returns:
-        The new content of the checkpoint's `results.json`, without its empty fields.
+        The new content of the checkpoint's `results.json`, see `to_json`.
 
     Raises:
         DataError: A file holds neither an evaluation nor reconstruction errors.
     """
     results = read_results(folder)
     for file in files:
-        values = _read(file)
-        if all(name in values for name in MEASURED):
+        values = _without_places(_read(file))
+        if all(name in values for name in NEEDED["evaluations"]):
             _put(results["evaluations"], values)
         elif isinstance(values.get("reconstruction"), dict):
             results["reconstruction"] = values["reconstruction"]
@@ -90,7 +104,40 @@ def add_measurements(folder: Path, files: list[Path]) -> dict[str, Any]:
                 f"{file} holds neither an evaluation nor errors of a reconstruction: name the results.json of "
                 "`fabrec evaluate` or of `fabrec robustness --faces`."
             )
-    return {name: value for name, value in results.items() if value}
+    return results
+
+
+def to_json(results: Mapping[str, Any]) -> str:
+    """Return the text of a `results.json`, without the fields that are empty."""
+    filled = {name: value for name, value in results.items() if value}
+    return json.dumps(filled, indent=2, ensure_ascii=False) + "\n"
+
+
+def _check_entries(file: Path, values: Mapping[str, Any]) -> None:
+    """Refuse what a card cannot be made of; the first fields are written by hand."""
+    for field, names in NEEDED.items():
+        entries = values.get(field) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            lacking = [name for name in names if not isinstance(entry, dict) or name not in entry]
+            if lacking:
+                raise CheckpointError(f"{file}: an entry of {field!r} has no {lacking[0]!r}.")
+    for name, value in values.get("license", {}).items():
+        if name not in LICENSE_FIELDS or not isinstance(value, str):
+            known = ", ".join(LICENSE_FIELDS)
+            raise CheckpointError(f"{file}: {name!r} in 'license' must be one of {known}, and a text.")
+    if not all(isinstance(limit, str) for limit in values.get("limits", ())):
+        raise CheckpointError(f"{file}: 'limits' must be a list of sentences.")
+
+
+def _without_places(value: Any) -> Any:
+    """Shorten the paths of this machine to their last part."""
+    if isinstance(value, dict):
+        return {name: _without_places(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_places(entry) for entry in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")) and not any(map(str.isspace, value)):
+        return Path(value).name
+    return value
 
 
 def _put(evaluations: list[dict[str, Any]], new: dict[str, Any]) -> None:

@@ -2,15 +2,9 @@
 
 from pathlib import Path
 
+from . import embedded_fabrec
+from .embedded_fabrec import embedded_names
 from .errors import CheckpointError
-
-
-WEIGHTS = Path(__file__).parent / "weights"
-
-
-def embedded_names() -> list[str]:
-    """Return the names of the checkpoints that come with the package, in alphabetical order."""
-    return sorted(config.parent.name for config in WEIGHTS.glob("*/config.json"))
 
 
 def weights_path(name: str) -> Path:
@@ -29,7 +23,7 @@ def weights_path(name: str) -> Path:
     names = embedded_names()
     if name not in names:
         raise CheckpointError(f"No checkpoint {name!r} comes with the package; there is {_listed(names)}.")
-    return WEIGHTS / name
+    return embedded_fabrec.WEIGHTS / name
 
 
 def resolve_checkpoint(name_or_path: str | Path) -> str:

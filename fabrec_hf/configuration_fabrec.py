@@ -6,6 +6,8 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .embedded_fabrec import embedded_or_given
+
 
 # Beyond these, a configuration is a mistake or an attack: merely listing its layers would take all time or memory.
 MAX_IMAGE_SIZE = 4096
@@ -56,6 +58,12 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
             raise ValueError("latent_size and encoder_depth must be at least 1.")
         if self.encoder_depth > MAX_ENCODER_DEPTH:
             raise ValueError(f"encoder_depth must be at most {MAX_ENCODER_DEPTH}, got {self.encoder_depth}.")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, cache_dir=None, **kwargs):
+        """Load from a folder, by the name of an embedded checkpoint or of a repository (see `PreTrainedConfig`)."""
+        source = embedded_or_given(pretrained_model_name_or_path, cache_dir=cache_dir, **kwargs)
+        return super().from_pretrained(source, cache_dir=cache_dir, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

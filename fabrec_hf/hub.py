@@ -13,12 +13,13 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from .errors import HubError
 from .hub_contents import MAIN, Contents, gather
 
 
-__all__ = ["Published", "open_repository", "publish", "push"]
+__all__ = ["Published", "check_name", "open_repository", "publish", "push"]
 
 KEPT = (".gitattributes",)
 """What the Hub itself writes into a repository."""
@@ -32,12 +33,14 @@ class Published:
     """A revision after a push.
 
     Attributes:
+        repository: `owner/name`.
         revision: Its name.
         commit: The commit that it points to.
         changed: Whether that is a new one; False if the repository had the same content before.
         files: How many files it holds.
     """
 
+    repository: str
     revision: str
     commit: str
     changed: bool
@@ -65,7 +68,7 @@ def push(
         revision: Branch to push to, `"main"` by default.
         few_shot: Folder of few-shot checkpoints, which become revisions called as their folders.
         annotations_only: Of a data set, leave the pictures out.
-        private: Whether a repository that is made is private.
+        private: Whether a repository that is made is private; if so, a public one that is there already is refused.
         api: Which Hub, and with which token; those of the environment by default.
 
     Returns:
@@ -75,6 +78,7 @@ def push(
         HubError: The Hub cannot be reached or refuses.
         FabRecError: The source is not fit to be published.
     """
+    check_name(repository)
     api = api or HfApi()
     named = _full_name(repository, api)
     with gather(source, named, revision, few_shot, annotations_only) as contents:
@@ -87,7 +91,7 @@ def open_repository(repository: str, private: bool | None = None, api: HfApi | N
 
     Args:
         repository: `owner/name`, or a name alone for the user's own.
-        private: Whether it is made private.
+        private: Whether it is made private; if so, a public one that is there already is refused.
         api: Which Hub, and with which token.
 
     Returns:
@@ -96,16 +100,34 @@ def open_repository(repository: str, private: bool | None = None, api: HfApi | N
     Raises:
         HubError: The Hub cannot be reached or refuses.
     """
+    check_name(repository)
     api = api or HfApi()
     named = _full_name(repository, api)
     _open(named, "model", private, api)
     return named
 
 
+def check_name(repository: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        HubError: It has more than two parts, or other characters than the Hub allows.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise HubError(_no_name(repository)) from error
+
+
 def _open(repository: str, kind: str, private: bool | None, api: HfApi) -> None:
     sdk = "static" if kind == "space" else None
     with _explained(repository, api):
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
+        shown = private and not api.repo_info(repository, repo_type=kind).private
+    if shown:
+        raise HubError(
+            f"{repository} is there already and public: make it private in its settings, or leave --private out."
+        )
 
 
 def publish(contents: Contents, repository: str, api: HfApi) -> list[Published]:
@@ -145,7 +167,7 @@ def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[
         revision=revision,
         parent_commit=head.sha,
     )
-    return Published(revision, done.oid, done.oid != head.sha, len(files))
+    return Published(repository, revision, done.oid, done.oid != head.sha, len(files))
 
 
 def _full_name(repository: str, api: HfApi) -> str:
@@ -167,6 +189,10 @@ def _no_permission(repository: str) -> str:
     return f"The token may not write to {repository}: use one with write permission, or another owner."
 
 
+def _no_name(repository: str) -> str:
+    return f"{repository!r} cannot be the name of a repository: give owner/name, of letters, digits, '-', '_', '.'."
+
+
 @contextmanager
 def _explained(repository: str, api: HfApi) -> Iterator[None]:
     """Turn what goes wrong with the Hub into one line that says what to do."""
@@ -179,7 +205,9 @@ def _explained(repository: str, api: HfApi) -> Iterator[None]:
         if error.__cause__ is None:
             raise
         cause = _reason(error.__cause__, repository, api)
-        raise HubError(f"An upload to {repository} failed ({cause}); push again, nothing was changed.") from error
+        raise HubError(
+            f"An upload to {repository} failed ({cause}); push again, what was not reached is as it was."
+        ) from error
     except ValueError as error:
         raise HubError(f"The Hub does not accept the files of {repository}: {' '.join(str(error).split())}") from error
 
@@ -190,9 +218,7 @@ def _reason(error: BaseException, repository: str, api: HfApi) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it to push."
     if isinstance(error, HFValidationError):
-        return (
-            f"{repository!r} cannot be the name of a repository: give owner/name, of letters, digits, '-', '_', '.'."
-        )
+        return _no_name(repository)
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
         return "The token is not valid (any more): log in again with `hf auth login`, or set HF_TOKEN."

@@ -1,6 +1,7 @@
 """What a repository on the Hub gets: the files of a checkpoint, a converted data set or a metric; nothing else."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .checkpoint_results import FILE_NAME as RESULTS_NAME
-from .checkpoints import resolve_checkpoint
+from .checkpoint_results import read_results, to_json
+from .checkpoints import embedded_names, resolve_checkpoint
 from .errors import CheckpointError, DataError, HubError, SchemeError
 from .model_card import PICTURE_NAME, CardContext, make_card
 
@@ -57,6 +59,7 @@ def gather(
     Raises:
         FabRecError: The source is none of these or not complete, or may not be published like this.
     """
+    _check_revision(revision)
     folder = Path(source).expanduser()
     with TemporaryDirectory(prefix="fabrec-push-") as staging:
         if _metric_file(str(source)):
@@ -70,6 +73,11 @@ def gather(
             yield Contents("model", _model_revisions(source, repository, revision, few_shot, Path(staging)))
 
 
+def _check_revision(name: str) -> None:
+    if not re.fullmatch(r"\w(?:[\w./+-]*[\w+-])?", name, re.ASCII) or ".." in name or "//" in name:
+        raise HubError(f"{name!r} cannot be the name of a revision: use letters, digits, '-', '_', '+', '.', '/'.")
+
+
 def _refuse(options: Mapping[str, object], what: str) -> None:
     for option, value in options.items():
         if value:
@@ -79,9 +87,12 @@ def _refuse(options: Mapping[str, object], what: str) -> None:
 def _model_revisions(
     source: str | Path, repository: str, revision: str, few_shot: Path | None, staging: Path
 ) -> dict[str, dict[str, Path]]:
+    if not Path(source).expanduser().is_dir() and str(source) not in embedded_names():
+        raise CheckpointError(
+            f"{source} is no folder: give that of a checkpoint or of `fabrec convert`, or the name of a metric like "
+            f"nme or of an embedded checkpoint ({', '.join(embedded_names())})."
+        )
     folder = Path(resolve_checkpoint(source))
-    if not folder.is_dir():
-        raise CheckpointError(f"{source} is no folder: only what lies here can be pushed.")
     others = _few_shot_folders(few_shot) if few_shot else {}
     if others and revision != MAIN:
         raise HubError("--few-shot fills the revisions beside the main one: leave --revision out.")
@@ -89,6 +100,8 @@ def _model_revisions(
         if _point_names(other) != _point_names(folder):
             raise SchemeError(f"{other} finds other points than {folder}: publish it in a repository of its own.")
     named = {**others, revision: folder}
+    for name in others:
+        _check_revision(name)
     return {
         name: _model_files(place, staging / f"{index}", repository, name, others if place is folder else {})
         for index, (name, place) in enumerate(named.items())
@@ -143,7 +156,11 @@ def _model_files(
     files = {path.name: path for path in (*written, *sorted(staging.glob("*.py")))}
     # As they are on disk: loading and saving would turn 16-bit weights into 32-bit ones.
     files[WEIGHTS_NAME] = folder / WEIGHTS_NAME
-    files |= {path.name: path for path in (folder / RESULTS_NAME, picture) if path.is_file()}
+    if (folder / RESULTS_NAME).is_file():
+        files[RESULTS_NAME] = staging / RESULTS_NAME
+        files[RESULTS_NAME].write_text(to_json(read_results(folder)), encoding="utf-8")
+    if picture.is_file():
+        files[picture.name] = picture
     return dict(sorted(files.items()))
 
 

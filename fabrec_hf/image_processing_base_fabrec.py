@@ -10,6 +10,7 @@ from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
 
+from .embedded_fabrec import embedded_or_given
 from .geometry import (
     EXTEND_BOTTOM,
     EXTEND_TOP,
@@ -75,6 +76,12 @@ class FaceCropProcessor(BaseImageProcessor):
     do_convert_rgb = True
     extend_top = EXTEND_TOP
     extend_bottom = EXTEND_BOTTOM
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, cache_dir=None, **kwargs):
+        """Load from a folder, by the name of an embedded checkpoint or of a repository (see `BaseImageProcessor`)."""
+        source = embedded_or_given(pretrained_model_name_or_path, cache_dir=cache_dir, **kwargs)
+        return super().from_pretrained(source, cache_dir=cache_dir, **kwargs)
 
     def preprocess(
         self,

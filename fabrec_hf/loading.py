@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from .checkpoints import resolve_checkpoint
@@ -194,6 +194,8 @@ def _reason(error: Exception) -> str:
         error = error.__cause__  # type: ignore[assignment]
     if isinstance(error, json.JSONDecodeError):
         return f"broken JSON ({error})"
+    if isinstance(error.__cause__, RepositoryNotFoundError):
+        return "there is no such repository, or it is private: log in with `hf auth login`, or set HF_TOKEN."
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()
 

@@ -4,16 +4,17 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from timm.models.resnet import BasicBlock, downsample_conv
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .embedded_fabrec import embedded_or_given
 from .fusion_fabrec import FusedHeatmapNetwork
 from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode_heatmaps
 from .landmarks import LandmarkScheme
+from .layers_fabrec import FabRecDecoder, FabRecEncoder
 from .losses import heatmap_loss
 
 
@@ -52,103 +53,6 @@ class FabRecLandmarkOutput(ModelOutput):
     reconstruction: torch.Tensor | None = None
 
 
-class FabRecEncoder(nn.Module):
-    """ResNet-18 with a latent vector for an output (paper section 4.2.1).
-
-    Four stages of `widths` channels reduce a 128-px face to 4 x 4. A larger input gets one more stage of the first
-    width in front for every doubling, and the stages that follow it halve their maps.
-    """
-
-    def __init__(self, config: FabRecAutoencoderConfig):
-        super().__init__()
-        widths = list(config.widths)
-        extra = max(0, len(config.decoder_widths) - 4)
-        self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        stages, in_channels = [], widths[0]
-        for index, out_channels in enumerate(widths[:1] * extra + widths):
-            stages.append(_encoder_stage(in_channels, out_channels, 1 if index == 0 else 2, config.encoder_depth))
-            in_channels = out_channels
-        self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(widths[-1], config.latent_size)
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode (N, 3, S, S) to the raw latent (N, latent_size): no activation, no normalisation."""
-        hidden_states = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
-        return self.fc(self.pool(self.stages(hidden_states)).flatten(1))
-
-
-def _encoder_stage(in_channels: int, out_channels: int, stride: int, depth: int) -> nn.Sequential:
-    shortcut = None
-    if stride != 1 or in_channels != out_channels:
-        shortcut = downsample_conv(in_channels, out_channels, kernel_size=1, stride=stride)
-    blocks = [BasicBlock(in_channels, out_channels, stride, shortcut)]
-    blocks += [BasicBlock(out_channels, out_channels) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)
-
-
-class FabRecDecoderBlock(nn.Module):
-    """Inverted residual block: 4 x 4 transposed convolutions double the side of its input (paper section 4.2.1)."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.upsample = nn.Sequential(
-            nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, 2H, 2W)."""
-        residual = self.relu(self.bn1(self.conv1(hidden_states)))
-        return self.relu(self.bn2(self.conv2(residual)) + self.upsample(hidden_states))
-
-
-class FabRecDecoder(nn.Module):
-    """Inverted ResNet: latent to 4 x 4 x 512, one block per doubling, a last transposed convolution to RGB, tanh."""
-
-    def __init__(self, config: FabRecAutoencoderConfig):
-        super().__init__()
-        channels = config.widths[-1]
-        self.fc = nn.Linear(config.latent_size, channels)
-        self.conv1 = nn.ConvTranspose2d(channels, channels, kernel_size=4, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.stages = nn.ModuleList()
-        for out_channels in config.decoder_widths:
-            self.stages.append(FabRecDecoderBlock(channels, out_channels))
-            channels = out_channels
-        self.to_rgb = nn.ConvTranspose2d(channels, 3, kernel_size=4, stride=2, padding=1, bias=False)
-
-    def first_stage(self, latent: torch.Tensor) -> torch.Tensor:
-        """Decode (N, latent_size) to the activations that the transfer layers start from, (N, C, 8, 8)."""
-        hidden_states = self.fc(latent)[..., None, None]
-        return self.stages[0](self.relu(self.bn1(self.conv1(hidden_states))))
-
-    def forward(
-        self, latent: torch.Tensor, first: torch.Tensor | None = None, num_stages: int | None = None
-    ) -> torch.Tensor:
-        """Decode (N, latent_size) to an image (N, 3, S, S) in (-1, 1), RGB minus the processor's mean.
-
-        Args:
-            latent: (N, latent_size).
-            first: `first_stage(latent)`, when the caller has it already.
-            num_stages: Go from that stage straight to colours, for an image of side `8 * 2**num_stages`: the stages
-                of the first width share their colour layer. All of them by default.
-        """
-        hidden_states = self.first_stage(latent) if first is None else first
-        for stage in self.stages[1:num_stages]:
-            hidden_states = stage(hidden_states)
-        return torch.tanh(self.to_rgb(hidden_states))
-
-
 class FabRecPreTrainedModel(PreTrainedModel):
     """Weight initialisation and names shared by the models."""
 
@@ -158,6 +62,12 @@ class FabRecPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     # The auto classes that give this model where its code comes with the checkpoint.
     auto_classes: tuple[str, ...] = ("AutoModel",)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """Load from a folder, by the name of an embedded checkpoint or of a repository (see `PreTrainedModel`)."""
+        source = embedded_or_given(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(source, *model_args, **kwargs)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save the model; with its code, if it is registered for an auto class (`PreTrainedModel.save_pretrained`)."""

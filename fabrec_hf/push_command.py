@@ -5,13 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-from .errors import HubError
 from .hub_contents import MAIN, Contents, gather
 
 
 __all__ = ["add_arguments", "run"]
 
-NOTES = """Each revision is replaced by one commit: a push that is killed leaves the old one as it was, and a push of
+NOTES = """Each revision is replaced by one commit: what a killed push has not reached is as it was, and a push of
 the same content makes no commit. Of a checkpoint only weights, configuration with the landmark scheme, processor,
 pipeline, the source files that these need, results.json and the card with its picture are sent. See `fabrec card` for
 what the card says. The Hub and the token are those of `hf auth login`, HF_ENDPOINT and HF_TOKEN."""
@@ -35,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them in the main card",
     )
     parser.add_argument("--annotations-only", action="store_true", help="of a data set, leave the pictures out")
-    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument(
+        "--private", action="store_true", default=None, help="make a new repository private, and refuse a public one"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would be sent, and send nothing")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
@@ -52,16 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For whatever the user can put right; one line. The revision at fault stays as it was.
     """
+    from .hub import check_name, push
+
+    check_name(arguments.repository)
     options = (arguments.revision, arguments.few_shot, arguments.annotations_only)
     if arguments.dry_run:
-        if arguments.repository.count("/") > 1 or not arguments.repository.strip("/"):
-            raise HubError(f"{arguments.repository!r} cannot be the name of a repository: give owner/name.")
         with gather(arguments.source, arguments.repository, *options) as contents:
             print(_plan(contents, arguments.repository, arguments.json))
         return 0
     from huggingface_hub.utils import enable_progress_bars
-
-    from .hub import push
 
     if sys.stderr.isatty():
         enable_progress_bars()
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for entry in published:
         state = "published" if entry.changed else "unchanged"
-        print(f"{arguments.repository}@{entry.revision}: {state}, {entry.files} files, commit {entry.commit}")
+        print(f"{entry.repository}@{entry.revision}: {state}, {entry.files} files, commit {entry.commit}")
     return 0
 
 

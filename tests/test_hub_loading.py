@@ -114,10 +114,39 @@ socket.socket.connect = no_network
 import fabrec_hf
 from fabrec_hf.loading import load_autoencoder, load_landmark_model
 
-model, processor = load_landmark_model("3fabrec-300w")
-detect = pipeline("face-landmark-detection", model=fabrec_hf.resolve_checkpoint("3fabrec-300w"), device="cpu")
-points, autoencoder = detect.model.config.num_landmarks, load_autoencoder("3fabrec-autoencoder")
-finish(points=model.config.num_landmarks, pipeline=points, latent=autoencoder.config.latent_size)
+name, autoencoder = "3fabrec-300w", "3fabrec-autoencoder"
+model, processor = load_landmark_model(name)
+detectors = [
+    pipeline("face-landmark-detection", model=fabrec_hf.weights_path(name), device="cpu"),
+    pipeline("face-landmark-detection", device="cpu"),
+]
+head = fabrec_hf.FabRecForLandmarkDetection.from_pretrained(autoencoder, num_landmarks=7, heatmap_size=64)
+inputs = torch.linspace(-0.5, 0.5, 3 * 128 * 128).view(1, 3, 128, 128)
+finish(
+    models=[
+        bits(kind.eval()(inputs).landmarks)
+        for kind in (model, fabrec_hf.FabRecForLandmarkDetection.from_pretrained(name), *(d.model for d in detectors))
+    ],
+    latents=[
+        bits(kind.eval().encode(inputs))
+        for kind in (
+            load_autoencoder(autoencoder),
+            fabrec_hf.FabRecAutoencoder.from_pretrained(autoencoder),
+            head.autoencoder,
+        )
+    ],
+    sizes=[
+        kind.size.height
+        for kind in (
+            processor,
+            fabrec_hf.FabRecImageProcessor.from_pretrained(name),
+            fabrec_hf.FabRecImageProcessorPil.from_pretrained(name),
+            *(d.image_processor for d in detectors),
+        )
+    ],
+    points=fabrec_hf.FabRecConfig.from_pretrained(name).num_landmarks,
+    latent=fabrec_hf.FabRecAutoencoderConfig.from_pretrained(autoencoder).latent_size,
+)
 """
 )
 
@@ -170,6 +199,31 @@ def test_by_name_with_the_package(hub, published, expected, tmp_path):
     assert found["landmarks"] == [1, 9, 2] and found["refused"]
 
 
+OFFLINE = (
+    PREAMBLE
+    + """
+from fabrec_hf.loading import load_autoencoder, load_landmark_model
+model, processor = load_landmark_model(sys.argv[1])
+finish(
+    loader=landmarks(model),
+    auto=landmarks(AutoModel.from_pretrained(sys.argv[1])),
+    size=processor.size.height,
+    latent=bits(load_autoencoder(sys.argv[2]).encode(pixels())),
+)
+"""
+)
+
+
+def test_with_the_package_and_then_offline_from_the_cache(hub, published, expected, tmp_path):
+    online = hub.environment(tmp_path, token=None)
+    first = run_python(OFFLINE, "faces/loading", "faces/loading-autoencoder", environment=online)
+    assert first["loader"] == first["auto"] == expected["main"] and first["latent"] == expected["latent"]
+    seen = len(hub.log())
+    offline = online | {"HF_HUB_OFFLINE": "1"}
+    assert run_python(OFFLINE, "faces/loading", "faces/loading-autoencoder", environment=offline) == first
+    assert len(hub.log()) == seen
+
+
 def test_without_the_package_and_then_offline_from_the_cache(hub, published, expected, tmp_path):
     online = hub.environment(tmp_path, token=None)
     online.pop("PYTHONPATH")
@@ -185,7 +239,42 @@ def test_without_the_package_and_then_offline_from_the_cache(hub, published, exp
 
 def test_embedded_names_need_no_network(hub, tmp_path):
     found = run_python(EMBEDDED, environment=hub.environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:9"))
-    assert found == {"points": 68, "pipeline": 68, "latent": 99}
+    for way in ("models", "latents"):
+        assert all(values == found[way][0] for values in found[way]), way
+    assert len(found["models"][0]) == 2 * 68 and len(found["latents"][0]) == 99
+    assert found["sizes"] == [128] * 5 and (found["points"], found["latent"]) == (68, 99)
+
+
+FOLDER_OR_REVISION = """
+import json, os, sys
+from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor
+
+name, revision = "3fabrec-300w", sys.argv[1]
+points, asked = FabRecConfig.from_pretrained(name).num_landmarks, []
+sizes = [FabRecImageProcessor.from_pretrained(name).size.height, FabRecForLandmarkDetection.from_pretrained(name)]
+sizes[1] = sizes[1].config.image_size
+os.chdir("/")
+for kind in (FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor):
+    try:
+        kind.from_pretrained(name, revision=revision)
+    except OSError:
+        asked.append(kind.__name__)
+print("FOUND" + json.dumps([points, sizes, asked]))
+"""
+
+
+def test_a_folder_of_an_embedded_name_and_a_revision_of_it_come_first(hub, tmp_path):
+    save_landmarks(tmp_path / "3fabrec-300w")
+    found = run_python(FOLDER_OR_REVISION, "shots-10", environment=hub.environment(tmp_path))
+    assert found == [5, [32, 32], ["FabRecConfig", "FabRecForLandmarkDetection", "FabRecImageProcessor"]]
+    assert any("/3fabrec-300w/" in line and "shots-10" in line for line in hub.log())
+
+
+def test_the_code_beside_a_checkpoint_knows_no_embedded_names(published, tmp_path):
+    (source,) = published["main"].glob("embedded_fabrec.py")
+    names: dict = {"__file__": str(tmp_path / source.name), "__name__": "embedded_fabrec"}
+    exec(compile(source.read_text(), source.name, "exec"), names)
+    assert names["embedded_names"]() == [] and names["embedded_or_given"]("3fabrec-300w") == "3fabrec-300w"
 
 
 def test_a_private_or_missing_repository_is_one_line(hub, published, tmp_path):
@@ -203,7 +292,10 @@ for name in ("faces/private-loading", "faces/nowhere"):
 print("FOUND" + json.dumps(lines))
 """
     lines = run_python(script, environment=hub.environment(tmp_path, token=None))
-    assert len(lines) == 2 and all("\\n" not in line and "cannot be loaded" in line for line in lines)
+    assert len(lines) == 2 and all("\n" not in line and "cannot be loaded" in line for line in lines)
+    assert all("or it is private: log in" in line for line in lines)
+    (tmp_path / "other").mkdir()
+    assert run_python(script, environment=hub.environment(tmp_path / "other")) == lines[1:]
     for name, line in zip(("faces/private-loading", "faces/nowhere"), lines, strict=True):
         assert name in line
 

@@ -185,6 +185,8 @@ def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(run_folder, capsys
     assert main(["push", str(run_folder), "faces/dry", "--dry-run", "--json"]) == 0
     sizes = json.loads(capsys.readouterr().out)["revisions"]["main"]
     assert sizes["model.safetensors"] == (run_folder / "model.safetensors").stat().st_size
+    assert main(["push", str(run_folder), "faces/dry/run", "--dry-run"]) == 2
+    assert "'faces/dry/run' cannot be the name of a repository" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,8 @@ def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(run_folder, capsys
         ("reader", "faces/reader", "The token may not write to faces/reader"),
         ("stranger", "faces/stranger", "The token may not write to faces/stranger"),
         ("writer", "faces/a b", "cannot be the name of a repository"),
+        ("writer", "faces/a/b", "cannot be the name of a repository"),
+        ("writer", "", "cannot be the name of a repository"),
     ],
 )
 def test_what_the_hub_refuses_is_one_line(hub, run_folder, token, repository, message):
@@ -216,6 +220,31 @@ def test_a_repository_may_be_private_and_is_then_hidden(hub, run_folder):
         push(run_folder, "alice/hidden", api=hub.api("stranger"))
 
 
+def test_what_shall_be_private_does_not_go_where_all_can_see_it(hub, run_folder):
+    push(run_folder, "faces/shown", api=hub.api())
+    before = commits(hub, "faces/shown")
+    write_results(run_folder, summary="Not for everyone.")
+    for attempt in (push, lambda folder, name, **options: open_repository(name, **options)):
+        with pytest.raises(HubError, match="faces/shown is there already and public"):
+            attempt(run_folder, "faces/shown", private=True, api=hub.api())
+    assert commits(hub, "faces/shown") == before
+
+
+def test_paths_of_this_machine_are_not_published(hub, run_folder):
+    """Neither those that were scored, in `results.json` and the card, nor those that a model was loaded from."""
+    places = {"model": str(run_folder), "data": [str(run_folder / "theirs"), "300w"], "name": "tiny"}
+    reconstruction = {"autoencoder": "~/runs/best", "faces": ["../faces.parquet"], "groups": [], "unlabelled": []}
+    reconstruction |= {"held_out_only": True, "count": 30, "image_size": 32, "minimum": 20, "resamples": 100}
+    write_results(run_folder, evaluations=[evaluation(4.25, **places)], reconstruction=reconstruction)
+    with gather(run_folder, "faces/places") as contents:
+        files = contents.revisions["main"]
+        text = "".join(files[name].read_text() for name in ("README.md", "results.json", "config.json"))
+        kept = json.loads(files["results.json"].read_text())
+    assert str(run_folder.parent) not in text and "~/runs" not in text and "../faces" not in text
+    assert kept["evaluations"][0]["data"] == ["theirs", "300w"] and kept["evaluations"][0]["nme"] == 4.25
+    assert kept["reconstruction"]["faces"] == ["faces.parquet"]
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line(run_folder):
     with pytest.raises(HubError, match=r"The Hub at http://127.0.0.1:9 cannot be reached") as caught:
         push(run_folder, "faces/away", api=HfApi(endpoint="http://127.0.0.1:9", token="writer"))
@@ -229,6 +258,13 @@ def test_invalid_metadata_is_refused_before_anything_is_sent(hub, run_folder):
     assert hub.api().list_repo_files("faces/invalid") == [".gitattributes"]
 
 
+def test_a_push_without_an_owner_goes_to_ones_own(hub, run_folder, capsys, monkeypatch):
+    monkeypatch.setattr("fabrec_hf.hub.HfApi", hub.api)
+    assert main(["push", str(run_folder), "ownerless"]) == 0
+    assert capsys.readouterr().out.startswith("alice/ownerless@main: published, ")
+    assert "model.safetensors" in hub.api().list_repo_files("alice/ownerless")
+
+
 def test_what_is_not_fit_to_be_published_is_refused(run_folder, tmp_path):
     (run_folder / "model.safetensors").unlink()
     for source, error, message in [
@@ -238,6 +274,12 @@ def test_what_is_not_fit_to_be_published_is_refused(run_folder, tmp_path):
     ]:
         with pytest.raises(error, match=message), gather(source, "faces/x"):
             pass
+    for revision in ("", "a b", "../main", "a//b", "-f", "main."):
+        with pytest.raises(HubError, match="cannot be the name of a revision"), gather("nme", "a/nme", revision):
+            pass
+    for revision in ("shots-10", "v0.1.0", "10-paper-0-300+600", "refs/pr/1", "x"):
+        with gather("nme", "a/nme", revision) as contents:
+            assert list(contents.revisions) == [revision]
     with (
         pytest.raises(HubError, match="--few-shot does not apply to a metric"),
         gather("nme", "a/nme", "main", tmp_path),

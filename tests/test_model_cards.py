@@ -167,6 +167,15 @@ def test_a_card_says_whether_scores_are_calibrated(checkpoint):
     assert "not calibrated" not in card and "within 5 % of the normalising length" in card and "6,732 points" in card
 
 
+def test_a_folder_that_is_called_as_an_embedded_checkpoint_is_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["card", "3fabrec-300w"]) == 0
+    assert 'model=fabrec_hf.weights_path("3fabrec-300w")' in capsys.readouterr().out
+    save_landmarks(tmp_path / "3fabrec-300w")
+    assert main(["card", "3fabrec-300w"]) == 0
+    assert 'model="3fabrec-300w")' in capsys.readouterr().out
+
+
 def test_cell_dividers_in_facts_do_not_break_the_tables(checkpoint):
     write_results(checkpoint, training={"loss": "|x - y|"})
     assert "| loss | \\|x - y\\| |" in card_of(checkpoint)
@@ -193,6 +202,18 @@ def test_damaged_and_foreign_results_are_one_line(checkpoint, tmp_path, capsys):
     write_results(checkpoint, evaluations={"nme": 1})
     with pytest.raises(CheckpointError, match="malformed field 'evaluations'"):
         card_of(checkpoint)
+    for fields, message in [
+        ({"training_data": [{"name": "faces", "use": "all"}]}, "an entry of 'training_data' has no 'terms'"),
+        ({"training_data": ["faces"]}, "an entry of 'training_data' has no 'name'"),
+        ({"evaluations": [{"nme": 4.0}]}, "an entry of 'evaluations' has no 'failure_rate'"),
+        ({"reconstruction": {"groups": []}}, "an entry of 'reconstruction' has no 'autoencoder'"),
+        ({"license": {"id": 4}}, "'id' in 'license' must be one of id, name, terms, and a text"),
+        ({"limits": [{}]}, "'limits' must be a list of sentences"),
+    ]:
+        write_results(checkpoint, **fields)
+        with pytest.raises(CheckpointError, match=message) as caught:
+            card_of(checkpoint)
+        assert "\n" not in str(caught.value)
     (checkpoint / "results.json").unlink()
     other = write_results(tmp_path, nme=1.0) / "results.json"
     assert main(["card", str(checkpoint), "--add", str(other)]) == 2

@@ -249,7 +249,7 @@ def weights(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (tmp_path / "weights" / "empty").mkdir()
-    monkeypatch.setattr("fabrec_hf.checkpoints.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("fabrec_hf.embedded_fabrec.WEIGHTS", tmp_path / "weights")
     return folder
 
 

@@ -17,7 +17,7 @@ from training_utils import run_main
 from transformers import AutoModel
 
 from fabrec_hf.checkpoint_results import FILE_NAME as RESULTS_NAME
-from fabrec_hf.checkpoints import WEIGHTS
+from fabrec_hf.embedded_fabrec import WEIGHTS
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
 
