@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             examples=example_pictures(arguments.examples),
             host=arguments.host,
             port=arguments.port,
-        )
+        ),
+        on_start=lambda url: print(f"The demonstration runs at {url} (Ctrl-C ends it).", flush=True),
     )
     return 0

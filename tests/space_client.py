@@ -64,7 +64,7 @@ def running_space(sessions: Path) -> Iterator[Space]:
         port = free.getsockname()[1]
     settings = Settings(sessions=sessions, examples=example_pictures(None), host="127.0.0.1", port=port)
     with make_services(settings) as services:
-        app = launch(services, settings, block=False)
+        app = launch(services, settings)
         try:
             yield Space(f"http://127.0.0.1:{port}", services, app)
         finally:
