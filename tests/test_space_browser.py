@@ -75,9 +75,12 @@ def space(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    # The camera is one of Chromium's own test pictures; without a sandbox since tests may run as root.
+def chromium(tmp_path_factory):
+    # The camera shows a photograph, as a film of two frames; without a sandbox since tests may run as root.
+    film = tmp_path_factory.mktemp("camera") / "face.mjpeg"
+    film.write_bytes(2 * Path(PHOTOGRAPHS[0]).read_bytes())
     options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    options.append(f"--use-file-for-fake-video-capture={film}")
     with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
@@ -136,7 +139,6 @@ def test_detect(page):
     slider = page.get_by_role("slider", name="Threshold").first
     slider.focus()
     page.keyboard.press("End")
-    page.keyboard.up("End")
     page.wait_for_function(
         "old => { const a = document.querySelector(\"a[download='astronaut.json']\"); return a && a.href !== old }",
         arg=address,

@@ -107,7 +107,10 @@ def _build_photograph(services: Services) -> None:
     button.click(detect, [image, threshold], outputs, **COMPUTE, api_name="detect")
     # An upload, a picture of the camera, an example, or none any more.
     image.change(look, [image, threshold], outputs, **COMPUTE, **HIDDEN)
-    threshold.release(draw, [found, face, threshold], [overlay, views[0], files], **COMPUTE, **HIDDEN)
+    # Not `release`, which no key and no typed number brings about.
+    threshold.change(
+        draw, [found, face, threshold], [overlay, views[0], files], **COMPUTE, **HIDDEN, trigger_mode="always_last"
+    )
     face.input(
         guarded(lambda result, number, lowest: _views(result, number or 0, lowest)),
         [found, face, threshold],
