@@ -47,7 +47,11 @@ def test_the_header_is_that_of_a_gradio_space():
     assert re.fullmatch(r"6\.\d+\.\d+", header["sdk_version"])
     assert len(header["short_description"]) <= 60  # the Hub's limit
     requirements = (ROOT / "space/requirements.txt").read_text().split()
-    assert requirements == ["fabrec-hf[demo]>=0.1.0"]
+    assert requirements == ["fabrec-hf[demo]>=0.1.0", f"gradio=={header['sdk_version']}"]
+    assert gradio.__version__.split(".")[0] == header["sdk_version"].split(".")[0]
+    for path in (ROOT / "space/examples").iterdir():
+        assert f"`{path.name}`" in text, "where it comes from"
+    assert "](../" not in text  # nothing above this folder is on the Hub
     for path in (ROOT / "space/examples").glob("*.jpg"):
         assert path.read_bytes() == (ROOT / "examples" / path.name).read_bytes()
 

@@ -17,7 +17,7 @@ from .sessions import SessionStore
 from .uploads import Limits, Uploads
 
 
-__all__ = ["BUTTONS", "COMPUTE", "HIDDEN", "LONG", "Services", "guarded"]
+__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "HIDDEN", "LONG", "Services", "guarded"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}
 # Without Gradio's own share button, which publishes a visitor's pictures.
 BUTTONS: list[Any] = ["download", "fullscreen"]
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}
+# What is hidden shows no progress either: an event that fills it makes it visible first, out of the queue.
+AT_ONCE: dict[str, Any] = {**HIDDEN, "queue": False, "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)

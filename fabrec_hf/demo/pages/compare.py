@@ -8,7 +8,7 @@ import gradio as gr
 from ...errors import DataError
 from ..comparison import compare, read_checkpoint, read_labels
 from ..detection import SEARCH_SIDE
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..uploads import checked_list
 
@@ -86,10 +86,12 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         found = compare(photographs[:PHOTOGRAPHS], finders, read_labels(marks, one))
         rows = found.table()
         shown = gr.Dataframe(value=rows, headers=["photograph", *found.names], visible=bool(rows))
-        return shown, gr.Gallery(value=found.pictures, columns=max(2, len(wanted)), visible=True)
+        return shown, gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))
 
     mine.upload(add, [key, mine, names], names, **COMPUTE, **HIDDEN)
-    button.click(run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN)
+    button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
+        run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN
+    )
     return names
 
 

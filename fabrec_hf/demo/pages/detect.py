@@ -171,7 +171,7 @@ def _build_camera(services: Services) -> None:
         services.uploads.check(path).unlink(missing_ok=True)  # ten a second would soon fill the disk
         faces = faces or WebcamStream(services.shelf.finder(), services.limits)
         picture, frames = faces(np.asarray(photograph.image), time.monotonic(), least)
-        return picture, faces, f"{frames:.0f} frames a second"
+        return picture, faces, f"{frames:.1f} frames a second"
 
     camera.stream(
         follow,

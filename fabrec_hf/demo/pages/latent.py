@@ -6,13 +6,13 @@ import gradio as gr
 
 from ..detection import SEARCH_SIDE
 from ..latent import LARGEST_SEED, LatentExplorer, animate
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
 
 # Of one standard deviation, the training's target, many faces fall apart; real ones lie nearer to the centre.
-SPREAD = 0.6
+SPREAD = 0.5
 
 
 def build(services: Services) -> None:
@@ -67,15 +67,14 @@ def build(services: Services) -> None:
         )
 
     @guarded
-    def draw(number: float, faces: float, distance: float) -> Any:
+    def draw(number: float, faces: float, distance: float) -> list[Any]:
         explorer = LatentExplorer(services.shelf.finder(), services.shelf)
         pairs = explorer.random_faces(int(number or 0), min(int(faces), 16), min(float(distance), 2.0))
-        pictures = [
+        return [
             (picture, caption)
             for index, (face, heat) in enumerate(pairs, start=1)
             for picture, caption in ((face, f"face {index}"), (heat, f"heatmaps {index}"))
         ]
-        return gr.Gallery(value=pictures, visible=True)
 
     @guarded
     def interpolate(one: str | None, other: str | None, number: float, frames: float) -> tuple[Any, ...]:
@@ -88,7 +87,11 @@ def build(services: Services) -> None:
         walked = explorer.interpolate(ends[0], ends[1], max(2, min(int(frames), 24)))
         path = services.uploads.new_file("interpolation.webp")
         path.write_bytes(animate(walked.frames))
-        return gr.Row(visible=True), str(path), list(walked.frames)
+        return str(path), list(walked.frames)
 
-    button.click(draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN)
-    go.click(interpolate, [first, last, seed_between, steps], [way, walk, strip], **COMPUTE, **HIDDEN)
+    button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
+        draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN
+    )
+    go.click(lambda: gr.Row(visible=True), None, way, **AT_ONCE).then(
+        interpolate, [first, last, seed_between, steps], [walk, strip], **COMPUTE, **HIDDEN
+    )
