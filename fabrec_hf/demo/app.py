@@ -14,7 +14,8 @@ TITLE = "3FabRec: face landmarks from a few annotated faces"
 INTRODUCTION = f"""# {TITLE}
 
 An autoencoder learns faces from photographs without labels; its frozen generator then draws landmark heatmaps.
-Everything is computed on this server and nothing is sent anywhere else. The weights are for non-commercial research.
+Everything is computed on this server, and nothing is sent anywhere else unless you push a detector. The weights are
+for non-commercial research.
 """
 # Files that the web server wrote are removed after this many seconds, looked for as often as the first number says.
 CACHE_SECONDS = (60, 1800)
@@ -27,11 +28,12 @@ footer { display: none !important; }
 body:not(.dark) .tab-container button.selected { color: #1d4ed8 !important; }
 #teach-face img { cursor: crosshair; }
 /* All of a gallery, below its label instead of under it. */
-.grid-wrap { max-height: none !important; padding-top: 36px !important; }
+.grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 36px !important; }
 @media (max-width: 640px) {
   .gradio-container .main { padding: 8px !important; }
   .gradio-container .tab-container button { padding: 8px 10px !important; }
   .gradio-container .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+  #compare-pictures .grid-container { grid-template-columns: minmax(0, 1fr) !important; }
 }
 </style>
 """

@@ -45,6 +45,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
     table = gr.Dataframe(label="Error in percent", visible=False, interactive=False)
     gallery = gr.Gallery(
         label="Side by side",
+        elem_id="compare-pictures",
         visible=False,
         columns=2,
         object_fit="contain",
