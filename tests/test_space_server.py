@@ -138,6 +138,19 @@ def test_temporary_files_are_removed_and_sessions_stay(tmp_path):
     assert len(list((tmp_path / "sessions").iterdir())) == 1
 
 
+def test_old_files_are_removed_and_examples_stay(space):
+    """What the server does every minute with files of the last half hour, done to all of them."""
+    from gradio.route_utils import delete_files_created_by_app
+
+    example = space.services.examples[0]
+    message = space.detect({"path": str(example), "orig_name": example.name})
+    files = [Path(entry["path"]) for entry in message["output"]["data"][-1]]
+    assert len(files) == 3 and all(file.is_file() for file in files)
+    delete_files_created_by_app(space.app, None)
+    assert not any(file.exists() for file in files)
+    assert all(path.is_file() for path in space.services.examples)
+
+
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for arguments, message in (
