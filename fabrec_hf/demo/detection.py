@@ -97,7 +97,7 @@ class FoundFaces:
         """Return the JSON, the CSV and the overlay by the name of the file."""
         stem, record = Path(self.photograph.name).stem or "faces", self.record(threshold)
         picture = io.BytesIO()
-        self.overlay(threshold).save(picture, "PNG", compress_level=1)  # four times as fast as the usual 6
+        self.overlay(threshold).save(picture, "PNG", compress_level=1)  # about a quarter of the time
         return {
             f"{stem}.json": json.dumps(record, indent=2).encode(),
             f"{stem}.csv": self._table(record).encode(),
