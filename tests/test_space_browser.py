@@ -238,11 +238,11 @@ def test_teach_from_photographs_to_a_detector(page, space):
     page.locator("#teach-status").get_by_text("1 complete").wait_for()
     assert page.get_by_label("Names of the points").input_value() == "nose, chin"
 
-    effort = page.get_by_label("number input for Length of the training (1 is the usual one)")
+    effort = page.get_by_label("number input for Length (1 is usual)")
     effort.fill("0.1")
     effort.press("Tab")
     page.get_by_role("button", name="Train", exact=True).click()
-    page.locator("#teach-training >> text=/Done. 1 faces/").wait_for()
+    page.locator("#teach-training >> text=/Done. 1 face in/").wait_for(timeout=5 * SLOW)
     page.get_by_text("Heatmap loss").wait_for()
     page.get_by_text("grace_hopper.jpg").first.wait_for()
     page.get_by_role("button", name="Make files").click()

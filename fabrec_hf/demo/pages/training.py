@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DataError, FabRecError, HubError
+from ...face_records import count_faces
 from ..fit_queue import FitJob
 from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
@@ -43,7 +44,7 @@ def build(services: Services, key: gr.State) -> Parts:
         "*Cancel* is kept."
     )
     with gr.Row(equal_height=True):
-        effort = gr.Slider(0.1, 2, 1, step=0.1, label="Length of the training (1 is the usual one)", min_width=260)
+        effort = gr.Slider(0.1, 2, 1, step=0.1, label="Length (1 is usual)", min_width=260)
         train = gr.Button("Train", variant="primary", min_width=120)
         cancel = gr.Button("Cancel", min_width=120)
     state = gr.Markdown("", elem_id="teach-training")
@@ -175,7 +176,7 @@ def describe_job(job: FitJob, position: int) -> str:
     if job.result is None:
         return "Cancelled before it began."
     head = "Cancelled; what was learned so far is kept." if job.state == "stopped" else "Done."
-    lines = [f"{head} {len(job.result.training_errors)} faces in {job.result.seconds:.0f} s."]
+    lines = [f"{head} {count_faces(len(job.result.training_errors))} in {job.result.seconds:.0f} s."]
     for what, errors in (
         ("on these faces", job.result.training_errors),
         ("on new faces (each predicted from the others)", job.result.held_out_errors),
