@@ -173,10 +173,12 @@ def measure_stages(shelf: ModelShelf, work: Callable[[], None], rounds: int) -> 
         `wall_ms` (median), `cpu_ms` (mean), and `share`: of the wall time that the landmark model and the autoencoder
         (`networks`), the face detector (`face_detector`) and all the rest (`own_code`) took.
     """
-    finder, spent, walls = shelf.finder(), defaultdict(float), []
+    finder = shelf.finder()
     detect = finder.detect
+    spent: defaultdict[str, float] = defaultdict(float)
+    walls: list[float] = []
     begun: list[float] = []
-    modules = [finder.model, finder._fused, shelf.autoencoder]
+    modules: list[torch.nn.Module] = [finder.model, finder._fused, shelf.autoencoder]
     hooks = [module.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())) for module in modules]
 
     def end(*_: Any) -> None:
