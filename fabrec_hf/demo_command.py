@@ -10,8 +10,8 @@ from .output_folder import check_output_folder
 
 __all__ = ["add_arguments", "run"]
 
-NOTES = """It listens on this machine only, unless --host says otherwise, and sends nothing to any other. Annotations
-are kept from one run to the next. Ctrl-C ends it."""
+NOTES = """It listens on this machine only, unless --host says otherwise, and sends nothing to any other but a
+detector that is pushed to the Hub. Annotations are kept from one run to the next. Ctrl-C ends it."""
 
 MONTH = 30 * 86400.0
 
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["3fabrec-300w"],
         metavar="NAME",
-        help="landmark checkpoints: folders, embedded or hub names; the first one detects, all can be compared "
-        "(%(default)s)",
+        help="landmark checkpoints: folders, embedded or hub names; the first one detects, all can be compared, "
+        "as in --model full shots-1 shots-10 shots-50 (3fabrec-300w)",
     )
     parser.add_argument(
         "--autoencoder",
@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             examples=example_pictures(arguments.examples),
             host=arguments.host,
             port=arguments.port,
-        )
+        ),
+        on_start=lambda url: print(f"The demonstration runs at {url} (Ctrl-C ends it).", flush=True),
     )
     return 0

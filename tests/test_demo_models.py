@@ -20,6 +20,7 @@ from fabrec_hf.demo.latent import LatentExplorer, animate
 from fabrec_hf.demo.models import ModelShelf
 from fabrec_hf.demo.uploads import Limits, Uploads, decode_picture
 from fabrec_hf.errors import CheckpointError, DataError, ImageError
+from fabrec_hf.geometry import crop_box_from_box
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -87,6 +88,19 @@ def test_the_threshold_leaves_out_the_unsure(found):
     points = found.record(limit)["faces"][0]["keypoints"]
     assert [point is None for point in points] == (scores < limit).tolist()
     assert np.abs(np.asarray(found.overlay(limit), float) - np.asarray(found.overlay(), float)).max() > 50
+
+
+def test_the_close_up_shows_landmarks_where_they_are(found):
+    """A landmark's colour is found where it lies in the crop, worked out from its place in the photograph."""
+    (face,) = found.faces
+    drawn, plain = (np.asarray(picture, float) for picture in (found.landmark_picture(0), found.slider_pictures(0)[0]))
+    x, y, width, height = crop_box_from_box(face.box)
+    places = ((face.keypoints + 0.5 - (x, y)) / (width, height) * drawn.shape[0]).round().astype(int)
+    changed = np.abs(drawn - plain).max(axis=-1)
+    inside = [(column, row) for column, row in places if 0 <= column < len(drawn) and 0 <= row < len(drawn)]
+    assert len(inside) > 60
+    assert np.median([changed[row, column] for column, row in inside]) > 30 > np.median(changed)
+    assert np.array_equal(np.asarray(found.landmark_picture(0, 1.0)), plain)  # no score reaches 1
 
 
 def test_several_faces_and_none(shelf):

@@ -150,6 +150,18 @@ def test_a_training_that_is_cancelled_keeps_what_it_learned(session, autoencoder
     assert result.stopped and len(result.losses) == 3 and (session.detector / "config.json").is_file()
 
 
+def test_a_training_of_what_was_removed_leaves_nothing(session, autoencoder):
+    annotate(session, 1)
+
+    def start_over() -> bool:
+        session.clear()
+        session.folder.mkdir()  # and its person has sent new photographs
+        return True
+
+    assert teach(session, autoencoder, 1.0, lambda _: None, start_over).stopped
+    assert list(session.folder.iterdir()) == []
+
+
 def test_proposals_begin_with_the_mean_shape_and_learn(session, autoencoder):
     """With one face annotated, its points move with the crop: the same fractions of another box."""
     proposer = Proposer(session, autoencoder)

@@ -47,7 +47,11 @@ def test_the_header_is_that_of_a_gradio_space():
     assert re.fullmatch(r"6\.\d+\.\d+", header["sdk_version"])
     assert len(header["short_description"]) <= 60  # the Hub's limit
     requirements = (ROOT / "space/requirements.txt").read_text().split()
-    assert requirements == ["fabrec-hf[demo]>=0.1.0"]
+    assert requirements == ["fabrec-hf[demo]>=0.1.0", f"gradio=={header['sdk_version']}"]
+    assert gradio.__version__.split(".")[0] == header["sdk_version"].split(".")[0]
+    for path in (ROOT / "space/examples").iterdir():
+        assert f"`{path.name}`" in text, "where it comes from"
+    assert "](../" not in text  # nothing above this folder is on the Hub
     for path in (ROOT / "space/examples").glob("*.jpg"):
         assert path.read_bytes() == (ROOT / "examples" / path.name).read_bytes()
 
@@ -132,6 +136,19 @@ def test_temporary_files_are_removed_and_sessions_stay(tmp_path):
         assert any(folder.iterdir())
     assert not folder.parent.exists() and os.environ.get("GRADIO_TEMP_DIR") == before
     assert len(list((tmp_path / "sessions").iterdir())) == 1
+
+
+def test_old_files_are_removed_and_examples_stay(space):
+    """What the server does every minute with files of the last half hour, done to all of them."""
+    from gradio.route_utils import delete_files_created_by_app
+
+    example = space.services.examples[0]
+    message = space.detect({"path": str(example), "orig_name": example.name})
+    files = [Path(entry["path"]) for entry in message["output"]["data"][-1]]
+    assert len(files) == 3 and all(file.is_file() for file in files)
+    delete_files_created_by_app(space.app, None)
+    assert not any(file.exists() for file in files)
+    assert all(path.is_file() for path in space.services.examples)
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):

@@ -8,27 +8,34 @@ from .pages import compare, detect, latent, teach, training
 from .services import HIDDEN, Services, guarded
 
 
-__all__ = ["CSS", "build_app", "build_theme"]
+__all__ = ["HEAD", "build_app", "build_theme"]
 
 TITLE = "3FabRec: face landmarks from a few annotated faces"
 INTRODUCTION = f"""# {TITLE}
 
 An autoencoder learns faces from photographs without labels; its frozen generator then draws landmark heatmaps.
-Everything is computed on this server and nothing is sent anywhere else. The weights are for non-commercial research.
+Everything is computed on this server, and nothing is sent anywhere else unless you push a detector. The weights are
+for non-commercial research.
 """
 # Files that the web server wrote are removed after this many seconds, looked for as often as the first number says.
 CACHE_SECONDS = (60, 1800)
-CSS = """
+# In the head of the page, since Gradio rewrites the selectors of what it is given as CSS.
+HEAD = """<style>
 footer { display: none !important; }
-.gradio-container { max-width: 1200px !important; margin: auto !important; }
+.gradio-container { max-width: min(1200px, 100vw) !important; min-width: 0 !important; margin: auto !important; }
 .gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
+.dark .gradio-container :focus-visible { outline-color: #93c5fd !important; }
+body:not(.dark) .tab-container button.selected { color: #1d4ed8 !important; }
 #teach-face img { cursor: crosshair; }
+/* All of a gallery, below its label instead of under it. */
+.grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 36px !important; }
 @media (max-width: 640px) {
-  .gradio-container, .gradio-container .main, .gradio-container main {
-    width: 100% !important; max-width: 100vw !important; min-width: 0 !important;
-  }
   .gradio-container .main { padding: 8px !important; }
+  .gradio-container .tab-container button { padding: 8px 10px !important; }
+  .gradio-container .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+  #compare-pictures .grid-container { grid-template-columns: minmax(0, 1fr) !important; }
 }
+</style>
 """
 
 

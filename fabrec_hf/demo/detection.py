@@ -41,6 +41,7 @@ class FaceViews:
         keypoints: (L, 2) in pixels of the searched picture, centres at integers.
         scores: (L,) in [0, 1].
         box: (4,) x, y, width, height in pixels of the searched picture.
+        crop_points: (L, 2) as fractions of the crop.
         crop: (S, S, 3) uint8, what the model saw.
         reconstruction: (S, S, 3) uint8.
         heat: (S, S) the highest of the heatmaps at each place, in [0, 1].
@@ -50,6 +51,7 @@ class FaceViews:
     keypoints: np.ndarray
     scores: np.ndarray
     box: np.ndarray
+    crop_points: np.ndarray
     crop: np.ndarray
     reconstruction: np.ndarray
     heat: np.ndarray
@@ -95,7 +97,7 @@ class FoundFaces:
         """Return the JSON, the CSV and the overlay by the name of the file."""
         stem, record = Path(self.photograph.name).stem or "faces", self.record(threshold)
         picture = io.BytesIO()
-        self.overlay(threshold).save(picture, "PNG")
+        self.overlay(threshold).save(picture, "PNG", compress_level=1)  # about a quarter of the time
         return {
             f"{stem}.json": json.dumps(record, indent=2).encode(),
             f"{stem}.csv": self._table(record).encode(),
@@ -111,6 +113,12 @@ class FoundFaces:
             for index, (point, score) in enumerate(zip(face["keypoints"], face["scores"], strict=True)):
                 writer.writerow([number, index, names[index] if names else "", *(point or ("", "")), score])
         return table.getvalue()
+
+    def landmark_picture(self, face: int, threshold: float = 0.0) -> Image.Image:
+        """Return the landmarks of a face that score at least the threshold, drawn on its crop."""
+        views = self.faces[face]
+        found = {"keypoints": views.crop_points * TILE - 0.5, "scores": views.scores}
+        return draw_landmarks(_tile(views.crop), [found], self.scheme, min_score=threshold or None)
 
     def heatmap_picture(self, face: int) -> Image.Image:
         """Return the heatmaps of a face over its crop."""
@@ -152,6 +160,7 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
         found = finder.processor.post_process_keypoint_detection(outputs, **inputs, num_images=1)[0]
         reconstruction = shelf.reconstruct(pixel_values, finder)
+        points = outputs.landmarks.double().cpu().numpy()
         heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
         heat = F.interpolate(heat, size=pixel_values.shape[-1], mode="bilinear").clamp(0, 1)[:, 0].numpy()
         maps = explained_away(pixel_values, reconstruction).numpy()
@@ -159,7 +168,7 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         drawn = to_pictures(reconstruction, finder.processor)
         faces = tuple(
             FaceViews(*(np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")), *views)
-            for face, *views in zip(found, crops, drawn, heat, maps, strict=True)
+            for face, *views in zip(found, points, crops, drawn, heat, maps, strict=True)
         )
     return FoundFaces(photograph, faces, finder.name, finder.scheme, time.perf_counter() - start)
 

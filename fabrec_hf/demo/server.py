@@ -4,9 +4,8 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from ..errors import FabRecError
 from ..input_files import collect_inputs, is_video
+from .temporary import temporary_folder
 from .uploads import Limits, Uploads
 
 
@@ -79,7 +79,11 @@ def make_services(settings: Settings) -> "Iterator[Services]":
     # reported to any other host.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    temporary = Path(tempfile.mkdtemp(prefix="fabrec-demo-"))
+    with temporary_folder() as temporary:
+        yield from _filled(settings, temporary)
+
+
+def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(temporary / "web")
     (temporary / "web").mkdir(mode=0o700)
@@ -106,7 +110,6 @@ def make_services(settings: Settings) -> "Iterator[Services]":
             examples=tuple(_copied(settings.examples, temporary / "web" / "examples")),
         )
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         Image.MAX_IMAGE_PIXELS = pixels_before
         if before is None:
             del os.environ["GRADIO_TEMP_DIR"]
@@ -120,18 +123,17 @@ def _copied(files: Sequence[Path], folder: Path) -> list[Path]:
     return [Path(shutil.copy(file, folder / file.name)) for file in files]
 
 
-def launch(services: "Services", settings: Settings, block: bool) -> Any:
-    """Build the application and start its server.
+def launch(services: "Services", settings: Settings) -> Any:
+    """Build the application and start its server, which runs on in the background.
 
     Args:
         services: From `make_services`.
         settings: How the demonstration runs.
-        block: Whether to wait until it is interrupted.
 
     Returns:
         The application.
     """
-    from .app import CSS, build_app, build_theme
+    from .app import HEAD, build_app, build_theme
 
     app = build_app(services)
     app.queue(max_size=WAITING, api_open=False, default_concurrency_limit=4)
@@ -147,19 +149,35 @@ def launch(services: "Services", settings: Settings, block: bool) -> Any:
         pwa=False,
         footer_links=[],
         theme=build_theme(),
-        css=CSS,
-        prevent_thread_lock=not block,
-        quiet=not block,
+        head=HEAD,
+        prevent_thread_lock=True,
+        quiet=True,
     )
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Run the demonstration until it is interrupted or terminated; temporary files are removed either way."""
+def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
+    """Run the demonstration until it is interrupted or terminated; temporary files are removed either way.
+
+    Args:
+        settings: How it runs.
+        on_start: Called with its address once it can be visited.
+
+    Raises:
+        FabRecError: If it cannot start; one line.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with make_services(settings) as services:
         try:
-            launch(services, settings, block=True)
+            app = launch(services, settings)
         except OSError as error:  # Gradio's own words for a port that is taken
             raise FabRecError(f"The server cannot start: {error}") from error
+        if on_start:
+            on_start(app.local_url)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            app.close(verbose=False)

@@ -17,15 +17,19 @@ from .sessions import SessionStore
 from .uploads import Limits, Uploads
 
 
-__all__ = ["BUTTONS", "COMPUTE", "HIDDEN", "Services", "guarded"]
+__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "HIDDEN", "LONG", "Services", "guarded"]
 
 logger = logging.getLogger(__name__)
 
 # Events that compute share one queue, and those of other programs than the page itself are refused.
 COMPUTE: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 2}
+# Whole folders of photographs wait for one another, so that nobody with a single one waits for them.
+LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}
 # Without Gradio's own share button, which publishes a visitor's pictures.
 BUTTONS: list[Any] = ["download", "fullscreen"]
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}
+# What is hidden shows no progress either: an event that fills it makes it visible first, out of the queue.
+AT_ONCE: dict[str, Any] = {**HIDDEN, "queue": False, "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from ..errors import CheckpointError, DataError
 from ..output_folder import write_files
 from .annotation import AnnotatedFace, Project
+from .fair_lock import FairLock
 from .uploads import Limits, Uploads, decode_picture, display_name
 
 
@@ -43,15 +44,17 @@ class Session:
         project: The annotations.
         lock: Held by whoever changes the session.
         job: The last training that was asked for.
+        learning_along: The last one that proposes positions.
         proposer: What proposes positions while points are placed.
     """
 
     def __init__(self, key: str, folder: Path, limits: Limits):
         self.key, self.folder, self.limits = key, folder, limits
-        self.lock = threading.RLock()
+        self.lock = FairLock()
         self.project = Project.load(folder)
         self.used = time.time()
         self.job: FitJob | None = None
+        self.learning_along: FitJob | None = None
         self.proposer: Proposer | None = None
         self._opened: tuple[str, Image.Image] | None = None
 
@@ -136,9 +139,10 @@ class Session:
 
     def clear(self) -> None:
         """Forget everything, and stop what is learning."""
-        if self.job is not None:
-            self.job.cancel()
-        self.job = self.proposer = self._opened = None
+        for job in (self.job, self.learning_along):
+            if job is not None:
+                job.cancel()
+        self.job = self.learning_along = self.proposer = self._opened = None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.project = Project.load(self.folder)
 

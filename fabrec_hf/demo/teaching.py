@@ -132,19 +132,23 @@ def teach(
         DataError: If nothing is annotated.
     """
     with session.lock:
-        scheme, dataset = session.project.scheme, labelled_dataset(session.project, session.photographs)
+        project = session.project
+        scheme, dataset = project.scheme, labelled_dataset(project, session.photographs)
     recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
     result = fit_landmarks(model, faces, scheme, recipe, MAIN_FOLDS, on_step, should_stop)
     results = describe_fit(result, scheme, recipe, autoencoder, MAIN_FOLDS)
+    if session.project is not project:  # its person started over
+        return result
     with TemporaryDirectory(prefix=".fitting-", dir=session.folder) as place:
         draft = Path(place) / "detector"
         model.save_pretrained(draft)
         processor.save_pretrained(draft)
         (draft / "fit.json").write_text(json.dumps(results, indent=2) + "\n")
         with session.lock:
-            if session.detector.exists():
-                session.detector.rename(Path(place) / "old")
-            draft.rename(session.detector)
+            if session.project is project:
+                if session.detector.exists():
+                    session.detector.rename(Path(place) / "old")
+                draft.rename(session.detector)
     return result
 
 

@@ -8,7 +8,7 @@ import gradio as gr
 from ...errors import DataError
 from ..comparison import compare, read_checkpoint, read_labels
 from ..detection import SEARCH_SIDE
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..uploads import checked_list
 
@@ -30,19 +30,28 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
     )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
-            pictures = gr.File(label="Photographs, and .pts files", file_count="multiple", height=160)
-            from_one = gr.Checkbox(label="Points count from 1, as in the downloads of 300-W")
+            pictures = gr.File(label="Photographs, and .pts files", file_count="multiple", height=180)
+            from_one = gr.Checkbox(label="These .pts files count pixels from 1, as the downloads of 300-W do")
         with gr.Column(min_width=300):
             names = gr.CheckboxGroup(list(services.offered), value=list(services.offered), label="Checkpoints")
             mine = gr.File(
                 label="Your own checkpoint: its files, or a zip",
                 file_count="multiple",
-                height=120,
+                height=180,
             )
+    if services.examples:
+        gr.Examples([[[str(path) for path in services.examples]]], [pictures], label="Or try these photographs")
     button = gr.Button("Compare", variant="primary")
     table = gr.Dataframe(label="Error in percent", visible=False, interactive=False)
     gallery = gr.Gallery(
-        label="Side by side", columns=2, object_fit="contain", format="webp", interactive=False, buttons=BUTTONS
+        label="Side by side",
+        elem_id="compare-pictures",
+        visible=False,
+        columns=2,
+        object_fit="contain",
+        format="webp",
+        interactive=False,
+        buttons=BUTTONS,
     )
 
     @guarded
@@ -78,10 +87,12 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         found = compare(photographs[:PHOTOGRAPHS], finders, read_labels(marks, one))
         rows = found.table()
         shown = gr.Dataframe(value=rows, headers=["photograph", *found.names], visible=bool(rows))
-        return shown, gr.Gallery(value=found.pictures, columns=max(1, len(wanted)))
+        return shown, gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))
 
     mine.upload(add, [key, mine, names], names, **COMPUTE, **HIDDEN)
-    button.click(run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN)
+    button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
+        run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN
+    )
     return names
 
 

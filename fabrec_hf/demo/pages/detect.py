@@ -18,11 +18,13 @@ __all__ = ["build"]
 STREAM_SECONDS = 120
 STATE_SECONDS = 1800
 CAMERA_SIDE = 640
+VIEW: dict[str, Any] = {"interactive": False, "buttons": BUTTONS, "format": "webp", "min_width": 230}
 
 LEGEND = (
-    "Points run from crimson (unsure) over amber to aqua (sure). The heatmaps are what the landmarks are read off. "
-    "**Explained away** is red where the photograph shows something that the reconstruction has no face for: hands, "
-    "hair, glasses, paint."
+    "**Landmarks** run from crimson (low score: unsure) over amber to aqua (high score: sure). They are read off the "
+    "**heatmaps**. Drag the handle of the third picture to see the **reconstruction**, which is all that the model "
+    "keeps of the face. **Explained away** is red where the photograph shows what the reconstruction does not: hands, "
+    "hair, glasses, paint, and fine detail."
 )
 
 
@@ -46,25 +48,30 @@ def _build_photograph(services: Services) -> None:
                 sources=["upload", "webcam", "clipboard"],
                 height=360,
             )
-            threshold = gr.Slider(0, 1, 0, step=0.05, label="Leave out landmarks that score lower")
-            button = gr.Button("Find faces", variant="primary")
             if services.examples:
-                gr.Examples([str(path) for path in services.examples], image, label="Examples")
+                gr.Examples([str(path) for path in services.examples], image, label="Or try one of these")
+            button = gr.Button("Find faces", variant="primary")
         with gr.Column(min_width=300):
             overlay = gr.Image(
                 label="Faces and landmarks", interactive=False, buttons=BUTTONS, format="webp", height=420
             )
             summary = gr.Markdown("", elem_id="detect-summary")
             face = gr.Radio([], label="Face to look into", visible=False)
-    with gr.Row():
-        heat = gr.Image(label="Landmark heatmaps", interactive=False, buttons=BUTTONS, format="webp", min_width=260)
-        slider = gr.ImageSlider(
-            label="Photograph | reconstruction", interactive=False, buttons=BUTTONS, format="webp", min_width=260
-        )
-        explained = gr.Image(label="Explained away", interactive=False, buttons=BUTTONS, format="webp", min_width=260)
-    gr.Markdown(LEGEND)
-    files = gr.File(label="Download: JSON, CSV, overlay", file_count="multiple", interactive=False)
-    views = [heat, slider, explained]
+            threshold = gr.Slider(
+                0, 1, 0, step=0.05, label="Threshold: leave out landmarks that score lower", visible=False
+            )
+    # What is empty before the first photograph is not shown.
+    with gr.Column(visible=False) as results:
+        with gr.Row():
+            views = [
+                gr.Image(label="Landmarks by their score", **VIEW),
+                gr.Image(label="Landmark heatmaps", **VIEW),
+                gr.ImageSlider(label="Photograph | reconstruction", **VIEW),
+                gr.Image(label="Explained away", **VIEW),
+            ]
+        gr.Markdown(LEGEND)
+        files = gr.File(label="Download: JSON, CSV, overlay", file_count="multiple", interactive=False)
+    outputs = [found, overlay, summary, face, threshold, results, *views, files]
 
     @guarded
     def detect(path: str | None, lowest: float) -> tuple[Any, ...]:
@@ -73,39 +80,55 @@ def _build_photograph(services: Services) -> None:
         photograph = services.uploads.read_picture(path, SEARCH_SIDE)
         result = find_faces(photograph, services.shelf.finder(), services.shelf, services.limits)
         choices = [(f"Face {number + 1}", number) for number in range(len(result.faces))]
-        chosen = gr.Radio(choices=choices, value=0 if choices else None, visible=len(choices) > 1)
         return (
             result,
             result.overlay(lowest),
             _summary(result),
-            chosen,
-            *_views(result, 0),
+            gr.Radio(choices=choices, value=0 if choices else None, visible=len(choices) > 1),
+            gr.Slider(visible=bool(choices)),
+            gr.Column(visible=bool(choices)),
+            *_views(result, 0, lowest),
             _files(services, result, lowest),
         )
 
     @guarded
-    def draw(result: FoundFaces | None, lowest: float) -> tuple[Any, ...]:
-        if result is None:
-            return gr.skip(), gr.skip()
-        return result.overlay(lowest), _files(services, result, lowest)
+    def look(path: str | None, lowest: float) -> tuple[Any, ...]:
+        if path:
+            return detect(path, lowest)
+        hidden = (gr.Radio(choices=[], visible=False), gr.Slider(visible=False), gr.Column(visible=False))
+        return (None, None, "", *hidden, *_views(None, 0, 0.0), None)
 
-    outputs = [found, overlay, summary, face, *views, files]
+    @guarded
+    def draw(result: FoundFaces | None, number: int | None, lowest: float) -> tuple[Any, ...]:
+        if result is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        return result.overlay(lowest), _views(result, number or 0, lowest)[0], _files(services, result, lowest)
+
     button.click(detect, [image, threshold], outputs, **COMPUTE, api_name="detect")
-    image.input(detect, [image, threshold], outputs, **COMPUTE, **HIDDEN)
-    threshold.release(draw, [found, threshold], [overlay, files], **COMPUTE, **HIDDEN)
+    # An upload, a picture of the camera, an example, or none any more.
+    image.change(look, [image, threshold], outputs, **COMPUTE, **HIDDEN)
+    # Not `release`, which no key and no typed number brings about.
+    threshold.change(
+        draw, [found, face, threshold], [overlay, views[0], files], **COMPUTE, **HIDDEN, trigger_mode="always_last"
+    )
     face.input(
-        guarded(lambda result, number: _views(result, number or 0)),
-        [found, face],
+        guarded(lambda result, number, lowest: _views(result, number or 0, lowest)),
+        [found, face, threshold],
         views,
         **HIDDEN,
         show_progress="hidden",
     )
 
 
-def _views(result: FoundFaces | None, number: int) -> tuple[Any, ...]:
+def _views(result: FoundFaces | None, number: int, lowest: float) -> tuple[Any, ...]:
     if result is None or not 0 <= number < len(result.faces):
-        return None, None, None
-    return result.heatmap_picture(number), result.slider_pictures(number), result.explained_picture(number)
+        return None, None, None, None
+    return (
+        result.landmark_picture(number, lowest),
+        result.heatmap_picture(number),
+        result.slider_pictures(number),
+        result.explained_picture(number),
+    )
 
 
 def _summary(result: FoundFaces) -> str:
@@ -128,12 +151,16 @@ def _files(services: Services, result: FoundFaces, lowest: float) -> list[str] |
 
 def _build_camera(services: Services) -> None:
     stream = gr.State(None, time_to_live=STATE_SECONDS)
+    gr.Markdown(
+        "Give access to the camera and press Record. The pictures are looked at on this server and not kept; after "
+        f"{STREAM_SECONDS // 60} minutes it stops by itself."
+    )
     with gr.Row(equal_height=False):
         camera = gr.Image(
             label="Camera", type="filepath", image_mode=None, sources=["webcam"], streaming=True, min_width=300
         )
         drawn = gr.Image(label="Landmarks", interactive=False, buttons=BUTTONS, format="jpeg", min_width=300)
-    lowest = gr.Slider(0, 1, 0, step=0.05, label="Leave out landmarks that score lower")
+    lowest = gr.Slider(0, 1, 0, step=0.05, label="Threshold: leave out landmarks that score lower")
     rate = gr.Markdown("", elem_id="camera-rate")
 
     @guarded
@@ -144,7 +171,7 @@ def _build_camera(services: Services) -> None:
         services.uploads.check(path).unlink(missing_ok=True)  # ten a second would soon fill the disk
         faces = faces or WebcamStream(services.shelf.finder(), services.limits)
         picture, frames = faces(np.asarray(photograph.image), time.monotonic(), least)
-        return picture, faces, f"{frames:.0f} frames a second"
+        return picture, faces, f"{frames:.1f} frames a second"
 
     camera.stream(
         follow,

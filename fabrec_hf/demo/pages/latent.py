@@ -6,13 +6,13 @@ import gradio as gr
 
 from ..detection import SEARCH_SIDE
 from ..latent import LARGEST_SEED, LatentExplorer, animate
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
 
 # Of one standard deviation, the training's target, many faces fall apart; real ones lie nearer to the centre.
-SPREAD = 0.6
+SPREAD = 0.5
 
 
 def build(services: Services) -> None:
@@ -25,6 +25,7 @@ def build(services: Services) -> None:
     button = gr.Button("Draw faces", variant="primary")
     gallery = gr.Gallery(
         label="Each face, then its heatmaps",
+        visible=False,
         columns=4,
         object_fit="contain",
         format="webp",
@@ -32,8 +33,8 @@ def build(services: Services) -> None:
         buttons=BUTTONS,
     )
     gr.Markdown(
-        "### From one face to another\nThe landmarks move along (figure 4). A face that is not chosen is drawn from "
-        "the seed."
+        "### From one face to another\nThe landmarks move along (figure 4). Photographs are optional: a face "
+        "that is not chosen is drawn from the seed."
     )
     with gr.Row():
         first = gr.Image(
@@ -42,17 +43,28 @@ def build(services: Services) -> None:
         last = gr.Image(
             label="To", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
         )
-        walk = gr.Image(label="The way", interactive=False, buttons=BUTTONS, height=240, min_width=200, format="webp")
     if services.examples:
         examples = [str(path) for path in services.examples]
-        gr.Examples([[one, other] for one, other in zip(examples, examples[1:], strict=False)], [first, last])
+        pairs = [[one, other] for one, other in zip(examples, examples[1:], strict=False)]
+        gr.Examples(pairs, [first, last], label="Or try these two")
     with gr.Row():
-        seed_between = gr.Number(1, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
+        seed_between = gr.Number(
+            1, label="Seed of faces not chosen", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120
+        )
         steps = gr.Slider(3, 24, 9, step=1, label="Steps", min_width=160)
     go = gr.Button("Go from one to the other", variant="primary")
-    strip = gr.Gallery(
-        label="Step by step", columns=9, object_fit="contain", format="webp", interactive=False, buttons=BUTTONS
-    )
+    with gr.Row(visible=False) as way:
+        walk = gr.Image(label="Animation", interactive=False, buttons=BUTTONS, min_width=200, format="webp")
+        strip = gr.Gallery(
+            label="Step by step",
+            columns=5,
+            scale=3,
+            min_width=300,
+            object_fit="contain",
+            format="webp",
+            interactive=False,
+            buttons=BUTTONS,
+        )
 
     @guarded
     def draw(number: float, faces: float, distance: float) -> list[Any]:
@@ -72,10 +84,14 @@ def build(services: Services) -> None:
             explorer.encode(services.uploads.read_picture(path, SEARCH_SIDE)) if path else latent
             for path, latent in zip((one, other), drawn, strict=True)
         ]
-        way = explorer.interpolate(ends[0], ends[1], max(2, min(int(frames), 24)))
+        walked = explorer.interpolate(ends[0], ends[1], max(2, min(int(frames), 24)))
         path = services.uploads.new_file("interpolation.webp")
-        path.write_bytes(animate(way.frames))
-        return str(path), list(way.frames)
+        path.write_bytes(animate(walked.frames))
+        return str(path), list(walked.frames)
 
-    button.click(draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN)
-    go.click(interpolate, [first, last, seed_between, steps], [walk, strip], **COMPUTE, **HIDDEN)
+    button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
+        draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN
+    )
+    go.click(lambda: gr.Row(visible=True), None, way, **AT_ONCE).then(
+        interpolate, [first, last, seed_between, steps], [walk, strip], **COMPUTE, **HIDDEN
+    )

@@ -1,13 +1,15 @@
 """The page that teaches a detector: photographs, points, clicks, training, results."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from ...face_records import count_faces
 from ..annotation import Project, parse_names
 from ..annotation_view import crop_of, draw_annotation
 from ..fit_queue import FitJob
-from ..services import COMPUTE, HIDDEN, Services, guarded
+from ..services import HIDDEN, LONG, Services, guarded
 from ..sessions import Session
 from ..teaching import Proposer, find_session_faces, rank_faces
 from ..uploads import checked_list
@@ -18,7 +20,88 @@ __all__ = ["build"]
 
 NAMES = "left_eye, right_eye, nose_tip, left_mouth_corner, right_mouth_corner"
 NUDGE = 1.5
-PROPOSALS = "The amber circles are proposed: click to correct one, or accept the rest."
+PROBLEMS = 5
+NOTHING_LEFT = ", and no face is left: train the detector below."
+NOT_CHOSEN = "Add photographs, name the points and choose the faces first."
+PROPOSALS = "The amber circles are proposed: click where one is wrong, and accept the rest."
+BUTTON_WIDTH = 150
+POINT_BUTTONS = {"accept": "Accept proposed", "hide": "Point is invisible", "undo": "Undo"}
+FACE_BUTTONS = {"skip": "Skip this face", "previous": "Previous face", "next": "Next face"}
+
+
+@dataclass(frozen=True)
+class _Photographs:
+    folder: gr.File
+    single: gr.UploadButton
+    summary: gr.Markdown
+
+
+@dataclass(frozen=True)
+class _Points:
+    names: gr.Textbox
+    count: gr.Slider
+    choose: gr.Button
+
+
+@dataclass(frozen=True)
+class _Clicks:
+    status: gr.Markdown
+    row: gr.Row
+    image: gr.Image
+    point: gr.Radio
+    buttons: dict[str, gr.Button]
+    moves: list[gr.Button]
+
+
+def _lay_out_photographs(services: Services) -> _Photographs:
+    days = max(1, round(services.sessions.max_age / 86400))
+    gr.Markdown(
+        "### 1. Photographs\nDrop a folder of photographs with faces; nothing has to be labelled. They stay on this "
+        f"server, for you alone, and are removed when you start over or have not been here for {days} "
+        f"day{'s' if days > 1 else ''}."
+    )
+    with gr.Row():
+        folder = gr.File(label="A folder of photographs", file_count="directory", height=180, min_width=260)
+        with gr.Column(min_width=220):
+            single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
+            summary = gr.Markdown("", elem_id="teach-photographs")
+    return _Photographs(folder, single, summary)
+
+
+def _lay_out_points() -> _Points:
+    gr.Markdown(
+        "### 2. Points\nName the points of your own scheme once, with commas between them. Names that differ in "
+        "*left* and *right* mirror each other. The faces that stand best for all others are chosen for you."
+    )
+    with gr.Row():
+        names = gr.Textbox(NAMES, label="Names of the points", lines=2, min_width=260)
+        count = gr.Slider(1, 50, 10, step=1, label="Faces to annotate", min_width=160)
+    return _Points(names, count, gr.Button("Choose the faces to annotate", variant="primary"))
+
+
+def _lay_out_clicks() -> _Clicks:
+    gr.Markdown("### 3. Clicks\nClick each point where it belongs. Every click is saved at once.")
+    status = gr.Markdown(NOT_CHOSEN, elem_id="teach-status")
+    with gr.Row(equal_height=False, visible=False) as row:
+        with gr.Column(scale=3, min_width=300):
+            image = gr.Image(label="Face", interactive=False, format="jpeg", elem_id="teach-face", buttons=[])
+        with gr.Column(scale=2, min_width=260):
+            point = gr.Radio([], label="Point to place next", elem_id="teach-point")
+            with gr.Row():
+                buttons = {name: gr.Button(label, min_width=BUTTON_WIDTH) for name, label in POINT_BUTTONS.items()}
+            gr.Markdown("Move the point a little:")
+            with gr.Row():
+                moves = [
+                    gr.Button(label, min_width=60, size="sm") for label in ("← left", "↑ up", "↓ down", "→ right")
+                ]
+            with gr.Row():
+                buttons |= {
+                    name: gr.Button(
+                        label, min_width=BUTTON_WIDTH, variant="primary" if name == "next" else "secondary"
+                    )
+                    for name, label in FACE_BUTTONS.items()
+                }
+    return _Clicks(status, row, image, point, buttons, moves)
 
 
 def build(services: Services, key: gr.State) -> training.Parts:
@@ -27,49 +110,13 @@ def build(services: Services, key: gr.State) -> training.Parts:
     Returns:
         What shows the state of a session, for when a page is opened again.
     """
-    days = max(1, round(services.sessions.max_age / 86400))
-    gr.Markdown(
-        "**1. Photographs.** Drop a folder of photographs with faces; nothing has to be labelled. They stay on this "
-        f"server, for you alone, and are removed when you start over or have not been here for {days} "
-        f"day{'s' if days > 1 else ''}."
-    )
-    with gr.Row():
-        folder = gr.File(label="A folder of photographs", file_count="directory", height=130, min_width=260)
-        with gr.Column(min_width=220):
-            single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
-            photographs = gr.Markdown("", elem_id="teach-photographs")
-            clear = gr.Button("Start over, and remove everything")
-    gr.Markdown("**2. Points.** Name them once. Names that differ in *left* and *right* mirror each other.")
-    with gr.Row():
-        names = gr.Textbox(NAMES, label="Names of the points", lines=2, min_width=260)
-        count = gr.Slider(1, 50, 10, step=1, label="Faces to annotate", min_width=160)
-    choose = gr.Button("Choose the faces to annotate", variant="primary")
-    gr.Markdown("**3. Clicks.** Click each point where it belongs. Every click is saved at once.")
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=300):
-            image = gr.Image(label="Face", interactive=False, format="jpeg", elem_id="teach-face", buttons=[])
-        with gr.Column(scale=2, min_width=260):
-            status = gr.Markdown("Choose faces first.", elem_id="teach-status")
-            point = gr.Radio([], label="Point", elem_id="teach-point")
-            with gr.Row():
-                buttons = {
-                    name: gr.Button(label, min_width=130, variant="primary" if name == "next" else "secondary")
-                    for name, label in (
-                        ("accept", "Accept proposed"),
-                        ("hide", "Point is invisible"),
-                        ("undo", "Undo"),
-                        ("skip", "Skip this face"),
-                        ("previous", "Previous face"),
-                        ("next", "Next face"),
-                    )
-                }
-            with gr.Row():
-                moves = {
-                    label: gr.Button(label, min_width=60, size="sm")
-                    for label in ("← left", "↑ up", "↓ down", "→ right")
-                }
-    view = [image, status, point, photographs, names]
+    photos, points = _lay_out_photographs(services), _lay_out_points()
+    clicks = _lay_out_clicks()
+    view = [clicks.row, clicks.image, clicks.status, clicks.point, photos.summary, points.names]
     parts = training.build(services, key)
+    with gr.Accordion("Start over", open=False):
+        gr.Markdown("Removes photographs, annotations and detectors of this session from the server, for good.")
+        clear = gr.Button("Remove everything", variant="stop")
 
     def show(session: Session) -> tuple[Any, ...]:
         return show_session(services, session)
@@ -94,19 +141,29 @@ def build(services: Services, key: gr.State) -> training.Parts:
         files = checked_list(paths, services.limits.photographs)
         session = services.sessions.open(secret)
         with session.lock:
+            project = session.project
             kept, problems = session.add_photographs(files, services.uploads)
-            finder = services.shelf.finder()
-            faces = find_session_faces(
-                session, kept, finder, lambda done: progress((done, len(kept)), desc="looking for faces")
-            )
-            session.project.add_faces(faces)
-            for problem in problems[:5]:
-                gr.Warning(problem)
+        # This takes long, and its person may go on clicking.
+        faces = find_session_faces(
+            session, kept, services.shelf.finder(), lambda done: progress((done, len(kept)), desc="looking for faces")
+        )
+        warn(problems)
+        with session.lock:
+            if session.project is project:  # else everything was removed meanwhile
+                project.add_faces(faces)
             return show(session)
 
-    def pick(session: Session, text: str, faces: float) -> None:
-        session.project.set_names(parse_names(text, services.limits.points))
-        session.project.choose(rank_faces(session, services.shelf, int(faces)))
+    @guarded
+    def pick(secret: str, text: str, faces: float) -> tuple[Any, ...]:
+        session = services.sessions.open(secret)
+        with session.lock:
+            project = session.project
+            project.set_names(parse_names(text, services.limits.points))
+        rows = rank_faces(session, services.shelf, int(faces))
+        with session.lock:
+            if session.project is project:
+                project.choose(rows)
+            return show(session)
 
     @guarded
     def click(secret: str, event: gr.SelectData) -> tuple[Any, ...]:
@@ -121,11 +178,12 @@ def build(services: Services, key: gr.State) -> training.Parts:
 
     # Gradio drops events that come while one of the same kind is under way; no click may be lost.
     quick: dict[str, Any] = {**HIDDEN, "show_progress": "hidden", "trigger_mode": "multiple"}
-    folder.upload(add, [key, folder], view, **COMPUTE, **HIDDEN)
-    single.upload(add, [key, single], view, **COMPUTE, **HIDDEN)
-    choose.click(change(pick), [key, names, count], view, **COMPUTE, **HIDDEN)
-    image.select(click, key, view, **quick)
-    point.input(change(lambda session, index: session.project.select(int(index))), [key, point], view, **quick)
+    for upload in (photos.folder, photos.single):
+        upload.upload(add, [key, upload], view, **LONG, **HIDDEN)
+    points.choose.click(pick, [key, points.names, points.count], view, **LONG, **HIDDEN)
+    clicks.image.select(click, key, view, **quick)
+    select = change(lambda session, index: session.project.select(int(index)))
+    clicks.point.input(select, [key, clicks.point], view, **quick)
     actions = {
         "accept": accept_proposal,
         "hide": lambda session: session.project.hide(),
@@ -134,9 +192,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
         "previous": lambda session: session.project.go_to(session.project.place - 1),
         "next": lambda session: session.project.go_to(session.project.place + 1),
     }
-    for name, button in buttons.items():
+    for name, button in clicks.buttons.items():
         button.click(change(actions[name]), key, view, **quick)
-    for button, (dx, dy) in zip(moves.values(), ((-1, 0), (0, -1), (0, 1), (1, 0)), strict=True):
+    for button, (dx, dy) in zip(clicks.moves, ((-1, 0), (0, -1), (0, 1), (1, 0)), strict=True):
         button.click(change(_nudge(dx, dy)), key, view, **quick)
     clear.click(change(lambda session: session.clear()), key, view, **HIDDEN).then(
         guarded(lambda secret: training.show_job(services, services.sessions.open(secret))),
@@ -147,14 +205,22 @@ def build(services: Services, key: gr.State) -> training.Parts:
     return training.Parts([*view, *parts.outputs], parts.checkpoints)
 
 
+def warn(problems: list[str]) -> None:
+    """Show what is wrong with some of the photographs; the others are used."""
+    for problem in problems[:PROBLEMS]:
+        gr.Warning(problem)
+    if len(problems) > PROBLEMS:
+        gr.Warning(f"{len(problems) - PROBLEMS} more files could not be used.")
+
+
 def show_session(services: Services, session: Session) -> tuple[Any, ...]:
     """Return what the page shows of a session: face, status, points, photographs, names."""
     project = session.project
     files = len({face.file for face in project.faces})
-    summary = f"{files} photographs, {len(project.faces)} faces." if files else ""
+    summary = f"{files} photograph{'s' if files > 1 else ''}, {count_faces(len(project.faces))}." if files else ""
     names = gr.Textbox(value=", ".join(project.names) or NAMES, interactive=not any(f.touched for f in project.faces))
     if not project.order or not project.names:
-        return None, "Choose faces first.", gr.Radio(choices=[], value=None), summary, names
+        return gr.Row(visible=False), None, NOT_CHOSEN, gr.Radio(choices=[], value=None), summary, names
     face, photograph = project.face, session.photograph(project.face)
     proposal = session.proposer.propose(face, photograph) if session.proposer else None
     picture = draw_annotation(photograph, face, project.current, proposal)
@@ -163,6 +229,7 @@ def show_session(services: Services, session: Session) -> tuple[Any, ...]:
         mark = "✓" if face.points[index] is not None else "invisible" if face.hidden[index] else "…"
         labels.append((f"{index + 1} {name} {mark}", index))
     return (
+        gr.Row(visible=True),
         picture,
         _status(project, proposal is not None),
         gr.Radio(choices=labels, value=project.current),
@@ -174,9 +241,12 @@ def show_session(services: Services, session: Session) -> tuple[Any, ...]:
 def _status(project: Project, proposed: bool) -> str:
     face = project.face
     done = sum(project.faces[row].complete for row in project.order)
+    left = any(not (project.faces[row].complete or project.faces[row].skipped) for row in project.order)
     head = f"**Face {project.place + 1} of {len(project.order)}** ({face.name}); {done} complete."
     if face.skipped:
-        return f"{head}\n\nThis face is skipped."
+        return f"{head}\n\nThis face is skipped{NOTHING_LEFT if not left else '.'}"
+    if face.complete and not left:
+        return f"{head}\n\nAll points are placed{NOTHING_LEFT}"
     if face.complete:
         return f"{head}\n\nAll points are placed: correct any of them, or go to the next face."
     return (
@@ -221,4 +291,4 @@ def learn_along(services: Services, session: Session) -> None:
     if proposer is None or proposer.names != session.project.names:
         proposer = session.proposer = Proposer(session, services.shelf.autoencoder_name)
     if session.job is None or not session.job.active:
-        services.fits.add(FitJob(proposer.learn, owner=f"proposals of {session.key}"))
+        session.learning_along = services.fits.add(FitJob(proposer.learn, owner=f"proposals of {session.key}"))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DataError, FabRecError, HubError
+from ...face_records import count_faces
 from ..fit_queue import FitJob
 from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 from ..sessions import Session
@@ -38,9 +39,12 @@ class Parts:
 
 def build(services: Services, key: gr.State) -> Parts:
     """Lay this part out and connect it."""
-    gr.Markdown("**4. Train.** A few minutes on two CPU cores. The page may be closed meanwhile.")
-    with gr.Row():
-        effort = gr.Slider(0.1, 2, 1, step=0.1, label="Effort", min_width=160)
+    gr.Markdown(
+        "### 4. Train\nA few minutes on two CPU cores. The page may be closed meanwhile. What is learned until "
+        "*Cancel* is kept."
+    )
+    with gr.Row(equal_height=True):
+        effort = gr.Slider(0.1, 2, 1, step=0.1, label="Length (1 is usual)", min_width=260)
         train = gr.Button("Train", variant="primary", min_width=120)
         cancel = gr.Button("Cancel", min_width=120)
     state = gr.Markdown("", elem_id="teach-training")
@@ -48,7 +52,8 @@ def build(services: Services, key: gr.State) -> Parts:
         pd.DataFrame({"step": [], "loss": []}), x="step", y="loss", label="Heatmap loss", height=220, visible=False
     )
     results = gr.Gallery(
-        label="Photographs that were not annotated",
+        label="What the detector finds in photographs that were not annotated",
+        visible=False,
         columns=4,
         object_fit="contain",
         format="webp",
@@ -57,9 +62,9 @@ def build(services: Services, key: gr.State) -> Parts:
     )
     timer = gr.Timer(1.0, active=False)
     taught = gr.State(0)
-    gr.Markdown("**5. Take it with you.**")
+    gr.Markdown("### 5. Take it with you\nThe annotations at any time, and the detector once it is trained.")
     make = gr.Button("Make files: annotations (COCO, .pts) and checkpoint")
-    files = gr.File(label="Download", file_count="multiple", interactive=False)
+    files = gr.File(label="Download", file_count="multiple", interactive=False, visible=False)
     with gr.Accordion("Push the detector to the Hub", open=False):
         gr.Markdown("The token is used for this one push. It is neither stored nor logged.")
         with gr.Row():
@@ -79,6 +84,8 @@ def build(services: Services, key: gr.State) -> Parts:
             if not session.project.annotated:
                 raise DataError("Annotate at least one face first.")
             strength = min(max(float(strength), 0.1), 2.0)
+            if session.learning_along is not None:
+                session.learning_along.cancel()  # what it would propose from is about to be learned better
             work = partial(teach, session, services.shelf.autoencoder_name, strength)
             session.job = services.fits.add(FitJob(work, owner=f"training of {session.key}"))
         return show_job(services, session)
@@ -91,7 +98,7 @@ def build(services: Services, key: gr.State) -> Parts:
         return show_job(services, session)
 
     @guarded
-    def make_files(secret: str) -> list[str]:
+    def make_files(secret: str) -> Any:
         session = services.sessions.open(secret)
         with session.lock:
             contents = annotation_files(session.project, session.photographs)
@@ -102,7 +109,7 @@ def build(services: Services, key: gr.State) -> Parts:
             path = services.uploads.new_file(name)
             path.write_bytes(content)
             paths.append(str(path))
-        return paths
+        return gr.File(value=paths, visible=True)
 
     @guarded
     def send(secret: str, name: str, word: str, closed: bool) -> tuple[str, str]:
@@ -131,17 +138,27 @@ def show_job(services: Services, session: Session) -> tuple[Any, ...]:
     has_detector = "taught in this session" in session.checkpoints()
     if job is None:
         text = "A detector was taught in an earlier visit." if has_detector else ""
-        return text, gr.LinePlot(visible=False), None, gr.Timer(active=False), int(has_detector)
+        return (
+            text,
+            gr.LinePlot(visible=False),
+            gr.Gallery(value=None, visible=False),
+            gr.Timer(active=False),
+            int(has_detector),
+        )
     losses = list(job.losses)
     table = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
     curve = gr.LinePlot(value=table, visible=bool(losses))
     if job.active:
         return describe_job(job, services.fits.position(job)), curve, gr.skip(), gr.Timer(active=True), gr.skip()
-    drawn: Any = None
+    drawn: list[Any] = []
     if job.result is not None and has_detector:
         with session.lock:
             drawn = draw_results(session, services.shelf.finder(session.detector), SHOWN)
-    return describe_job(job, 0), curve, drawn, gr.Timer(active=False), len(losses) + 1
+    text = describe_job(job, 0)
+    if job.result is not None and has_detector and not drawn:
+        text += "\n\nEvery photograph is annotated: add others to see what the detector finds in them."
+    results = gr.Gallery(value=drawn, visible=bool(drawn))
+    return text, curve, results, gr.Timer(active=False), len(losses) + 1
 
 
 def describe_job(job: FitJob, position: int) -> str:
@@ -159,7 +176,7 @@ def describe_job(job: FitJob, position: int) -> str:
     if job.result is None:
         return "Cancelled before it began."
     head = "Cancelled; what was learned so far is kept." if job.state == "stopped" else "Done."
-    lines = [f"{head} {len(job.result.training_errors)} faces in {job.result.seconds:.0f} s."]
+    lines = [f"{head} {count_faces(len(job.result.training_errors))} in {job.result.seconds:.0f} s."]
     for what, errors in (
         ("on these faces", job.result.training_errors),
         ("on new faces (each predicted from the others)", job.result.held_out_errors),
