@@ -211,7 +211,9 @@ def publish_model(accelerator: Accelerator, output_dir: Path, repository: str | 
 def use_all_cores(accelerator: Accelerator) -> None:
     """Share the CPU's cores among the processes, where `accelerate launch` has set a single thread for each."""
     if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // accelerator.num_processes))
+        # The cores that this process may use, which on Linux can be fewer than there are.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // accelerator.num_processes))
 
 
 def check_batch_size(accelerator: Accelerator, batch_size: int) -> None:
