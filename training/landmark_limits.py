@@ -2,9 +2,9 @@
 
     python training/landmark_limits.py --model 3fabrec-300w --data LABELLED --split train --faces 200
 
-The same faces are scored with three latent vectors each. The encoder's own is what `fabrec detect` uses. The one that
-redraws the picture best (found by gradient descent, knowing no landmark) shows what a better encoder would give. The one
-that draws the true landmarks best is the limit of generator and transfer layers: what they cannot draw at all.
+The same faces are scored with three latent vectors each. The encoder's own is what `fabrec detect` uses. The one
+that redraws the picture best (found by gradient descent, knowing no landmark) shows what a better encoder would give.
+The one that draws the true landmarks best is the limit of generator and transfer layers: what they cannot draw at all.
 """
 
 import json
