@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     card = make_card(folder, _context(arguments, folder, name))
     if arguments.output:
         write_files(arguments.output.parent, {arguments.output.name: card.encode()})
-        print(f"{arguments.output}")
+        print(arguments.output)
     else:
         sys.stdout.write(card)
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hub_client import HubServer, running_hub
 from PIL import Image, ImageDraw
+from processor_cases import BACKENDS
 
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -36,6 +37,12 @@ def draw_face(seed: int, size: int = 96) -> tuple[Image.Image, np.ndarray, list[
         draw.ellipse([px - 3, py - 3, px + 3, py + 3], fill=(20, 20, 60))
     draw.line([tuple(points[3]), tuple(points[4])], fill=(120, 0, 0), width=4)
     return image, points, [float(x), float(y), float(side), float(side)]
+
+
+@pytest.fixture(params=BACKENDS, ids=["torchvision", "pil"])
+def backend(request):
+    """Each of the two processor classes."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -239,10 +239,49 @@ def test_configurations_that_ask_for_too_much_are_refused(uploads, change, messa
         read_checkpoint([str(uploads.folder / "mine.zip")], uploads)
 
 
-def test_a_broken_archive_is_refused(uploads):
-    (uploads.folder / "mine.zip").write_bytes(b"PK no")
-    with pytest.raises(CheckpointError, match="zip archive"):
-        read_checkpoint([str(uploads.folder / "mine.zip")], uploads)
+def not_an_archive(content: bytes) -> bytes:
+    return b"PK no" + content[5:30]
+
+
+def encrypted(content: bytes) -> bytes:
+    """Set the first of the general purpose flags, in the entry's own header (byte 6) and in the directory (byte 8)."""
+    flagged, directory = bytearray(content), content.index(b"PK\x01\x02")
+    flagged[6] |= 1
+    flagged[directory + 8] |= 1
+    return bytes(flagged)
+
+
+def packed_by_an_unknown_method(content: bytes) -> bytes:
+    """Claim method 97 (WavPack), in the entry's own header (byte 8) and in the directory (byte 10)."""
+    changed, directory = bytearray(content), content.index(b"PK\x01\x02")
+    changed[8] = changed[directory + 10] = 97
+    return bytes(changed)
+
+
+def damaged(content: bytes) -> bytes:
+    """Overwrite the deflated data, which begin after the entry's header of 30 bytes and its name."""
+    start = 30 + len("config.json")
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
+
+
+def cut_inside_the_data(content: bytes) -> bytes:
+    """Claim stored data far longer than the file (method at bytes 8 and 10, sizes in the directory at 20 and 24)."""
+    changed, directory = bytearray(content), content.index(b"PK\x01\x02")
+    changed[8] = changed[directory + 10] = zipfile.ZIP_STORED
+    changed[directory + 20 : directory + 28] = 2 * (10**6).to_bytes(4, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "spoil", [not_an_archive, encrypted, packed_by_an_unknown_method, damaged, cut_inside_the_data]
+)
+def test_an_archive_that_cannot_be_read_is_refused(uploads, spoil):
+    path = uploads.folder / "mine.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps(list(range(500))))
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="zip archive cannot be read"):
+        read_checkpoint([str(path)], uploads)
 
 
 def test_the_shelf_keeps_the_models_used_last(tmp_path):

@@ -70,6 +70,18 @@ def test_each_runtime_gives_the_models_points(exported, model_and_processor, for
         torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
 
 
+def test_sixteen_bits_are_openvinos_alone(exported):
+    detector, _ = load_exported(exported("openvino"), threads=1)
+    rounded, _ = load_exported(exported("openvino"), threads=1, dtype=torch.bfloat16)
+    exact, found = detector(crops(4)), rounded(crops(4))
+    # bfloat16 has 8 bits of precision; a random model's flat heatmaps move some points, but not the lot of them.
+    torch.testing.assert_close(found.scores, exact.scores, atol=2e-2, rtol=2e-2)
+    assert (found.landmarks - exact.landmarks).abs().median() * 32 < 0.5
+    for format, dtype in (("onnx", torch.bfloat16), ("torch", torch.bfloat16), ("openvino", torch.float16)):
+        with pytest.raises(ValueError, match="only OpenVINO's do, in torch.bfloat16"):
+            load_exported(exported(format), dtype=dtype)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_24_threads_get_what_one_gets(exported, format):
     detector, _ = load_exported(exported(format), threads=1)

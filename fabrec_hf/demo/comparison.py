@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,12 @@ class Comparison:
             for column in self.errors.T
         ]
         return [*rows, ["mean", *map(_shown, means)]]
+
+
+# What zipfile raises of an archive that is no archive, is encrypted (RuntimeError), is packed by a method that this
+# Python cannot undo (NotImplementedError, a RuntimeError too), ends too early (EOFError) or holds damaged data
+# (zlib.error, or OSError where the place of an entry is wrong).
+UNREADABLE_ARCHIVE = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error)
 
 
 def compare(
@@ -173,8 +180,11 @@ def _from_archive(path: Path) -> dict[str, bytes]:
                         raise CheckpointError(f"{name} is larger than {LARGEST_CHECKPOINT // 2**20} MB.")
                     with archive.open(entry) as stream:  # what the archive says of the size may be untrue
                         files[name] = stream.read(LARGEST_CHECKPOINT)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-        raise CheckpointError("This is not a zip archive that can be read.") from error
+    except UNREADABLE_ARCHIVE as error:
+        raise CheckpointError(
+            "This zip archive cannot be read: it is damaged, encrypted or packed by an unusual method. Make it again "
+            "with an ordinary zip program."
+        ) from error
     return files
 
 

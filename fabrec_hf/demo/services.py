@@ -17,7 +17,7 @@ from .sessions import SessionStore
 from .uploads import Limits, Uploads
 
 
-__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "HIDDEN", "LONG", "Services", "guarded"]
+__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "GALLERY", "HIDDEN", "LONG", "Services", "guarded"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ COMPUTE: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 2}
 LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}
 # Without Gradio's own share button, which publishes a visitor's pictures.
 BUTTONS: list[Any] = ["download", "fullscreen"]
+GALLERY: dict[str, Any] = {"object_fit": "contain", "format": "webp", "interactive": False, "buttons": BUTTONS}
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}
 # What is hidden shows no progress either: an event that fills it makes it visible first, out of the queue.
 AT_ONCE: dict[str, Any] = {**HIDDEN, "queue": False, "show_progress": "hidden"}

@@ -8,7 +8,7 @@ import gradio as gr
 from ...errors import DataError
 from ..comparison import compare, read_checkpoint, read_labels
 from ..detection import SEARCH_SIDE
-from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, COMPUTE, GALLERY, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..uploads import checked_list
 
@@ -48,10 +48,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         elem_id="compare-pictures",
         visible=False,
         columns=2,
-        object_fit="contain",
-        format="webp",
-        interactive=False,
-        buttons=BUTTONS,
+        **GALLERY,
     )
 
     @guarded

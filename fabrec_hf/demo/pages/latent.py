@@ -6,7 +6,7 @@ import gradio as gr
 
 from ..detection import SEARCH_SIDE
 from ..latent import LARGEST_SEED, LatentExplorer, animate
-from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
@@ -27,10 +27,7 @@ def build(services: Services) -> None:
         label="Each face, then its heatmaps",
         visible=False,
         columns=4,
-        object_fit="contain",
-        format="webp",
-        interactive=False,
-        buttons=BUTTONS,
+        **GALLERY,
     )
     gr.Markdown(
         "### From one face to another\nThe landmarks move along (figure 4). Photographs are optional: a face "
@@ -60,10 +57,7 @@ def build(services: Services) -> None:
             columns=5,
             scale=3,
             min_width=300,
-            object_fit="contain",
-            format="webp",
-            interactive=False,
-            buttons=BUTTONS,
+            **GALLERY,
         )
 
     @guarded

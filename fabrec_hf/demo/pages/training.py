@@ -12,7 +12,7 @@ import pandas as pd
 from ...errors import DataError, FabRecError, HubError
 from ...face_records import count_faces
 from ..fit_queue import FitJob
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import COMPUTE, GALLERY, HIDDEN, Services, guarded
 from ..sessions import Session
 from ..teaching import annotation_files, draw_results, teach, zip_folder
 
@@ -55,10 +55,7 @@ def build(services: Services, key: gr.State) -> Parts:
         label="What the detector finds in photographs that were not annotated",
         visible=False,
         columns=4,
-        object_fit="contain",
-        format="webp",
-        interactive=False,
-        buttons=BUTTONS,
+        **GALLERY,
     )
     timer = gr.Timer(1.0, active=False)
     taught = gr.State(0)
