@@ -92,6 +92,7 @@ def fit_recipe(image_size: int, seed: int = 0, effort: float = 1.0) -> LandmarkR
         color=0.3,
         grayscale=0.1,
         blur=0.1,
+        bfloat16=True,
         seed=seed,
     )
 

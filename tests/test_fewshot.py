@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,12 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("kmedoids")
 
-from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImageProcessor  # noqa: E402
+from fabrec_hf import (  # noqa: E402
+    FabRecAutoencoder,
+    FabRecAutoencoderConfig,
+    FabRecImageProcessor,
+    landmark_training,
+)
 from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.readers import guess_kind  # noqa: E402
@@ -34,6 +40,7 @@ from fabrec_hf.landmark_training import (  # noqa: E402
     build_model,
     landmark_errors,
     predict_landmarks,
+    training_loss,
 )
 from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
 
@@ -117,6 +124,36 @@ def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
     assert np.isnan(result.held_out_errors).all()
     assert all(torch.equal(value, generator[name]) for name, value in model.autoencoder.decoder.state_dict().items())
     assert not torch.equal(model.autoencoder.encoder.conv1.weight, encoder)
+
+
+def test_sixteen_bits_round_the_loss_and_no_geometry(drawn_faces, autoencoder, monkeypatch):
+    faces, device = labelled(drawn_faces), torch.device("cpu")
+    recipes = {bits: replace(RECIPE, bfloat16=bits == 16) for bits in (16, 32)}
+    model = build_model(str(autoencoder), SCHEME, RECIPE)
+    seen = []
+    model.register_forward_pre_hook(
+        lambda _, images, labels: seen.append((*images, *labels.values())), with_kwargs=True
+    )
+
+    def losses(capable):
+        monkeypatch.setattr(landmark_training, "has_bfloat16", lambda _: capable)
+        return {bits: training_loss(model, faces, recipes[bits], SCHEME, 0, device).item() for bits in recipes}
+
+    rounded = losses(capable=True)
+    assert rounded[16] != rounded[32] and rounded[16] == pytest.approx(rounded[32], rel=0.03)
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    exact = losses(capable=False)
+    assert exact[16] == exact[32] == rounded[32]
+
+
+def test_sixteen_bits_are_for_devices_with_instructions_for_them(monkeypatch):
+    cpu = torch.device("cpu")
+    for capabilities, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known, raising=False)
+        assert landmark_training.has_bfloat16(cpu) is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not landmark_training.has_bfloat16(cpu)
+    assert not landmark_training.has_bfloat16(torch.device("meta"))
 
 
 def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_faces, autoencoder):
