@@ -1,13 +1,12 @@
 """The figure that says whether scores can be trusted: risk against coverage, and reliability."""
 
-import io
 from typing import Any
 
 import numpy as np
 
 from .evaluation import FaceScores
+from .figures import as_png, make_figure
 from .metrics.confidence import points_with_both, reliability, risk_coverage, summarize_confidence
-from .plots import require_matplotlib
 
 
 __all__ = ["draw_confidence"]
@@ -40,14 +39,10 @@ def draw_confidence(scores: FaceScores, title: str, length: str) -> bytes:
     Raises:
         FabRecError: If matplotlib is not installed.
     """
-    require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     summary = summarize_confidence(scores.point_scores, scores.point_errors, scores.score_tolerance)
     sureness, errors = points_with_both(scores.point_scores, scores.point_errors)
     panels = 2 if "calibration" in summary else 1
-    figure = Figure(figsize=(6.6 * panels, 5.4), dpi=130, layout="constrained")
+    figure = make_figure(figsize=(6.6 * panels, 5.4), dpi=130, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", wrap=True)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for panel in axes:
@@ -61,9 +56,7 @@ def draw_confidence(scores: FaceScores, title: str, length: str) -> bytes:
         axes[0].text(0.5, 0.5, "no point has both a score and an error", ha="center", transform=axes[0].transAxes)
     if panels == 2:
         _draw_reliability(axes[1], sureness, errors, summary["calibration"])
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    return picture.getvalue()
+    return as_png(figure)
 
 
 def _draw_risk(axes: Any, sureness: np.ndarray, errors: np.ndarray, summary: dict[str, Any]) -> None:

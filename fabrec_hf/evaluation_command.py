@@ -144,7 +144,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.worst < 1:
         raise FabRecError(f"--worst is a number of faces, at least 1, not {args.worst}.")
     if args.output:
-        from .plots import require_matplotlib
+        from .figures import require_matplotlib
 
         require_matplotlib()
         check_output_folder(args.output)

@@ -1,6 +1,5 @@
 """Pictures of an evaluation: the cumulative error distribution, and the faces with the largest errors."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .data.decoding import CANVAS_RATIO, cut_canvas
-from .errors import FabRecError
 from .evaluation import FaceScores, ScoredFace
+from .figures import as_png, make_figure
 from .geometry import crop_box_from_box, landmarks_to_crop
 from .image_inputs import load_rgb
 from .landmarks import LandmarkScheme
@@ -18,7 +17,7 @@ from .metrics import cumulative_error_distribution, summarize_errors
 from .visualization import confidence_colors, draw_landmarks
 
 
-__all__ = ["draw_error_distribution", "draw_worst_faces", "require_matplotlib"]
+__all__ = ["draw_error_distribution", "draw_worst_faces"]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; black is for all the data together.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -38,20 +37,6 @@ INK, PALE = (25, 25, 30), (110, 110, 118)
 
 # Of the confidence colours of `draw_landmarks`: sure stands for the annotation, unsure for the prediction.
 ANNOTATED, PREDICTED = 1.0, 0.0
-
-
-def require_matplotlib() -> None:
-    """Refuse to start what could not be drawn in the end.
-
-    Raises:
-        FabRecError: If matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise FabRecError(
-            "matplotlib is not installed, which the plot needs: pip install 'fabrec-hf[train]'."
-        ) from error
 
 
 def draw_error_distribution(
@@ -74,13 +59,8 @@ def draw_error_distribution(
     Raises:
         FabRecError: If matplotlib is not installed.
     """
-    require_matplotlib()
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     end = OVERSHOOT * threshold
-    figure = Figure(figsize=(9, 6.4), dpi=130, layout="constrained")
+    figure = make_figure(figsize=(9, 6.4), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     axes.axvspan(threshold, end, color="#F2F2F2", zorder=0)
     axes.axvline(threshold, color="#444444", linewidth=1, zorder=1)
@@ -105,10 +85,7 @@ def draw_error_distribution(
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", frameon=False, fontsize=9.5, handlelength=3.2)
-    picture = io.BytesIO()
-    with rc_context({"agg.path.chunksize": 20_000}):  # a million steps exceed what Agg draws in one piece
-        FigureCanvasAgg(figure).print_png(picture)
-    return picture.getvalue()
+    return as_png(figure)
 
 
 def _curves(scores: FaceScores, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

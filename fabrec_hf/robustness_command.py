@@ -11,11 +11,11 @@ import numpy as np
 
 from .data import held_out_faces, load_faces
 from .errors import DataError, FabRecError
+from .figures import require_matplotlib
 from .landmarks import LandmarkScheme
 from .loading import load_autoencoder, load_landmark_model, move_to_device
 from .output_folder import check_output_folder, write_files
 from .perturbations import PERTURBATIONS
-from .plots import require_matplotlib
 from .reconstruction_errors import measure_reconstruction
 from .reconstruction_report import reconstruction_section
 from .reports import describe_length

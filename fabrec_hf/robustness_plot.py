@@ -1,12 +1,11 @@
 """The one figure of `fabrec robustness`: curves of error against strength, and bars of error by group."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .figures import as_png, make_figure, require_matplotlib
 from .perturbations import PERTURBATIONS
-from .plots import require_matplotlib
 from .reconstruction_report import group_name
 
 
@@ -37,8 +36,6 @@ def draw_results(results: Mapping[str, Any]) -> bytes:
         FabRecError: If matplotlib is not installed.
     """
     require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     curves = results.get("robustness", {}).get("perturbations", {})
@@ -47,16 +44,13 @@ def draw_results(results: Mapping[str, Any]) -> bytes:
     heights = [curve_rows * PANEL_HEIGHT] if curves else []
     heights += [BAR_HEIGHT * (len(groups) + _gaps(groups)) + 1.6] if groups else []
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, hspace=0.04)
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout=layout)
-    FigureCanvasAgg(figure)
+    figure = make_figure(figsize=(WIDTH, sum(heights)), dpi=DPI, layout=layout)
     parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if curves:
         _draw_curves(next(parts), results["robustness"], curve_rows)
     if groups:
         _draw_groups(next(parts), results["reconstruction"])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def _draw_curves(figure: Any, measured: Mapping[str, Any], rows: int) -> None:
