@@ -155,10 +155,10 @@ def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path):
 
 
 def test_the_result_is_the_average_of_the_weights_also_after_a_resume(drawn_faces, tmp_path):
-    """Weights w1, w2, w3 at decay 0.5: the average starts as w1, so it ends as w1 / 4 + w2 / 4 + w3 / 2."""
+    """Weights w1, w2, w3: the average starts as w1; then 2/11 of it stay, and 3/12, which is less than the decay."""
     from safetensors.torch import load_file
 
-    arguments = ["--data", drawn_faces, "--output_dir", tmp_path, "--adversarial_weight", 0, "--ema_decay", 0.5]
+    arguments = ["--data", drawn_faces, "--output_dir", tmp_path, "--adversarial_weight", 0, "--ema_decay", 0.9]
     arguments += ["--checkpoint_every", 1, "--log_every", 1, "--resume_from_checkpoint", "latest"]
     raw = []
     for steps in (1, 2, 3):
@@ -169,11 +169,44 @@ def test_the_result_is_the_average_of_the_weights_also_after_a_resume(drawn_face
     moved = 0.0
     for name, value in average.items():
         if value.is_floating_point():
-            expected = raw[0][name] / 4 + raw[1][name] / 4 + raw[2][name] / 2
+            expected = 1 / 4 * (2 / 11 * raw[0][name] + 9 / 11 * raw[1][name]) + 3 / 4 * raw[2][name]
             torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
             moved = max(moved, float((value - raw[2][name]).abs().max()))
     assert moved > 1e-4
     assert list((tmp_path / "logs").rglob("events.out.tfevents.*")), "tensorboard is the tracker by default"
+
+
+def test_the_average_settles_at_its_decay_and_can_start_anew():
+    """After many steps half of it stays at decay 0.5: 0, then 1, is 1/2; anew, it is the next weight."""
+    from weight_average import WeightAverage
+
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(layer, 0.5)
+    layer.weight.data.zero_()
+    for _ in range(30):
+        average.update_parameters(layer)
+    layer.weight.data.fill_(1.0)
+    average.update_parameters(layer)
+    assert average.module.weight.item() == 0.5
+    average.restart()
+    layer.weight.data.fill_(7.0)
+    average.update_parameters(layer)
+    assert average.module.weight.item() == 7.0
+
+
+def test_the_average_forgets_the_coarse_steps(drawn_faces, tmp_path):
+    """It starts anew where the last decoder stage begins to learn, so after one such step it is the weights."""
+    from safetensors.torch import load_file
+
+    arguments = ["--data", drawn_faces, "--output_dir", tmp_path, "--adversarial_weight", 0, "--ema_decay", 0.9]
+    arguments += ["--image_size", 128, "--coarse_steps", 2, "--max_steps", 3, "--checkpoint_every", 1]
+    done = pretrain(*arguments)
+    assert done.returncode == 0, done.stderr
+    weights, average = (load_file(folder / "model.safetensors") for folder in (tmp_path / "checkpoint-3", tmp_path))
+    before = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    for name, value in average.items():
+        assert torch.equal(value, weights[name]), name
+    assert any(not torch.equal(before[name], value) for name, value in weights.items())
 
 
 def test_unusable_settings_are_refused_in_a_line(drawn_faces, tmp_path):

@@ -18,7 +18,6 @@ from global_batch_norm import share_batch_norm
 from growth import finish, grow, set_blend
 from pictures import draw_sheet
 from torch.distributed.nn.functional import all_gather
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from training_utils import (
     check_batch_size,
@@ -33,6 +32,7 @@ from training_utils import (
     save_checkpoint,
     use_all_cores,
 )
+from weight_average import WeightAverage
 
 from fabrec_hf.augmentation import AugmentationConfig, augment, plain_crops
 from fabrec_hf.checkpoints import resolve_checkpoint
@@ -152,8 +152,7 @@ class Trainer:
         self.optimizers = accelerator.prepare(optimizer, image_optimizer, latent_optimizer)
         self.average = None
         if arguments.ema_decay:
-            update = get_ema_multi_avg_fn(arguments.ema_decay)
-            self.average = AveragedModel(accelerator.unwrap_model(self.model), multi_avg_fn=update, use_buffers=True)
+            self.average = WeightAverage(accelerator.unwrap_model(self.model), arguments.ema_decay)
             accelerator.register_for_checkpointing(self.average)
 
     @property
@@ -221,6 +220,8 @@ class Trainer:
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.optimizers[0].step()
         if self.average is not None:
+            if step == arguments.coarse_steps:  # the last decoder stage begins to learn here: its start is no result
+                self.average.restart()
             self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         return losses
 
