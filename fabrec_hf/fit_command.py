@@ -30,7 +30,7 @@ __all__ = ["add_arguments", "run"]
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
 missing in some of them. Afterwards the error on new faces is estimated by cross-validation: the faces are shared out
-among --folds parts, and each part is predicted by a detector that learned, for half as long, from the other parts
+among --folds parts, and each part is predicted by a detector that learned, for a quarter as long, from the other parts
 alone. As many folds as there are faces (or more) leave one face out at a time (leave-one-out), which takes longest; 0
 skips the estimate. The progress bar shows the error on the annotated faces, then that on the faces left out so far.
 Ctrl-C saves the best that has been learned so far; during the estimate, the finished detector and the part of the
@@ -245,5 +245,5 @@ def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
     more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
     return (
         f"{results['held_out_error']:.2f} % of {unit}, by {how}{part}: each face predicted by a detector that learned "
-        f"from the others alone, for half as long (see {output / 'held_out.png'}).{more}"
+        f"from the others alone, for a quarter as long (see {output / 'held_out.png'}).{more}"
     )

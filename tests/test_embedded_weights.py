@@ -11,6 +11,7 @@ from transformers import AutoModel
 
 import fabrec_hf
 from fabrec_hf.checkpoint_results import read_results
+from fabrec_hf.checkpoints import embedded_names
 from fabrec_hf.cli import main
 from fabrec_hf.data import load_faces
 from fabrec_hf.evaluation import evaluate_checkpoint
@@ -54,7 +55,7 @@ def test_detect_finds_the_astronauts_features(detected):
 def test_embedded_checkpoints_are_kept_in_16_bit_and_compute_in_32(tmp_path):
     from safetensors import safe_open
 
-    for name in ("3fabrec-300w", "3fabrec-autoencoder"):
+    for name in embedded_names():
         folder = fabrec_hf.weights_path(name)
         with safe_open(folder / "model.safetensors", "pt") as weights:
             kinds = {weights.get_slice(key).get_dtype() for key in weights.keys() if "num_batches" not in key}

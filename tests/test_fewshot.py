@@ -165,18 +165,18 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
         assert torch.equal(value, models[1].state_dict()[name]), name
     assert np.array_equal(plain.training_errors, result.training_errors)
     assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
-    # Five faces, so five folds of half the steps: one with the head alone and two with the encoder.
-    assert [step.stage for step in seen] == ["learning"] * 6 + ["cross-validation"] * 15
-    assert seen[-1] == FitProgress("cross-validation", 15, 15, seen[-1].loss, seen[-1].error)
+    # Five faces, so five folds of a quarter of the steps: one with the head alone and one with the encoder.
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["cross-validation"] * 10
+    assert seen[-1] == FitProgress("cross-validation", 10, 10, seen[-1].loss, seen[-1].error)
     # Between folds, the error of the faces that were predicted so far; before the first, none.
-    assert [step.error for step in seen[6:9]] == [None] * 3
+    assert [step.error for step in seen[6:8]] == [None] * 2
     places = np.random.default_rng(0).permutation(5)
-    assert seen[12].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
+    assert seen[10].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
     # What was predicted for a face is what a detector predicts that learned from the others alone.
     left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
-    half = LandmarkRecipe(**{**vars(RECIPE), "head_steps": 1, "finetune_steps": 2})
-    model = build_model(str(autoencoder), SCHEME, half)
-    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, half, folds=0)
+    quarter = replace(RECIPE, head_steps=1, finetune_steps=1)
+    model = build_model(str(autoencoder), SCHEME, quarter)
+    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, quarter, folds=0)
     expected, _ = predict_landmarks(model, faces.subset(np.array([left_out])), model.device)
     torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected[0])
 
@@ -254,7 +254,7 @@ def test_the_kind_of_data_shows_in_its_files(tmp_path, drawn_faces, pts_folder):
 
 def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path, capsys):
     output = tmp_path / "detector"
-    words = ["fit", pts_folder, "--output", output, "--model", autoencoder, "--effort", 0.02, "--json"]
+    words = ["fit", pts_folder, "--output", output, "--model", autoencoder, "--effort", 0.01, "--json"]
     assert main([str(word) for word in words]) == 0
     results = json.loads(capsys.readouterr().out)
     assert (
@@ -272,7 +272,7 @@ def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path,
 
 def test_fit_says_what_it_did_and_what_is_estimated(drawn_faces, autoencoder, tmp_path, capsys):
     def printed(*words) -> str:
-        common = ["fit", drawn_faces, "--model", autoencoder, "--effort", 0.02]
+        common = ["fit", drawn_faces, "--model", autoencoder, "--effort", 0.01]
         assert main([str(word) for word in [*common, *words]]) == 0
         return capsys.readouterr().out
 
@@ -293,7 +293,7 @@ def test_fit_learns_a_single_point_without_names_or_pairs(rows, drawn_faces, aut
         row["image"].save(tmp_path / f"{'abc'[index]}.png")
     (tmp_path / "points.csv").write_text("\n".join(["image,tip_x,tip_y", *rows, ""]))
     words = ["fit", tmp_path / "points.csv", "--output", tmp_path / "detector", "--model", autoencoder]
-    assert main([str(word) for word in [*words, "--effort", 0.02, "--json"]]) == 0
+    assert main([str(word) for word in [*words, "--effort", 0.01, "--json"]]) == 0
     results = json.loads(capsys.readouterr().out)
     annotated = sum(not row.endswith(",,") for row in rows)
     assert results["points"] == 1 and results["faces"] == annotated and results["training_error"] > 0
@@ -318,7 +318,7 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.1, "--folds", 24])]
+    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.05, "--folds", 24])]
 )
 def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
     """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""

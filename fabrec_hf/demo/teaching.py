@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # Steps that a detector takes with each face that is completed, to propose positions in the next one.
-PROPOSAL_EFFORT = 0.15
+PROPOSAL_EFFORT = 0.075
 MAIN_FOLDS = 3
 
 
