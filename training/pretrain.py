@@ -81,9 +81,6 @@ class PretrainingArguments:
     structural_start: int = field(default=0, metadata={"help": "First step with the structural loss."})
     adversarial_start: int = field(default=0, metadata={"help": "First step with the image discriminator."})
     gradient_penalty: float = field(default=0.0, metadata={"help": "R1 penalty on the latent discriminator."})
-    hinge: bool = field(default=False, metadata={"help": "Discriminators by the hinge loss, not by cross-entropy."})
-    latent_noise: float = field(default=0.0, metadata={"help": "Deviation of the noise added to latents."})
-    perceptual_weight: float = field(default=0.0, metadata={"help": "Of the difference of the encoder's features."})
     held_out_fraction: float = field(default=0.02, metadata={"help": "Share of the faces never trained on."})
     rotation: float = field(default=45.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -198,33 +195,9 @@ class Trainer:
     def _reconstruct(
         self, model: torch.nn.Module, images: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if self.arguments.latent_noise:
-            with self.accelerator.autocast():
-                latent = model.encode(images)
-                noisy = latent + self.arguments.latent_noise * torch.randn_like(latent)
-                reconstruction = model.decoder(noisy, num_stages=self._num_stages(step)).float()
-            latent = latent.float()
-        else:
-            outputs = model(images, num_stages=self._num_stages(step))
-            latent, reconstruction = outputs.latent, outputs.reconstruction
-        return latent, reconstruction, F.adaptive_avg_pool2d(images, reconstruction.shape[-1])
-
-    def _perceptual_loss(self, reconstruction: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean absolute difference of the encoder's features after each stage, relative to their mean magnitude.
-
-        The encoder is a fixed judge here: its weights get no gradients from this, and its statistics stay.
-        """
-        encoder = self.accelerator.unwrap_model(self.model).encoder
-        encoder.eval().requires_grad_(False)
-        pairs = torch.cat([reconstruction, targets]).contiguous(memory_format=torch.channels_last)
-        hidden, losses = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(pairs)))), []
-        for stage in encoder.stages:
-            hidden = stage(hidden)
-            found, wanted = hidden.chunk(2)
-            found, wanted = found.float(), wanted.detach().float()
-            losses.append((found - wanted).abs().mean() / wanted.abs().mean())
-        encoder.train().requires_grad_(True)
-        return torch.stack(losses).mean()
+        outputs = model(images, num_stages=self._num_stages(step))
+        size = outputs.reconstruction.shape[-1]
+        return outputs.latent, outputs.reconstruction, F.adaptive_avg_pool2d(images, size)
 
     def _num_stages(self, step: int) -> int:
         """Decoder stages in use: the last one rests during the coarse steps."""
@@ -238,14 +211,11 @@ class Trainer:
         losses = {"reconstruction": arguments.reconstruction_weight * reconstruction_loss(reconstruction, targets)}
         if step >= arguments.structural_start:
             losses["structural"] = arguments.structural_weight * structural_loss(reconstruction, targets)
-        if arguments.perceptual_weight:
-            with self.accelerator.autocast():
-                losses["perceptual"] = arguments.perceptual_weight * self._perceptual_loss(reconstruction, targets)
         if arguments.latent_weight:
-            losses["latent"] = arguments.latent_weight * self._generator_loss(self._judge(self.latent_critic, latent))
+            losses["latent"] = arguments.latent_weight * generator_loss(self._judge(self.latent_critic, latent))
         if self._adversarial(step):
             judged = self._judge(self.image_critic, reconstruction)
-            losses["adversarial"] = arguments.adversarial_weight * self._generator_loss(judged)
+            losses["adversarial"] = arguments.adversarial_weight * generator_loss(judged)
         self.optimizers[0].zero_grad()
         self.accelerator.backward(torch.stack(list(losses.values())).sum())
         self.optimizers[0].step()
@@ -261,26 +231,18 @@ class Trainer:
         """Update the discriminators at the reference's pace: images every 2nd step, latents every 4th."""
         losses = {}
         if self._adversarial(step) and step % 2 == 0:
-            loss = self._discriminator_loss(self.image_critic(targets), self.image_critic(reconstruction))
+            loss = discriminator_loss(self.image_critic(targets), self.image_critic(reconstruction))
             self._apply(self.optimizers[1], loss)
             losses["image_discriminator"] = loss
         if self.arguments.latent_weight and step % 4 == 0:
             latent = latent.requires_grad_(self.arguments.gradient_penalty > 0)
             fake = self.latent_critic(latent)
-            loss = self._discriminator_loss(self.latent_critic(torch.randn_like(latent)), fake)
+            loss = discriminator_loss(self.latent_critic(torch.randn_like(latent)), fake)
             losses["latent_discriminator"] = loss
             if self.arguments.gradient_penalty:
                 loss = loss + self.arguments.gradient_penalty * gradient_penalty(fake, latent)
             self._apply(self.optimizers[2], loss)
         return losses
-
-    def _generator_loss(self, fake: torch.Tensor) -> torch.Tensor:
-        return -fake.mean() if self.arguments.hinge else generator_loss(fake)
-
-    def _discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        if self.arguments.hinge:
-            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-        return discriminator_loss(real, fake)
 
     def _adversarial(self, step: int) -> bool:
         return self.arguments.adversarial_weight > 0 and step >= self.arguments.adversarial_start
