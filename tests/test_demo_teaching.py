@@ -130,7 +130,7 @@ def test_archives_are_read_back_as_they_were_annotated(session, tmp_path):
 def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     annotate(session, 3)
     steps = []
-    result = teach(session, autoencoder, 0.05, steps.append, lambda: False)
+    result = teach(session, autoencoder, 0.025, steps.append, lambda: False)
     assert [step.stage for step in steps].count("learning") == 15 and not result.stopped
     assert len(result.held_out_errors) == 3 and np.isfinite(result.held_out_errors).all()
     assert list(session.checkpoints()) == ["taught in this session"]
@@ -139,7 +139,7 @@ def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     drawn = draw_results(session, finder, 10)
     assert [name for _, name in drawn] == ["face 3.png", "face 4.png", "face 5.png"]
     assert sorted(path.name for path in session.folder.iterdir()) == ["detector", "photographs", "project.json"]
-    teach(session, autoencoder, 0.01, steps.append, lambda: False)  # again, in its place
+    teach(session, autoencoder, 0.005, steps.append, lambda: False)  # again, in its place
     assert (session.detector / "fit.json").is_file()
 
 
