@@ -267,9 +267,9 @@ def fit_landmarks(
         faces: All that is annotated.
         scheme: What the points are.
         recipe: From `fit_recipe`, or any other.
-        folds: The error on new faces is estimated by training this many times more, for a quarter of the steps, without
-            a part of the faces, which are then predicted. At most the number of faces, which is leaving one out; 0
-            and 1 estimate nothing.
+        folds: The error on new faces is estimated by training this many times more, for a quarter of the steps,
+            without a part of the faces, which are then predicted. At most the number of faces, which is leaving one
+            out; 0 and 1 estimate nothing.
         on_step: Called after every step.
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.

@@ -245,5 +245,6 @@ def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
     more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
     return (
         f"{results['held_out_error']:.2f} % of {unit}, by {how}{part}: each face predicted by a detector that learned "
-        f"from the others alone, for a quarter as long (see {output / 'held_out.png'}).{more}"
+        f"from the others alone, for a quarter as long (see {output / 'held_out.png'}). With few faces that is "
+        f"far above the error of the detector itself.{more}"
     )
