@@ -74,11 +74,8 @@ class Authors:
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.window = trainer, authors_window().to(trainer.accelerator.device)
-        for name in (
-            "model",
-            "image_critic",
-            "latent_critic",
-        ):  # they compute in float32, whatever Accelerate was told
+        # Theirs compute in float32, whatever Accelerate was told.
+        for name in ("model", "image_critic", "latent_critic"):
             network = getattr(trainer, name)
             setattr(trainer, name, trainer.accelerator.unwrap_model(network, keep_fp32_wrapper=False))
         trainer.model.to(memory_format=torch.contiguous_format)

@@ -59,9 +59,8 @@ class Comparison:
         return [*rows, ["mean", *map(_shown, means)]]
 
 
-# What zipfile raises of an archive that is no archive, is encrypted (RuntimeError), is packed by a method that this
-# Python cannot undo (NotImplementedError, a RuntimeError too), ends too early (EOFError) or holds damaged data
-# (zlib.error, or OSError where the place of an entry is wrong).
+# What zipfile raises of an archive that is no archive, is encrypted or packed by a method that it does not know (both
+# RuntimeError), ends too early (EOFError) or holds damaged data (zlib.error, or OSError where an entry is misplaced).
 UNREADABLE_ARCHIVE = (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error)
 
 
