@@ -70,6 +70,17 @@ def test_each_runtime_gives_the_models_points(exported, model_and_processor, for
         torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
 
 
+def test_openvino_is_told_the_precision(exported, monkeypatch):
+    from types import SimpleNamespace
+
+    seen = []
+    core = SimpleNamespace(compile_model=lambda path, device, settings: seen.append(settings))
+    monkeypatch.setattr("fabrec_hf.runtimes.need_package", lambda _: SimpleNamespace(Core=lambda: core))
+    for dtype in (torch.float32, torch.bfloat16):
+        load_exported(exported("openvino"), dtype=dtype)
+    assert [settings["INFERENCE_PRECISION_HINT"] for settings in seen] == ["f32", "bf16"]
+
+
 def test_sixteen_bits_are_openvinos_alone(exported):
     detector, _ = load_exported(exported("openvino"), threads=1)
     rounded, _ = load_exported(exported("openvino"), threads=1, dtype=torch.bfloat16)
