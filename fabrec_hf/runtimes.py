@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,23 @@ def _load_onnx(path: Path, threads: int | None) -> Runner:
     return lambda pixels: session.run(["landmarks", "scores"], {"pixel_values": pixels})
 
 
+@cache
+def _openvino_core() -> Any:
+    """Return the one of this process.
+
+    Each puts a stack for signals of its own in the place of the one before. Of two that are freed in the order in
+    which they were made, the second brings back the stack of the first, which is freed, and the next signal that
+    Python has a handler for ends the process (seen in OpenVINO 2026.4).
+    """
+    return need_package("openvino").Core()
+
+
 def _load_openvino(path: Path, threads: int | None, precision: str) -> Runner:
-    openvino = need_package("openvino")
     # Left to itself OpenVINO takes 16 bits where the CPU can, and no longer gives the same points everywhere.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    compiled = _openvino_core().compile_model(path, "CPU", settings)
     local = threading.local()  # a request is for one thread at a time
 
     def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -75,10 +77,29 @@ def test_openvino_is_told_the_precision(exported, monkeypatch):
 
     seen = []
     core = SimpleNamespace(compile_model=lambda path, device, settings: seen.append(settings))
-    monkeypatch.setattr("fabrec_hf.runtimes.need_package", lambda _: SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr("fabrec_hf.runtimes._openvino_core", lambda: core)
     for dtype in (torch.float32, torch.bfloat16):
         load_exported(exported("openvino"), dtype=dtype)
     assert [settings["INFERENCE_PRECISION_HINT"] for settings in seen] == ["f32", "bf16"]
+
+
+SIGNALS = """
+import faulthandler, signal, sys
+faulthandler.enable()  # gives the process a stack for signals, which OpenVINO then replaces
+from fabrec_hf.runtimes import load_exported
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (load_exported(sys.argv[1], threads=1)[0] for _ in range(2))
+del first
+del second
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
+def test_signals_do_not_end_a_process_that_let_go_of_openvino_detectors(exported):
+    words = [sys.executable, "-c", SIGNALS, str(exported("openvino"))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_sixteen_bits_are_openvinos_alone(exported):
