@@ -1,6 +1,7 @@
 """Few-shot landmarks: choose the faces to annotate, and fit a detector to them in minutes on a laptop."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,11 @@ from .schedules import cosine_factor
 
 
 __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
+
+# A detector that is to tell the error learns for this share of the steps: with a quarter of them it errs twice as much.
+ESTIMATE_SHARE = 0.75
+# One hold-out leaves out every third face.
+HOLD_OUT_PARTS = 3
 
 # Predicting so many faces takes four tenths of a step with ten: all measurements together cost less than 2 %.
 MEASURE_EVERY = 25
@@ -102,12 +108,12 @@ class FitProgress:
     """Where a fit is.
 
     Attributes:
-        stage: `"cross-validation"` or `"learning"`.
+        stage: `"learning"` or `"estimating"`.
         step: Steps done in this stage.
         steps: Steps that the stage has.
         loss: Heatmap loss of the last step.
         error: NME in percent as it was last measured, None before: while learning, of annotated faces (plain crops,
-            `MEASURED_FACES` of them); in cross-validation, of the faces that were left out and predicted so far.
+            `MEASURED_FACES` of them); while estimating, of the faces that were left out and predicted so far.
     """
 
     stage: str
@@ -153,7 +159,7 @@ def describe_fit(
         scheme: As `fit_landmarks` took it, like the next and the last one.
         recipe: How it was taught.
         autoencoder: What it started from.
-        folds: Of the cross-validation.
+        folds: As `fit_landmarks` took it.
     """
     faces = len(result.training_errors)
     held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
@@ -256,7 +262,7 @@ def fit_landmarks(
     faces: LabelledFaces,
     scheme: LandmarkScheme,
     recipe: LandmarkRecipe,
-    folds: int = 3,
+    folds: int = 1,
     on_step: Callable[[FitProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> FitResult:
@@ -267,9 +273,9 @@ def fit_landmarks(
         faces: All that is annotated.
         scheme: What the points are.
         recipe: From `fit_recipe`, or any other.
-        folds: The error on new faces is estimated by training this many times more, for a quarter of the steps,
-            without a part of the faces, which are then predicted. At most the number of faces, which is leaving one
-            out; 0 and 1 estimate nothing.
+        folds: The error on new faces is estimated by training this many times more, for `ESTIMATE_SHARE` of the steps,
+            without a part of the faces, which are then predicted. 1 holds a third of the faces out; 2 or more are the
+            parts of a cross-validation, at most the number of faces, which is leaving one out; 0 estimates nothing.
         on_step: Called after every step.
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
@@ -286,16 +292,16 @@ def fit_landmarks(
     shape = tuple(faces.landmarks.shape)
     result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
     steps = recipe.head_steps, recipe.finetune_steps
-    folds = min(folds, len(faces))
-    initial = copy.deepcopy(model.state_dict()) if folds > 1 else {}
+    estimated = folds > 0 and len(faces) > 1
+    initial = copy.deepcopy(model.state_dict()) if estimated else {}
     best = _BestSoFar(model, faces, scheme)
     try:
         for loss in fit.learn(faces, ("learning", 0, sum(steps)), steps):
             result.losses.append(loss)
             if len(result.losses) % MEASURE_EVERY == 1:
                 fit.error = best.measure()
-        if folds > 1:
-            _cross_validate(fit, faces, folds, initial, result)
+        if estimated:
+            _predict_left_out(fit, faces, folds, initial, result)
     except _Stopped:
         result.stopped = True
         if len(result.losses) < sum(steps):
@@ -308,20 +314,22 @@ def fit_landmarks(
     return result
 
 
-def _cross_validate(
+def _predict_left_out(
     fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
 ) -> None:
-    """Predict every face by a detector that has not seen it and starts from `initial`; the model stays as it is."""
+    """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
     model, recipe = fit.model, fit.recipe
     learned = copy.deepcopy(model.state_dict())
     fit.error = None
+    parts = min(folds if folds > 1 else HOLD_OUT_PARTS, len(faces))
+    folds = min(folds, parts)
     # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
-    places = np.random.default_rng(0).permutation(len(faces)) % folds
-    steps = -(-recipe.head_steps // 4), -(-recipe.finetune_steps // 4)
+    places = np.random.default_rng(0).permutation(len(faces)) % parts
+    steps = math.ceil(ESTIMATE_SHARE * recipe.head_steps), math.ceil(ESTIMATE_SHARE * recipe.finetune_steps)
     try:
         for fold in range(folds):
             model.load_state_dict(initial)
-            progress = "cross-validation", fold * sum(steps), folds * sum(steps)
+            progress = "estimating", fold * sum(steps), folds * sum(steps)
             for _ in fit.learn(faces.subset(np.flatnonzero(places != fold)), progress, steps):
                 pass
             rows = np.flatnonzero(places == fold)

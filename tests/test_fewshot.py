@@ -165,20 +165,33 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
         assert torch.equal(value, models[1].state_dict()[name]), name
     assert np.array_equal(plain.training_errors, result.training_errors)
     assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
-    # Five faces, so five folds of a quarter of the steps: one with the head alone and one with the encoder.
-    assert [step.stage for step in seen] == ["learning"] * 6 + ["cross-validation"] * 10
-    assert seen[-1] == FitProgress("cross-validation", 10, 10, seen[-1].loss, seen[-1].error)
+    # Five faces, so five folds of three quarters of the steps: two with the head alone and three with the encoder.
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 25
+    assert seen[-1] == FitProgress("estimating", 25, 25, seen[-1].loss, seen[-1].error)
     # Between folds, the error of the faces that were predicted so far; before the first, none.
-    assert [step.error for step in seen[6:8]] == [None] * 2
+    assert [step.error for step in seen[6:11]] == [None] * 5
     places = np.random.default_rng(0).permutation(5)
-    assert seen[10].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
+    assert seen[16].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
     # What was predicted for a face is what a detector predicts that learned from the others alone.
     left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
-    quarter = replace(RECIPE, head_steps=1, finetune_steps=1)
-    model = build_model(str(autoencoder), SCHEME, quarter)
-    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, quarter, folds=0)
+    shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
+    model = build_model(str(autoencoder), SCHEME, shorter)
+    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, folds=0)
     expected, _ = predict_landmarks(model, faces.subset(np.array([left_out])), model.device)
     torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected[0])
+
+
+def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    result = fit_landmarks(build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, on_step=seen.append)
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 5
+    left_out = np.random.default_rng(0).permutation(5) % 3 == 0
+    assert left_out.sum() == 2 and np.array_equal(np.isfinite(result.held_out_errors), left_out)
+    shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
+    model = build_model(str(autoencoder), SCHEME, shorter)
+    fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, folds=0)
+    expected, _ = predict_landmarks(model, faces.subset(np.flatnonzero(left_out)), model.device)
+    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected)
 
 
 def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
@@ -258,7 +271,7 @@ def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path,
     assert main([str(word) for word in words]) == 0
     results = json.loads(capsys.readouterr().out)
     assert (
-        results["faces"] == 4 and results["points"] == 3 and results["folds"] == 3 and results["held_out_faces"] == 4
+        results["faces"] == 4 and results["points"] == 3 and results["folds"] == 1 and results["held_out_faces"] == 2
     )
     assert json.loads((output / "fit.json").read_text()) == results
     assert Image.open(output / "held_out.png").size[0] > 300
@@ -280,11 +293,13 @@ def test_fit_says_what_it_did_and_what_is_estimated(drawn_faces, autoencoder, tm
     assert text.startswith("Learned 5 points from 1 face in ") and "which takes two faces or more" in text
     assert not (tmp_path / "one" / "held_out.png").exists()
     text = printed("--shots", 4, "--output", tmp_path / "four")
-    assert "by 3-fold cross-validation: each face" in text and "Leave-one-out: --folds 4." in text
+    assert "from 2 of the faces, predicted by" in text and "in 4 times the time: --folds 4." in text
+    text = printed("--shots", 4, "--folds", 2, "--output", tmp_path / "halves")
+    assert "by 2-fold cross-validation: each face" in text and "Leave-one-out: --folds 4." in text
     text = printed("--shots", 3, "--folds", 99, "--output", tmp_path / "left-out")
     assert "by leave-one-out: each face" in text and "--folds" not in text
     text = printed("--shots", 2, "--folds", 0, "--output", tmp_path / "none")
-    assert "not estimated (as asked); --folds 3 cross-validates, --folds 2 leaves one face out" in text
+    assert "not estimated (as asked); --folds 1 holds a third out, --folds 2 leaves one face out" in text
 
 
 @pytest.mark.parametrize("rows", [["a.png,40,40"], ["a.png,40,40", "b.png,30,50", "c.png,,"]])
@@ -297,7 +312,7 @@ def test_fit_learns_a_single_point_without_names_or_pairs(rows, drawn_faces, aut
     results = json.loads(capsys.readouterr().out)
     annotated = sum(not row.endswith(",,") for row in rows)
     assert results["points"] == 1 and results["faces"] == annotated and results["training_error"] > 0
-    assert results["held_out_faces"] == (annotated if annotated > 1 else 0)
+    assert results["held_out_faces"] == (1 if annotated > 1 else 0)
 
 
 def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, capsys):
@@ -318,7 +333,7 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("stage", "options"), [("learning", ["--effort", 900]), ("cross-validation", ["--effort", 0.05, "--folds", 24])]
+    ("stage", "options"), [("learning", ["--effort", 900]), ("estimating", ["--effort", 0.05, "--folds", 24])]
 )
 def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
     """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""

@@ -43,7 +43,6 @@ __all__ = [
 
 # Steps that a detector takes with each face that is completed, to propose positions in the next one.
 PROPOSAL_EFFORT = 0.075
-MAIN_FOLDS = 3
 
 
 def find_session_faces(
@@ -135,8 +134,8 @@ def teach(
         project = session.project
         scheme, dataset = project.scheme, labelled_dataset(project, session.photographs)
     recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
-    result = fit_landmarks(model, faces, scheme, recipe, MAIN_FOLDS, on_step, should_stop)
-    results = describe_fit(result, scheme, recipe, autoencoder, MAIN_FOLDS)
+    result = fit_landmarks(model, faces, scheme, recipe, on_step=on_step, should_stop=should_stop)
+    results = describe_fit(result, scheme, recipe, autoencoder, folds=1)
     if session.project is not project:  # its person started over
         return result
     with TemporaryDirectory(prefix=".fitting-", dir=session.folder) as place:
