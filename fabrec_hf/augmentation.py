@@ -21,6 +21,8 @@ class AugmentationConfig:
         rotation: Largest rotation in degrees, both ways.
         translation: Largest shift along x and y as a fraction of the crop's side.
         scale: Smallest and largest size of the face relative to the plain crop.
+        elastic: Largest shift of a point by a smooth deformation, as a fraction of the crop's side: other proportions
+            and other expressions than those that were photographed.
         occlusion: Probability of covering a rectangle with a piece of another picture of the batch.
         color: Largest relative change of brightness, contrast and saturation, and of each channel by half of it.
         grayscale: Probability of removing the colours.
@@ -31,6 +33,7 @@ class AugmentationConfig:
     rotation: float = 0.0
     translation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    elastic: float = 0.0
     occlusion: float = 0.0
     color: float = 0.0
     grayscale: float = 0.0
@@ -67,12 +70,13 @@ def augment(
     if landmarks is not None and flip_index is None:
         mirrored = torch.zeros_like(mirrored)
     matrices, offsets = _draw_affine(draw, config, mirrored)
-    crops = sample_crops(canvases, matrices, offsets, size, crop_fraction)
+    shifts = 2 * config.elastic * draw(-1, 1, 2, 4, 4) if config.elastic else None
+    crops = sample_crops(canvases, matrices, offsets, size, crop_fraction, shifts)
     crops = _recolor(_occlude(crops, config.occlusion, draw), config, draw)
     if landmarks is not None:
-        # A point of the plain crop at p, measured from the centre, is seen at q with p = M q + t.
+        # A point of the plain crop at p, measured from the centre, is seen at q with p = M (q + d(q)) + t.
         centered = (2 * landmarks - 1) - offsets[:, None]
-        landmarks = 0.5 * (torch.linalg.solve(matrices, centered.mT).mT + 1)
+        landmarks = 0.5 * (_undo_shifts(torch.linalg.solve(matrices, centered.mT).mT, shifts) + 1)
         if flip_index is not None:
             landmarks = torch.where(mirrored[:, None, None], landmarks[:, flip_index], landmarks)
     return crops.clamp(0, 1), landmarks
@@ -85,12 +89,50 @@ def plain_crops(canvases: torch.Tensor, size: int, crop_fraction: float) -> torc
 
 
 def sample_crops(
-    canvases: torch.Tensor, matrices: torch.Tensor, offsets: torch.Tensor, size: int, crop_fraction: float
+    canvases: torch.Tensor,
+    matrices: torch.Tensor,
+    offsets: torch.Tensor,
+    size: int,
+    crop_fraction: float,
+    shifts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sample crops whose point q in [-1, 1] shows the point M q + t of the plain crop, mirrored at canvas borders."""
+    """Sample crops whose point q in [-1, 1] shows the point M (q + d(q)) + t of the plain crop.
+
+    Args:
+        canvases: (N, 3, C, C) uint8, continued beyond their borders by mirroring.
+        matrices: M, (N, 2, 2).
+        offsets: t, (N, 2).
+        size: Side of the crops in pixels.
+        crop_fraction: Side of the plain crop relative to the canvas; the two share their centre.
+        shifts: (N, 2, K, K) values of d on a regular grid from -1 to 1, between which it is cubic; nothing without.
+    """
     theta = torch.cat([matrices, offsets[..., None]], dim=2) * crop_fraction
-    grid = F.affine_grid(theta, [len(canvases), 3, size, size], align_corners=False)
+    shape = [len(canvases), 3, size, size]
+    grid = F.affine_grid(theta, shape, align_corners=False)
+    if shifts is not None:
+        straight = F.affine_grid(torch.eye(2, 3, device=canvases.device).expand_as(theta), shape, align_corners=False)
+        moved = _interpolate(shifts, straight)
+        grid = grid + (moved.flatten(1, 2) @ (crop_fraction * matrices).mT).view_as(grid)
     return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False)
+
+
+def _interpolate(shifts: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Values of d at points (N, H, W, 2): (N, H, W, 2)."""
+    found = F.grid_sample(shifts, points, mode="bicubic", padding_mode="border", align_corners=True)
+    return found.permute(0, 2, 3, 1)
+
+
+def _undo_shifts(points: torch.Tensor, shifts: torch.Tensor | None) -> torch.Tensor:
+    """Find q with q + d(q) = p for points p (N, L, 2), NaN where p is.
+
+    The iteration contracts by the slope of d, which for shifts of 5 % of the crop is at most about a half.
+    """
+    if shifts is None:
+        return points
+    found = points
+    for _ in range(15):
+        found = points - _interpolate(shifts, found[:, None].nan_to_num())[:, 0]
+    return found
 
 
 class _Draws:

@@ -27,7 +27,7 @@ from .schedules import cosine_factor
 
 __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
 
-# A detector that is to tell the error learns for this share of the steps: with a quarter of them it errs twice as much.
+# A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
 ESTIMATE_SHARE = 0.75
 # One hold-out leaves out every third face.
 HOLD_OUT_PARTS = 3
@@ -94,6 +94,7 @@ def fit_recipe(image_size: int, seed: int = 0, effort: float = 1.0) -> LandmarkR
         rotation=25,
         translation=0.05,
         scale=[0.9, 1.1],
+        elastic=0.03,
         occlusion=0.3,
         color=0.3,
         grayscale=0.1,

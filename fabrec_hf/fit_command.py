@@ -31,9 +31,9 @@ NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures wi
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
 missing in some of them. Afterwards the error on new faces is estimated: a second detector learns, for three quarters
 as long, from two thirds of the faces and predicts the others. With --folds 2 or more the faces are shared out among
-that many parts, and each is predicted by a detector that learned from the other parts (cross-validation), one face at a
-time with as many folds as faces (leave-one-out): a surer figure, in as many times the time. 0 skips the estimate. The
-progress bar shows the error on the annotated faces, then that on the faces left out so far.
+that many parts, and each is predicted by a detector that learned from the other parts (cross-validation), one face
+at a time with as many folds as faces (leave-one-out): a surer figure, in as many times the time. 0 skips the estimate.
+The progress bar shows the error on the annotated faces, then that on the faces left out so far.
 Ctrl-C saves the best that has been learned so far; during the estimate, the finished detector and the part of the
 estimate that is there."""
 
@@ -213,9 +213,7 @@ def _draw(
     worst = known[np.argsort(-result.held_out_errors[known])][:12]
     landmarks = np.asarray(landmarks_from_crop(result.held_out_landmarks, faces.crop_boxes))
     scored = [ScoredFace(int(row), float(result.held_out_errors[row]), landmarks[row]) for row in worst]
-    draw_worst_faces(dataset, scored, f"{scheme.name}: faces predicted from the others").save(
-        folder / "held_out.png"
-    )
+    draw_worst_faces(dataset, scored, f"{scheme.name}: faces predicted from the others").save(folder / "held_out.png")
 
 
 def _summary(results: dict[str, Any], output: Path) -> str:

@@ -61,6 +61,7 @@ class LandmarkRecipe:
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
     scale: list[float] = field(default_factory=lambda: [0.95, 1.05], metadata={"help": "Range of random sizes."})
+    elastic: float = field(default=0.0, metadata={"help": "Largest shift by a smooth deformation, likewise."})
     occlusion: float = field(default=0.5, metadata={"help": "Probability of a covered rectangle."})
     color: float = field(default=0.0, metadata={"help": "Largest random change of brightness, contrast, saturation."})
     grayscale: float = field(default=0.0, metadata={"help": "Probability of removing the colours."})
@@ -78,7 +79,7 @@ class LandmarkRecipe:
     @property
     def augmentation(self) -> AugmentationConfig:
         """The random changes of the training crops."""
-        names = ("flip", "rotation", "translation", "occlusion", "color", "grayscale", "blur")
+        names = ("flip", "rotation", "translation", "elastic", "occlusion", "color", "grayscale", "blur")
         return AugmentationConfig(
             scale=(self.scale[0], self.scale[1]), **{name: getattr(self, name) for name in names}
         )

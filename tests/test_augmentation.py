@@ -14,7 +14,7 @@ from fabrec_hf.augmentation import (
 
 CANVAS, SIZE, FRACTION = 160, 64, 0.625  # the plain crop is the middle 100 canvas pixels
 TURNED = AugmentationConfig(rotation=45, translation=0.04, scale=(0.94, 1.03))
-COVERED = AugmentationConfig(rotation=30, translation=0.04, scale=(0.95, 1.05), occlusion=0.5)
+COVERED = AugmentationConfig(rotation=30, translation=0.04, scale=(0.95, 1.05), elastic=0.03, occlusion=0.5)
 NOTHING = AugmentationConfig(flip=0)
 
 
@@ -53,16 +53,18 @@ def random_landmarks(count=40, low=0.3, high=0.7):
         AugmentationConfig(flip=0, translation=0.1),
         AugmentationConfig(flip=0, scale=(0.7, 1.3)),
         AugmentationConfig(flip=1),
-        AugmentationConfig(flip=0.5, rotation=30, translation=0.05, scale=(0.9, 1.1)),
+        AugmentationConfig(flip=0, elastic=0.03),
+        AugmentationConfig(flip=0.5, rotation=30, translation=0.05, scale=(0.9, 1.1), elastic=0.03),
     ],
-    ids=["nothing", "rotation", "translation", "scale", "flip", "everything"],
+    ids=["nothing", "rotation", "translation", "scale", "flip", "elastic", "everything"],
 )
 def test_landmarks_follow_the_pixels(config):
     landmarks = random_landmarks()
     torch.manual_seed(0)
     crops, moved = augment(blobs(landmarks), SIZE, FRACTION, config, landmarks, flip_index=[0])
     assert crops.shape == (40, 3, SIZE, SIZE) and moved.shape == landmarks.shape
-    assert ((centers(crops) - moved) * SIZE).abs().max() < 0.3
+    # A deformation bends the blob, too, and so moves its centre a little beside the landmark.
+    assert ((centers(crops) - moved) * SIZE).abs().max() < (0.45 if config.elastic else 0.3)
     if config == NOTHING:
         torch.testing.assert_close(moved, landmarks, atol=1e-6, rtol=0)
     else:
@@ -109,6 +111,20 @@ def test_translation_is_a_fraction_of_the_crop():
     offsets = moved - 0.5
     assert 0.036 < offsets.abs().max() <= 0.04 + 1e-6
     assert (offsets.amin(dim=0) < -0.03).all() and (offsets.amax(dim=0) > 0.03).all()
+
+
+def test_elastic_shifts_move_neighbours_together_and_no_point_too_far():
+    steps = torch.linspace(0.3, 0.7, 9)
+    landmarks = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(1, -1, 2).repeat(200, 1, 1)
+    canvases = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
+    torch.manual_seed(0)
+    config = AugmentationConfig(flip=0, elastic=0.04)
+    shifts = augment(canvases, 4, FRACTION, config, landmarks, [*range(81)])[1] - landmarks
+    # A cubic curve leaves the range of its values by a quarter at most: 1.25 along each axis.
+    assert 0.03 < shifts.abs().max() < 0.04 * 1.25**2
+    assert shifts.mean(dim=0).abs().max() < 0.01, "no direction is preferred"
+    grid = shifts.view(200, 9, 9, 2)
+    assert grid.diff(dim=1).abs().max() < 0.05 * 0.8 and grid.std(dim=(1, 2)).mean() > 0.005
 
 
 def test_flip_swaps_the_paired_points():
@@ -206,7 +222,7 @@ def test_a_shared_batch_is_augmented_as_in_one_process():
     """Every process draws for the whole batch and keeps its rows; only occlusion looks at a process's own canvases."""
     canvases = torch.randint(0, 256, (6, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     landmarks = random_landmarks(6)
-    config = AugmentationConfig(rotation=40, translation=0.1, scale=(0.8, 1.2), color=0.3, grayscale=0.5, blur=0.5)
+    config = AugmentationConfig(rotation=40, translation=0.1, scale=(0.8, 1.2), elastic=0.03, color=0.3, blur=0.5)
 
     def run(rank, world_size):
         torch.manual_seed(3)
