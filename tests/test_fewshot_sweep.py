@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ sys.path.insert(0, str(ROOT / "training"))
 from landmark_sweep import Cell, paper_curve, parse_shots, table  # noqa: E402
 
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImageProcessor  # noqa: E402
+from fabrec_hf.augmentation import plain_crops  # noqa: E402
 from fabrec_hf.data import load_faces, random_shots, validation_split  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.fewshot import fit_landmarks  # noqa: E402
+from fabrec_hf.fewshot import choose_faces, fit_landmarks  # noqa: E402
 from fabrec_hf.landmark_training import (  # noqa: E402
     LabelledFaces,
     LandmarkRecipe,
     build_model,
+    image_mean,
     landmark_errors,
     predict_landmarks,
 )
@@ -79,6 +82,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     # The second draw of three faces, trained by hand.
     scheme, processor = get_scheme("mtfl"), FabRecImageProcessor(size={"height": 32, "width": 32})
     faces, scored = LabelledFaces(random_shots(training, 3, 1), processor), LabelledFaces(validation, processor)
+    everyone = LabelledFaces(training, processor)
     first = LandmarkRecipe(**recipe, seed=1, head_steps=2)
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):
@@ -95,5 +99,21 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
         assert path.stat().st_mtime_ns == stamp, "a finished cell is not run again"
     ablated = {path.stem for path in (tmp_path / "sweep" / "cells").iterdir()} - set(cells)
     assert ablated == {f"{cell}-itl{layers}" for cell in ("1-paper-0-1+0", "3-paper-0-2+2") for layers in ("1",)}
+    sweep(*arguments, "--shots", "3:1:0", "--protocols", "selected")
+    # The medoids of the training faces' latent vectors, found by trying all triples; then trained by hand.
+    with torch.no_grad():
+        crops = plain_crops(everyone.canvases, 32, everyone.crop_fraction)
+        latents = autoencoder.eval().encode(crops - image_mean(torch.device("cpu")))
+    distances = torch.cdist(latents, latents)
+    triples = torch.combinations(torch.arange(len(training)), 3)
+    best = triples[distances[triples].amin(dim=1).sum(dim=1).argmin()]
+    model = build_model(str(tmp_path / "autoencoder"), scheme, replace(first, head_steps=1))
+    # The order of the three decides nothing but the order of the batch.
+    chosen = choose_faces(latents, 3)
+    assert sorted(chosen) == best.tolist()
+    fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, LandmarkRecipe(**recipe, seed=1, head_steps=1), 0)
+    errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
+    found = json.loads((tmp_path / "sweep" / "cells" / "3-selected-1-1+0.json").read_text())
+    assert found["before"] == pytest.approx(np.mean(errors), rel=1e-4)
     errors = sweep(*arguments, "--rotation", 5, expect=2)
     assert "holds cells of other settings" in errors.splitlines()[-1]

@@ -10,6 +10,7 @@ reporting, once.
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -19,16 +20,18 @@ from landmark_sweep import Cell, draw_curve, parse_shots, table
 from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
+from fabrec_hf.augmentation import plain_crops
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import FabRecError
-from fabrec_hf.fewshot import FitProgress, fit_landmarks
+from fabrec_hf.fewshot import FitProgress, choose_faces, fit_landmarks
 from fabrec_hf.landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
     build_model,
     build_processor,
     find_scheme,
+    image_mean,
     landmark_errors,
     predict_landmarks,
 )
@@ -48,9 +51,10 @@ class SweepArguments(LandmarkRecipe):
         metadata={"help": "Numbers of faces; `10:300:600` also sets the steps without and with the encoder."},
     )
     protocols: list[str] = field(
-        default_factory=lambda: ["paper", "random"], metadata={"help": "paper: the first faces; random: draws."}
+        default_factory=lambda: ["paper", "random"],
+        metadata={"help": "paper: the first faces; random: draws; selected: those that `fabrec select` would choose."},
     )
-    draws: int = field(default=5, metadata={"help": "Random draws of each number of faces."})
+    draws: int = field(default=5, metadata={"help": "Random draws of each number of faces; for selected ones, seeds."})
     ablate_transfer_layers: bool = field(default=False, metadata={"help": "Table 7: ITLs from each place upwards."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Score on this share of the training pictures."})
     scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
@@ -59,8 +63,8 @@ class SweepArguments(LandmarkRecipe):
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
         super().__post_init__()
-        if not set(self.protocols) <= {"paper", "random"}:
-            raise ValueError(f"--protocols must be paper or random, got {', '.join(self.protocols)}.")
+        if not set(self.protocols) <= {"paper", "random", "selected"}:
+            raise ValueError(f"--protocols must be paper, random or selected, got {', '.join(self.protocols)}.")
         if not 0 <= self.validation_fraction < 1 or self.draws < 1:
             raise ValueError("--validation_fraction must lie between 0 and 1, and --draws be at least 1.")
 
@@ -96,7 +100,7 @@ class Sweep:
             for protocol in arguments.protocols:
                 # All faces are the same faces however they are drawn.
                 draws = 1 if protocol == "paper" or shots == len(self.training) else arguments.draws
-                if protocol == "random" and shots == len(self.training) and "paper" in arguments.protocols:
+                if shots == len(self.training) and protocol != arguments.protocols[0]:
                     continue
                 found += [
                     Cell(shots, protocol, draw, head_steps, finetune_steps, present)
@@ -105,12 +109,28 @@ class Sweep:
                 ]
         return sorted(found, key=lambda cell: cell.shots)
 
+    def rows(self, cell: Cell) -> np.ndarray:
+        """Return the rows of the training faces that a cell learns from."""
+        if cell.protocol == "selected":
+            return np.array(choose_faces(self.latents, cell.shots))
+        if cell.protocol == "random":
+            return np.array(random_shots(self.numbers, cell.shots, cell.draw)["row"])
+        return np.array(first_shots(self.numbers, cell.shots)["row"])
+
+    @cached_property
+    @torch.no_grad()
+    def latents(self) -> torch.Tensor:
+        """Latent vectors (N, D) of the training faces, by the autoencoder as it is before anything is annotated."""
+        autoencoder, faces = load_autoencoder(self.arguments.autoencoder).eval(), self.training
+        mean = image_mean(torch.device("cpu"))
+        batches = tqdm(faces.canvases.split(64), desc="encoding", unit="batch")
+        crops = (plain_crops(canvases, faces.size, faces.crop_fraction) - mean for canvases in batches)
+        return torch.cat([autoencoder.encode(pixel_values) for pixel_values in crops])
+
     def run(self, cell: Cell, bar: tqdm) -> dict:
         """Train a cell and score it before and after the encoder learns."""
         arguments = self.arguments
-        choose = random_shots(self.numbers, cell.shots, cell.draw) if cell.protocol == "random" else None
-        rows = (choose or first_shots(self.numbers, cell.shots))["row"]
-        faces = self.training.subset(np.array(rows))
+        faces = self.training.subset(self.rows(cell))
         recipe = replace(self._recipe(), seed=arguments.seed + cell.draw, transfer_layers=cell.transfer_layers)
         model = build_model(arguments.autoencoder, self.scheme, recipe)
         model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,7 +16,7 @@ class Cell:
 
     Attributes:
         shots: Annotated faces.
-        protocol: `"paper"` (the first ones) or `"random"`.
+        protocol: `"paper"` (the first ones), `"random"` or `"selected"` (medoids in latent space).
         draw: Which draw, from 0.
         head_steps: Steps of transfer layers and head alone.
         finetune_steps: Steps with the encoder, after those.
