@@ -61,7 +61,7 @@ class LandmarkRecipe:
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
     scale: list[float] = field(default_factory=lambda: [0.95, 1.05], metadata={"help": "Range of random sizes."})
-    elastic: float = field(default=0.0, metadata={"help": "Largest shift by a smooth deformation, likewise."})
+    elastic: float = field(default=0.0, metadata={"help": "Largest smooth deformation, fraction of the crop."})
     occlusion: float = field(default=0.5, metadata={"help": "Probability of a covered rectangle."})
     color: float = field(default=0.0, metadata={"help": "Largest random change of brightness, contrast, saturation."})
     grayscale: float = field(default=0.0, metadata={"help": "Probability of removing the colours."})
@@ -75,6 +75,7 @@ class LandmarkRecipe:
             raise ValueError("--head_steps and --finetune_steps must not both be 0.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        _ = self.augmentation  # refuses in words what cannot be drawn
 
     @property
     def augmentation(self) -> AugmentationConfig:

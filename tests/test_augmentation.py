@@ -4,12 +4,16 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fabrec_hf.augmentation import (
+    LARGEST_ELASTIC,
     AugmentationConfig,
+    _undo_shifts,
     augment,
     plain_crops,
 )
+from fabrec_hf.landmark_training import LandmarkRecipe
 
 
 CANVAS, SIZE, FRACTION = 160, 64, 0.625  # the plain crop is the middle 100 canvas pixels
@@ -120,11 +124,34 @@ def test_elastic_shifts_move_neighbours_together_and_no_point_too_far():
     torch.manual_seed(0)
     config = AugmentationConfig(flip=0, elastic=0.04)
     shifts = augment(canvases, 4, FRACTION, config, landmarks, [*range(81)])[1] - landmarks
-    # A cubic curve leaves the range of its values by a quarter at most: 1.25 along each axis.
-    assert 0.03 < shifts.abs().max() < 0.04 * 1.25**2
+    # torch's cubic kernel (a = -0.75) weighs four values by -3/32, 19/32, 19/32, -3/32 halfway: 1.375 along each axis.
+    assert 0.03 < shifts.abs().max() < 0.04 * 1.375**2
     assert shifts.mean(dim=0).abs().max() < 0.01, "no direction is preferred"
     grid = shifts.view(200, 9, 9, 2)
     assert grid.diff(dim=1).abs().max() < 0.05 * 0.8 and grid.std(dim=(1, 2)).mean() > 0.005
+
+
+def test_the_largest_deformation_can_be_undone_in_the_worst_case():
+    torch.manual_seed(0)
+    signs = 2 * LARGEST_ELASTIC * torch.randint(0, 2, (400, 2, 4, 4)).mul(2).sub(1)
+    points = 2 * torch.rand(400, 20, 2) - 1
+    found = _undo_shifts(points, signs)
+    # The definition by torch's own upsampling, at the nearest of 1,025 x 1,025 places, which are 1/512 apart.
+    field = F.interpolate(signs, size=1025, mode="bicubic", align_corners=True)
+    places = (found.clamp(-1, 1) + 1).mul(512).round().long()
+    moved = field[torch.arange(400)[:, None, None], torch.arange(2)[None, None], places[..., 1:], places[..., :1]]
+    inside = (found.abs() <= 1).all(-1)
+    assert inside.float().mean() > 0.8
+    # 1/512 at most beside a place, times a slope below 2, and what 15 iterations leave.
+    assert (found + moved - points)[inside].abs().max() < 2 / 512 + 0.003
+
+
+@pytest.mark.parametrize("elastic", [-0.01, LARGEST_ELASTIC + 0.01, math.nan])
+def test_deformations_that_would_fold_a_face_are_refused(elastic):
+    with pytest.raises(ValueError, match=r"elastic must lie between 0 and 0\.06"):
+        AugmentationConfig(elastic=elastic)
+    with pytest.raises(ValueError, match="elastic must lie between"):
+        LandmarkRecipe(elastic=elastic)
 
 
 def test_flip_swaps_the_paired_points():

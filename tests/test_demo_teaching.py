@@ -197,13 +197,14 @@ def test_jobs_wait_their_turn_and_report():
     queue, release = FitQueue(2), threading.Event()
 
     def work(on_step, should_stop):
-        on_step(FitProgress("learning", 1, 2, 5.0))
+        on_step(FitProgress("learning", 1, 2, 5.0, 7.25))
         release.wait(20)
         return outcome(should_stop())
 
     first = queue.add(FitJob(work))
-    while first.state == "waiting":
+    while first.progress is None:
         time.sleep(0.01)
+    assert describe_job(first, 0) == "Learning: step 1 of 2, loss 5.00, error on some faces 7.25 %."
     second, third = queue.add(FitJob(work, "a")), queue.add(FitJob(work, "b"))
     assert [queue.position(job) for job in (first, second, third)] == [0, 1, 2]
     assert describe_job(third, 2) == "Waiting: 2 trainings before yours."

@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 
@@ -33,7 +35,7 @@ from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks  # noqa: E402
+from fabrec_hf.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
 from fabrec_hf.landmark_training import (  # noqa: E402
     LabelledFaces,
     LandmarkRecipe,
@@ -71,6 +73,11 @@ def autoencoder(tmp_path_factory):
         folder
     )
     return folder
+
+
+def test_the_sweep_measures_what_fit_does():
+    path = Path(__file__).parents[1] / "training" / "configs" / "landmarks-fewshot.yaml"
+    assert replace(fit_recipe(128), flip_average=True) == LandmarkRecipe(**yaml.safe_load(path.read_text()))
 
 
 def labelled(drawn_faces, count=5):

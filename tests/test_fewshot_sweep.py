@@ -108,9 +108,8 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     triples = torch.combinations(torch.arange(len(training)), 3)
     best = triples[distances[triples].amin(dim=1).sum(dim=1).argmin()]
     model = build_model(str(tmp_path / "autoencoder"), scheme, replace(first, head_steps=1))
-    # The order of the three decides nothing but the order of the batch.
     chosen = choose_faces(latents, 3)
-    assert sorted(chosen) == best.tolist()
+    assert sorted(chosen) == best.tolist()  # theirs is the order of the batch
     fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, LandmarkRecipe(**recipe, seed=1, head_steps=1), 0)
     errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
     found = json.loads((tmp_path / "sweep" / "cells" / "3-selected-1-1+0.json").read_text())
