@@ -120,6 +120,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
             index i stands for crop pixel `i * image_size / heatmap_size`, which the authors' checkpoints learned.
         flip_average (`bool`, defaults to `False`):
             Average the heatmaps with those of the mirrored crop (needs flip pairs in the scheme; twice the work).
+        shape_prior (`bool`, defaults to `False`):
+            Correct the landmarks by what the annotated faces look like, see `shape_prior`.
         score_calibration (`dict`, *optional*):
             `ScoreCalibration.to_dict()`: how often points of a heatmap's height are found, see `calibration`. Scores
             are then that share; without it they are the heights themselves.
@@ -137,6 +139,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
     decoding: str = "subpixel"
     heatmap_alignment: str = "edges"
     flip_average: bool = False
+    shape_prior: bool = False
     score_calibration: dict | None = None
 
     def validate_architecture(self):

@@ -15,6 +15,7 @@ from .landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
     calibrate,
+    fit_shape_prior,
     landmark_errors,
     parameter_groups,
     predict_landmarks,
@@ -91,6 +92,7 @@ def fit_recipe(image_size: int, seed: int = 0, effort: float = 1.0) -> LandmarkR
         heatmap_sigma=3.5 * image_size / 128,
         foreground_weight=10.0,
         decoding="subpixel",
+        shape_prior=True,
         rotation=25,
         translation=0.05,
         scale=[0.9, 1.1],
@@ -212,6 +214,7 @@ class _Fit:
         """
         name, before, total = progress
         done = 0
+        fit_shape_prior(self.model, faces, self.scheme)
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]

@@ -31,6 +31,7 @@ __all__ = [
     "build_processor",
     "calibrate",
     "find_scheme",
+    "fit_shape_prior",
     "landmark_errors",
     "parameter_groups",
     "predict_landmarks",
@@ -57,6 +58,7 @@ class LandmarkRecipe:
     transfer_layers: list[int] | None = field(default=None, metadata={"help": "Which ITLs exist; all by default."})
     decoding: str = field(default="argmax", metadata={"help": "argmax (the paper's) or subpixel."})
     flip_average: bool = field(default=False, metadata={"help": "Average with the mirrored crop when predicting."})
+    shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -164,7 +166,7 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
     if recipe.heatmap_size > source.config.image_size:
         raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {source.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
-    settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average")}
+    settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average", "shape_prior")}
     architecture = ("image_size", "widths", "latent_size", "encoder_depth")
     settings |= {name: getattr(source.config, name) for name in architecture}
     torch.manual_seed(recipe.seed)
@@ -173,6 +175,12 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
     )
     model.autoencoder.load_state_dict(source.state_dict())
     return model.to(memory_format=torch.channels_last)
+
+
+def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme) -> None:
+    """Let a model that has a shape prior know the faces that it learns from; another is left as it is."""
+    if model.shape_prior is not None:
+        model.shape_prior.fit(faces.landmarks, scheme.flip_index if scheme.flip_pairs else None)
 
 
 def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, finetune: bool) -> list[dict]:

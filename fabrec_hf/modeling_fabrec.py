@@ -16,6 +16,7 @@ from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode
 from .landmarks import LandmarkScheme
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
 from .losses import heatmap_loss
+from .shape_prior import ShapePrior
 
 
 @dataclass
@@ -162,6 +163,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.heatmap_head = nn.ConvTranspose2d(
             channels[-1], config.num_landmarks, kernel_size=4, stride=2, padding=1, bias=False
         )
+        self.shape_prior = ShapePrior(config.num_landmarks) if config.shape_prior else None
         self._flip_index = _flip_index(config)
         self.post_init()
 
@@ -172,6 +174,9 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
                 init.dirac_(module.weight)
             elif isinstance(module, nn.Conv2d):  # the authors leave their heads at PyTorch's default
                 init.kaiming_uniform_(module.weight, a=5**0.5)
+        elif isinstance(module, ShapePrior):
+            init.constant_(module.mean, 0.5)
+            init.eye_(module.gain)
         else:
             super()._init_weights(module)
 
@@ -249,7 +254,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
 
     def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L, H, W)."""
-        return _decode(self.config, heatmaps)
+        return _decode(self.config, self.shape_prior, heatmaps)
 
     def fuse(self) -> "FabRecFusedForLandmarkDetection":
         """Return a twin for inference that finds the same landmarks sooner, see `fusion_fabrec`.
@@ -278,6 +283,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         # Folding asks for eval mode and shares what it does not change: a copy keeps the model as it is.
         self.network = FusedHeatmapNetwork(copy.deepcopy(model).eval())
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.shape_prior = copy.deepcopy(model.shape_prior)
         flip_index = _flip_index(model.config)
         # A buffer: a list would be copied to the device, which waits for it, in every call.
         self.register_buffer("flip_index", None if flip_index is None else torch.tensor(flip_index))
@@ -303,7 +309,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
 
     def decode_landmarks(self, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
         """Read landmarks and scores off heatmaps as the model does; `blur` as in `decode_heatmaps`."""
-        return _decode(self.config, heatmaps, blur)
+        return _decode(self.config, self.shape_prior, heatmaps, blur)
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:
@@ -329,9 +335,13 @@ def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_
     return 0.5 * (heatmaps + mirrored.flip(-1)[:, flip_index])
 
 
-def _decode(config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
+def _decode(
+    config: FabRecConfig, shape_prior: ShapePrior | None, heatmaps: torch.Tensor, blur: str = "products"
+) -> tuple[torch.Tensor, torch.Tensor]:
     shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
     landmarks, scores = decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+    if shape_prior is not None:
+        landmarks = shape_prior(landmarks)
     if config.score_calibration is not None:
         scores = calibrate_scores(scores, config.score_calibration["heights"], config.score_calibration["scores"])
     return landmarks, scores

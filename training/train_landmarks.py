@@ -47,6 +47,7 @@ from fabrec_hf.landmark_training import (
     build_processor,
     calibrate,
     find_scheme,
+    fit_shape_prior,
     landmark_errors,
     parameter_groups,
     predict_landmarks,
@@ -226,6 +227,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
         accelerator.init_trackers("fabrec-landmarks", config=settings)
     faces = LabelledFaces(dataset, processor)
     validation = LabelledFaces(held_out, processor) if held_out is not None else None
+    fit_shape_prior(model, faces, scheme)
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation)
     boundary, end = arguments.stages
