@@ -115,7 +115,7 @@ def evaluate_checkpoint(
             columns that tell the subsets of published test sets are used where there are any.
         batch_size: Faces at a time; changes speed and memory only.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
-            plain, unmirrored heatmaps (paper section 4.2.2).
+            plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
         flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
         threshold: The error above which a face is a failure, in percent.
         progress: Show a progress bar.

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default="default",
-        help="how heatmaps are decoded; paper: argmax (%(default)s)",
+        help="how heatmaps are decoded; paper: argmax, without shape prior (%(default)s)",
     )
     parser.add_argument(
         "--flip-average",

@@ -170,7 +170,7 @@ def apply_protocol(
         model: The model; neither changed nor switched to another mode.
         scheme: Its scheme.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
-            plain, unmirrored heatmaps (paper section 4.2.2).
+            plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
         flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
 
     Raises:
@@ -190,4 +190,6 @@ def apply_protocol(
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         twin = type(model)(config)
     twin.load_state_dict(model.state_dict(), assign=True)
+    if protocol == "paper":
+        twin.shape_prior, config.shape_prior = None, False
     return twin.eval()

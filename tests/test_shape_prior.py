@@ -9,6 +9,7 @@ import torch
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
 from fabrec_hf.heatmaps import decode_heatmaps
 from fabrec_hf.landmarks import get_scheme
+from fabrec_hf.prediction import apply_protocol
 from fabrec_hf.shape_prior import ShapePrior
 
 
@@ -123,6 +124,17 @@ def test_a_detector_corrects_what_it_reads_off_its_heatmaps(detector, tmp_path):
         detector.save_pretrained(tmp_path)
         loaded = FabRecForLandmarkDetection.from_pretrained(tmp_path).eval()
         torch.testing.assert_close(loaded(images).landmarks, outputs.landmarks)
+
+
+def test_the_papers_protocol_does_without(detector):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    twin = apply_protocol(detector, SCHEME, "paper", flip_average=False)
+    with torch.no_grad():
+        outputs = twin(images)
+        raw, _ = decode_heatmaps(outputs.heatmaps, "argmax", 2.0)
+        torch.testing.assert_close(outputs.landmarks, raw)
+        torch.testing.assert_close(apply_protocol(detector, SCHEME, "default", None)(images), detector(images))
+    assert detector.config.shape_prior and not twin.config.shape_prior
 
 
 def test_a_head_for_another_scheme_starts_without_an_opinion(detector, tmp_path):
