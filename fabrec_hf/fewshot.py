@@ -91,6 +91,7 @@ def fit_recipe(image_size: int, seed: int = 0, effort: float = 1.0) -> LandmarkR
         heatmap_size=image_size // 2,
         heatmap_sigma=3.5 * image_size / 128,
         foreground_weight=10.0,
+        transfer_initialization="identity",
         decoding="subpixel",
         shape_prior=True,
         rotation=25,
