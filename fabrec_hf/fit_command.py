@@ -110,7 +110,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     processor = build_processor(face_set, image_size)
     faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
-    recipe = fit_recipe(image_size, arguments.seed, arguments.effort)
+    recipe = fit_recipe(image_size, len(faces), arguments.seed, arguments.effort)
     model = move_to_device(build_model(arguments.model, scheme, recipe), arguments.device)
     with _stop_on_interrupt() as stop, _progress_bar() as report:
         result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set)

@@ -155,7 +155,7 @@ def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: f
     from ..loading import load_autoencoder
 
     size = load_autoencoder(autoencoder).config.image_size
-    recipe = fit_recipe(size, effort=effort)
+    recipe = fit_recipe(size, len(dataset), effort=effort)
     processor = build_processor(None, size)
     faces = LabelledFaces(dataset, processor, progress=False)
     return recipe, build_model(autoencoder, scheme, recipe), faces, processor
