@@ -60,6 +60,8 @@ def test_the_table_stands_beside_the_papers_numbers():
     text = table([cell | {"transfer_layers": None, "faces_scored": 554} for cell in cells], beside_paper=True)
     assert "| 10 | random | all | 2 | 7.00 ± 1.41 | 4.50 ± 0.71 | - |" in text
     assert "| 10 | paper | all | 1 | - | 4.25 | 4.96 |" in text and "over 554 faces" in text
+    fewer = table([cells[2] | {"transfer_layers": [2, 3], "faces_scored": 554}], beside_paper=True)
+    assert "| 10 | paper | 2, 3 | 1 | - | 4.25 | - |" in fewer, "the paper's number is of all ITLs"
     assert Cell(10, "paper", 0, 5, 6, [2, 3]).name == "10-paper-0-5+6-itl23"
 
 

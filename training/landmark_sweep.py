@@ -85,7 +85,8 @@ def table(results: Sequence[Mapping], beside_paper: bool) -> str:
     ]
     for (shots, protocol, layers), cells in _groups(results).items():
         numbers = [_mean_and_deviation([cell[key] for cell in cells if key in cell]) for key in ("before", "after")]
-        published = f"{paper[shots]:.2f}" if shots in paper and protocol == "paper" else "-"
+        same = shots in paper and protocol == "paper" and layers == "all"
+        published = f"{paper[shots]:.2f}" if same else "-"
         lines.append(f"| {shots:,} | {protocol} | {layers} | {len(cells)} | {' | '.join(numbers)} | {published} |")
     scored = results[0]["faces_scored"] if results else 0
     return "\n".join([*lines, "", f"NME in % over {scored} faces; mean and standard deviation over the draws.", ""])
