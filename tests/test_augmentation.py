@@ -131,6 +131,17 @@ def test_elastic_shifts_move_neighbours_together_and_no_point_too_far():
     assert grid.diff(dim=1).abs().max() < 0.05 * 0.8 and grid.std(dim=(1, 2)).mean() > 0.005
 
 
+def test_no_deformation_is_steeper_than_stated():
+    # What each node adds to d, and its slopes by differences; the worst signs of the nodes add up all of them.
+    weights = F.interpolate(torch.eye(16).double().view(16, 1, 4, 4), size=769, mode="bicubic", align_corners=True)[
+        :, 0
+    ]
+    along_x, along_y = weights.diff(dim=2)[:, :-1] * 384, weights.diff(dim=1)[:, :, :-1] * 384
+    worst = max((along_x + along_y).abs().sum(0).max().item(), (along_x - along_y).abs().sum(0).max().item())
+    assert 2 * worst == pytest.approx(15.8, abs=0.1)  # shifts are in units of half a crop
+    assert 2 * worst * LARGEST_ELASTIC < 1
+
+
 def test_the_largest_deformation_can_be_undone_in_the_worst_case():
     torch.manual_seed(0)
     signs = 2 * LARGEST_ELASTIC * torch.randint(0, 2, (400, 2, 4, 4)).mul(2).sub(1)

@@ -45,6 +45,7 @@ from fabrec_hf.landmark_training import (  # noqa: E402
     training_loss,
 )
 from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.shape_prior import ShapePrior  # noqa: E402
 
 
 SCHEME = get_scheme("mtfl")
@@ -57,6 +58,7 @@ RECIPE = LandmarkRecipe(
     finetune_head_learning_rate=3e-3,
     encoder_learning_rate=1e-3,
     decoding="subpixel",
+    shape_prior=True,  # each detector must know the shapes that it learns from, and no others
 )
 
 
@@ -171,6 +173,9 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     result = fit_landmarks(models[1], faces, SCHEME, RECIPE, folds=9, on_step=seen.append)
     for name, value in models[0].state_dict().items():
         assert torch.equal(value, models[1].state_dict()[name]), name
+    prior = ShapePrior(5)
+    prior.fit(faces.landmarks, SCHEME.flip_index)
+    assert torch.equal(models[1].shape_prior.gain, prior.gain) and not torch.equal(prior.gain, torch.eye(10))
     assert np.array_equal(plain.training_errors, result.training_errors)
     assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
     # Five faces, so five folds of three quarters of the steps: two with the head alone and three with the encoder.

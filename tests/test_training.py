@@ -148,11 +148,15 @@ def test_a_finished_model_is_calibrated_on_the_faces_set_aside(drawn_faces, tmp_
     )
 
 
-def test_one_shot_trains_on_one_face(autoencoder, drawn_faces, tmp_path):
+def test_one_shot_trains_on_one_face_and_knows_its_shape(autoencoder, drawn_faces, tmp_path):
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", tmp_path / "one"]
-    done = run_script("train_landmarks.py", *arguments, "--shots", 1, "--head_steps", 2, "--heatmap_size", 16)
+    done = run_script(
+        "train_landmarks.py", *arguments, "--shots", 1, "--head_steps", 2, "--heatmap_size", 16, "--shape_prior", True
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "one" / "training_results.json").read_text())["faces"] == 1
+    prior = FabRecForLandmarkDetection.from_pretrained(tmp_path / "one").shape_prior
+    assert not torch.equal(prior.gain, torch.eye(len(prior.gain))) and (prior.mean - 0.5).abs().max() > 0.1
 
 
 def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, tmp_path):
