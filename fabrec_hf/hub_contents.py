@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from .checkpoint_results import FILE_NAME as RESULTS_NAME
 from .checkpoint_results import read_results, to_json
 from .checkpoints import embedded_names, resolve_checkpoint
+from .delta_fabrec import DELTA_NAME
 from .errors import CheckpointError, DataError, HubError, SchemeError
 from .model_card import PICTURE_NAME, CardContext, make_card
 
@@ -138,7 +139,7 @@ def _model_files(
     folder: Path, staging: Path, repository: str, revision: str, few_shot: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Write configuration, processor and source files anew, and take the weights as they are."""
-    if not (folder / WEIGHTS_NAME).is_file():
+    if not (folder / WEIGHTS_NAME).is_file() and not (folder / DELTA_NAME).is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}: save the finished model there first.")
     staging.mkdir()
     _save(folder, staging)
@@ -154,8 +155,10 @@ def _model_files(
     (staging / CARD_NAME).write_text(make_card(folder, context), encoding="utf-8")
     written = [staging / name for name in ("config.json", "preprocessor_config.json", CARD_NAME)]
     files = {path.name: path for path in (*written, *sorted(staging.glob("*.py")))}
-    # As they are on disk: loading and saving would turn 16-bit weights into 32-bit ones.
-    files[WEIGHTS_NAME] = folder / WEIGHTS_NAME
+    # As they are on disk: loading and saving would turn 16-bit weights into 32-bit ones. But a delta is published
+    # whole: who has no package has no autoencoder for it.
+    place = folder if (folder / WEIGHTS_NAME).is_file() else staging
+    files[WEIGHTS_NAME] = place / WEIGHTS_NAME
     if (folder / RESULTS_NAME).is_file():
         files[RESULTS_NAME] = staging / RESULTS_NAME
         files[RESULTS_NAME].write_text(to_json(read_results(folder)), encoding="utf-8")

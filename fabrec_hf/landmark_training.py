@@ -234,7 +234,7 @@ def training_loss(
     images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
     # Around the network alone: the geometry above needs more than the eight bits of precision.
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(device)):
-        loss = model(images, labels=landmarks).loss
+        loss = model(images, labels=landmarks, output_landmarks=False).loss
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss is not finite at step {step}: resume from the last checkpoint.")
     return loss

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from .checkpoints import resolve_checkpoint
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .delta_fabrec import whole_weights
 from .errors import CheckpointError, FabRecError
 from .image_processing_fabrec import FabRecImageProcessor
 from .landmarks import LandmarkScheme
@@ -157,17 +158,26 @@ def _compare_shapes(source: str, kind: type[FabRecPreTrainedModel]) -> tuple[lis
     Returns:
         (key, shape found, shape expected) of every weight that does not fit, and the keys that are missing.
     """
-    file = Path(source) / "model.safetensors"
-    if not file.is_file():
+    shapes = _stored_shapes(source)
+    if shapes is None:
         return [], []
     with torch.device("meta"):
         model = kind(kind.config_class.from_pretrained(source))
     prefix = "autoencoder." if kind is FabRecAutoencoder else ""
-    with safe_open(file, "pt") as weights:
-        found = {key.removeprefix(prefix): tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    found = {key.removeprefix(prefix): shape for key, shape in shapes.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     mismatched = [(key, found[key], shape) for key, shape in expected.items() if found.get(key, shape) != shape]
     return sorted(mismatched), sorted(expected.keys() - found.keys())
+
+
+def _stored_shapes(source: str) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of a folder's weights, None if there are none in a file of their own."""
+    file = Path(source) / "model.safetensors"
+    if file.is_file():
+        with safe_open(file, "pt") as weights:
+            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    whole = whole_weights(source, lambda name: load_autoencoder(name).state_dict())
+    return None if whole is None else {key: tuple(value.shape) for key, value in whole.items()}
 
 
 def _check_whole(name: str | Path, mismatched: Iterable[tuple], missing: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .delta_fabrec import whole_weights
 from .embedded_fabrec import embedded_or_given
 from .fusion_fabrec import FusedHeatmapNetwork
 from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode_heatmaps
@@ -68,7 +69,19 @@ class FabRecPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Load from a folder, by the name of an embedded checkpoint or of a repository (see `PreTrainedModel`)."""
         source = embedded_or_given(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(source, *model_args, **kwargs)
+        weights = whole_weights(source, _autoencoder_weights)
+        if weights is None:
+            return super().from_pretrained(source, *model_args, **kwargs)
+        given = {name: kwargs.pop(name) for name in ("config", "dtype") if name in kwargs}
+        if not issubclass(cls, FabRecForLandmarkDetection):
+            within = f"{cls.base_model_prefix}."
+            weights = {name: value for name, value in weights.items() if name.startswith(within)}
+        if "config" not in given:
+            given["config"], kwargs = cls.config_class.from_pretrained(source, return_unused_kwargs=True, **kwargs)
+        loaded = super().from_pretrained(None, *model_args, state_dict=weights, **given, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = str(source)
+        return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save the model; with its code, if it is registered for an auto class (`PreTrainedModel.save_pretrained`)."""
@@ -213,6 +226,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_reconstruction: bool = False,
+        output_landmarks: bool = True,
         **kwargs,
     ) -> FabRecLandmarkOutput:
         """Detect landmarks in face crops.
@@ -221,6 +235,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             pixel_values: (N, 3, S, S), RGB in [0, 1] minus the processor's mean.
             labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated.
             output_reconstruction: Also run the colour half of the decoder, which changes no landmark.
+            output_landmarks: False leaves landmarks and scores out, which a step of training does not need.
             **kwargs: `return_dict=False` returns a tuple.
 
         Raises:
@@ -234,7 +249,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         if self._flip_index is not None and not self.training:
             mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
             heatmaps = _average_with_mirrored(heatmaps, self.predict_heatmaps(mirrored), self._flip_index)
-        landmarks, scores = self.decode_landmarks(heatmaps)
+        landmarks, scores = self.decode_landmarks(heatmaps) if output_landmarks else (None, None)
         return FabRecLandmarkOutput(
             loss=loss,
             heatmaps=heatmaps,
@@ -322,6 +337,10 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         heatmaps, latent = self.predict_heatmaps(pixel_values.contiguous(memory_format=torch.channels_last))
         landmarks, scores = self.decode_landmarks(heatmaps)
         return FabRecLandmarkOutput(heatmaps=heatmaps, landmarks=landmarks, scores=scores, latent=latent)
+
+
+def _autoencoder_weights(name: str) -> dict[str, torch.Tensor]:
+    return FabRecAutoencoder.from_pretrained(name, dtype=torch.float32).state_dict()
 
 
 def _flip_index(config: FabRecConfig) -> list[int] | None:

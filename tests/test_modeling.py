@@ -137,6 +137,17 @@ def test_landmarks_are_the_same_bits_with_and_without_reconstruction():
         assert torch.equal(plain[name], full[name])
 
 
+def test_a_step_of_training_can_do_without_landmarks():
+    model = random_statistics(tiny_model())
+    labels = torch.rand(2, model.config.num_landmarks, 2)
+    with torch.no_grad():
+        full = model(pictures(), labels=labels)
+        lean = model(pictures(), labels=labels, output_landmarks=False)
+    assert lean.landmarks is None and lean.scores is None
+    for name in ("loss", "heatmaps", "latent"):
+        assert torch.equal(lean[name], full[name])
+
+
 def test_colour_half_of_the_decoder_runs_only_when_asked_for():
     model = tiny_model(image_size=128, heatmap_size=32)
     runs = {}
