@@ -57,13 +57,15 @@ def save_delta(
     except ValueError as error:
         raise CheckpointError(f"The detector cannot be kept beside {autoencoder}: {error}") from error
     config = json.loads(model.config.to_json_string()) | {"dtype": "float32"}
-    config.pop("auto_map", None)
+    crops = json.loads(processor.to_json_string())
+    for values in (config, crops):
+        values.pop("auto_map", None)  # no source files lie beside a delta
     write_files(
         output,
         {
             DELTA_NAME: delta_bytes(delta, autoencoder, base),
             "config.json": (json.dumps(config, indent=2) + "\n").encode(),
-            "preprocessor_config.json": processor.to_json_string().encode(),
+            "preprocessor_config.json": (json.dumps(crops, indent=2) + "\n").encode(),
         },
     )
     return output

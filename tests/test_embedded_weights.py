@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED
-from transformers import AutoModel
+from transformers import AutoModel, pipeline
 
 import fabrec_hf
 from fabrec_hf.checkpoint_results import read_results
@@ -57,15 +57,29 @@ def test_embedded_checkpoints_are_kept_in_16_bit_and_compute_in_32(tmp_path):
 
     for name in embedded_names():
         folder = fabrec_hf.weights_path(name)
-        with safe_open(folder / "model.safetensors", "pt") as weights:
+        (file,) = folder.glob("*.safetensors")
+        with safe_open(file, "pt") as weights:
             kinds = {weights.get_slice(key).get_dtype() for key in weights.keys() if "num_batches" not in key}
         assert kinds == {"F16"}
         assert AutoModel.from_pretrained(folder).dtype == torch.float32
         assert (folder / "results.json").is_file() and not list(folder.glob("*.py"))
 
 
-def test_the_landmark_checkpoint_holds_the_embedded_autoencoders_generator():
-    detector = AutoModel.from_pretrained(fabrec_hf.weights_path("3fabrec-300w"))
+@pytest.mark.parametrize("shots", [1, 10, 50, 157, 315])
+def test_detectors_from_few_faces_take_two_megabytes_and_find_the_astronauts_features(shots):
+    folder = fabrec_hf.weights_path(f"3fabrec-300w-{shots}shot")
+    (file,) = folder.glob("*.safetensors")
+    assert file.stat().st_size < 2_500_000
+    assert {entry["shots"] for entry in read_results(folder)["evaluations"]} == {shots}
+    find = pipeline("face-landmark-detection", model=folder)
+    (face,) = find(str(EXAMPLES / "astronaut.jpg"))
+    errors = np.linalg.norm(np.array(face["keypoints"])[list(ASTRONAUT)] - np.array(list(ASTRONAUT.values())), axis=1)
+    assert errors.mean() / np.hypot(259 - 192, 104 - 101) < 0.07
+
+
+@pytest.mark.parametrize("name", ["3fabrec-300w", "3fabrec-300w-10shot"])
+def test_landmark_checkpoints_hold_the_embedded_autoencoders_generator(name):
+    detector = AutoModel.from_pretrained(fabrec_hf.weights_path(name))
     autoencoder = AutoModel.from_pretrained(fabrec_hf.weights_path("3fabrec-autoencoder"))
     expected, found = autoencoder.decoder.state_dict(), detector.autoencoder.decoder.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
