@@ -98,12 +98,15 @@ def delta_bytes(delta: Weights, name: str, autoencoder: Weights) -> bytes:
     return save(dict(delta), metadata)
 
 
-def whole_weights(folder: Any, load_autoencoder: Callable[[str], Weights]) -> dict[str, torch.Tensor] | None:
+def whole_weights(
+    folder: Any, load_autoencoder: Callable[[str], Weights], subfolder: str | None = None
+) -> dict[str, torch.Tensor] | None:
     """Put together the weights of a detector that is kept as a delta.
 
     Args:
         folder: Its path. Of anything else that `from_pretrained` takes there are no deltas.
         load_autoencoder: Gives the weights of the autoencoder of a name.
+        subfolder: Where in the folder the checkpoint is.
 
     Returns:
         Weights by name, in 32 bits; None if no delta is in the folder, or no folder there.
@@ -112,7 +115,7 @@ def whole_weights(folder: Any, load_autoencoder: Callable[[str], Weights]) -> di
         ValueError: The delta is for other weights than those of that name, or does not say for which.
         SafetensorError: The file is damaged.
     """
-    file = Path(folder or "") / DELTA_NAME
+    file = Path(folder or "", subfolder or "", DELTA_NAME)
     if not file.is_file():
         return None
     with safe_open(file, "pt") as content:

@@ -69,7 +69,7 @@ class FabRecPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Load from a folder, by the name of an embedded checkpoint or of a repository (see `PreTrainedModel`)."""
         source = embedded_or_given(pretrained_model_name_or_path, **kwargs)
-        weights = whole_weights(source, _autoencoder_weights)
+        weights = whole_weights(source, _autoencoder_weights, kwargs.get("subfolder"))
         if weights is None:
             return super().from_pretrained(source, *model_args, **kwargs)
         given = {name: kwargs.pop(name) for name in ("config", "dtype") if name in kwargs}

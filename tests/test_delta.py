@@ -114,6 +114,7 @@ def test_a_delta_is_a_checkpoint_like_any_other(taught, delta):
     torch.testing.assert_close(found.heatmaps, expected.heatmaps, atol=3e-3, rtol=0)
     torch.testing.assert_close(within, load_autoencoder(folder)(crops(3)).reconstruction, atol=3e-3, rtol=0)
     assert again.config.flip_average and again.dtype == torch.bfloat16
+    assert AutoModel.from_pretrained(delta.parent, subfolder=delta.name).dtype == torch.float32
     loaded, processor = load_landmark_model(delta)
     assert loaded.dtype == torch.float32 and loaded.name_or_path == str(delta) and processor.size.height == 32
     frozen = {name for name, value in loaded.named_parameters() if not value.requires_grad}
