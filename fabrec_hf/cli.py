@@ -79,7 +79,7 @@ VERBS = {
     ),
     "export": Verb(
         "export_command",
-        "write a landmark model for ONNX Runtime, OpenVINO or torch.export",
+        "write a landmark model for ONNX Runtime, OpenVINO or torch.export, or as a small checkpoint",
         "fabrec export --format onnx --output exported",
     ),
     "convert-original": Verb(

@@ -1,4 +1,4 @@
-"""`fabrec export`: a landmark detector for other runtimes, in 32 or 8 bits, or as a checkpoint of 1 to 2 MB."""
+"""`fabrec export`: a landmark detector for other runtimes, in 32 or 8 bits, or as a small checkpoint."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .data import load_faces
-from .delta_export import DEFAULT_RANK, save_delta
+from .delta_export import DEFAULT_RANK, check_delta_folder, save_delta
 from .delta_fabrec import DELTA_NAME
 from .errors import CheckpointError, FabRecError
 from .evaluation import COLUMNS, annotations
@@ -29,10 +29,10 @@ DELTA = "delta"
 
 NOTES = """The graph takes crops from the image processor, any number at a time, and returns landmarks as fractions of
 the crop and scores; config.json and preprocessor_config.json are written beside it. With --int8 the network computes
-in 8 bits: it is calibrated on faces of the training split of --data. --format delta is no graph but a checkpoint
-like any other, kept in 1 to 2 MB as its difference from the autoencoder that it was taught on. Both are scored
-on the test split of --data, a delta only if there is --data; if the error has grown by --max-growth percent of itself
-or more, nothing is written."""
+in 8 bits: it is calibrated on faces of the training split of --data, and scored on the test split. --format delta is
+no graph: it is a checkpoint like any other, kept as its difference from the autoencoder that it was taught on, in
+about 2 MB for a small model; it is scored if there is --data. If the error has grown by --max-growth percent of
+itself or more, nothing is written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-growth", type=float, default=1.0, metavar="PERCENT", help="of the error on --data (%(default)s)"
     )
     parser.add_argument(
-        "--rank", type=int, default=DEFAULT_RANK, help="of a delta: directions kept of each convolution (%(default)s)"
+        "--rank",
+        type=int,
+        default=DEFAULT_RANK,
+        help="of a delta: directions kept of each convolution; after more than a hundred faces more are needed: 48 "
+        "for hundreds, 128 for thousands (%(default)s)",
     )
     parser.add_argument(
         "--autoencoder", default="3fabrec-autoencoder", help="of a delta: what it was taught on (%(default)s)"
@@ -74,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         FabRecError: For whatever the user can put right; one line. Nothing is written then.
     """
     _check_arguments(arguments)
-    check_output_folder(arguments.output)
+    (check_delta_folder if arguments.format == DELTA else check_output_folder)(arguments.output)
     model, processor = load_landmark_model(arguments.model)
     report: dict[str, Any] = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8}
     if arguments.format == DELTA:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from .checkpoint_results import FILE_NAME as RESULTS_NAME
 from .checkpoint_results import read_results, to_json
 from .checkpoints import embedded_names, resolve_checkpoint
-from .delta_fabrec import DELTA_NAME
+from .delta_fabrec import holds_delta
 from .errors import CheckpointError, DataError, HubError, SchemeError
 from .model_card import PICTURE_NAME, CardContext, make_card
 
@@ -139,7 +139,7 @@ def _model_files(
     folder: Path, staging: Path, repository: str, revision: str, few_shot: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Write configuration, processor and source files anew, and take the weights as they are."""
-    if not (folder / WEIGHTS_NAME).is_file() and not (folder / DELTA_NAME).is_file():
+    if not (folder / WEIGHTS_NAME).is_file() and not holds_delta(folder):
         raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}: save the finished model there first.")
     staging.mkdir()
     _save(folder, staging)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -69,7 +70,9 @@ class FabRecPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """Load from a folder, by the name of an embedded checkpoint or of a repository (see `PreTrainedModel`)."""
         source = embedded_or_given(pretrained_model_name_or_path, **kwargs)
-        weights = whole_weights(source, _autoencoder_weights, kwargs.get("subfolder"))
+        where = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        load = partial(_autoencoder_weights, **where)
+        weights = None if "state_dict" in kwargs else whole_weights(source, load, kwargs.get("subfolder"))
         if weights is None:
             return super().from_pretrained(source, *model_args, **kwargs)
         given = {name: kwargs.pop(name) for name in ("config", "dtype") if name in kwargs}
@@ -339,8 +342,12 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         return FabRecLandmarkOutput(heatmaps=heatmaps, landmarks=landmarks, scores=scores, latent=latent)
 
 
-def _autoencoder_weights(name: str) -> dict[str, torch.Tensor]:
-    return FabRecAutoencoder.from_pretrained(name, dtype=torch.float32).state_dict()
+# Those that say how the autoencoder of a delta may be fetched, too.
+_HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
+
+
+def _autoencoder_weights(name: str, **where) -> dict[str, torch.Tensor]:
+    return FabRecAutoencoder.from_pretrained(name, dtype=torch.float32, **where).state_dict()
 
 
 def _flip_index(config: FabRecConfig) -> list[int] | None:

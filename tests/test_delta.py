@@ -5,15 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_cli import fails_with
 from test_export import labelled  # noqa: F401
 from test_modeling import random_statistics
+from test_predict_fuzz import fuzz
 from tiny_checkpoints import save_autoencoder, save_landmarks
 from transformers import AutoModel
 
-from fabrec_hf import export_command
+from fabrec_hf import FabRecAutoencoder, export_command
 from fabrec_hf.cli import main
 from fabrec_hf.delta_export import save_delta
 from fabrec_hf.delta_fabrec import DELTA_NAME, apply_delta, make_delta
@@ -165,6 +168,26 @@ def damages():
     def drop_rows(tensors):
         del tensors[f"{CONVOLUTION}.delta_rows"]
 
+    def drop_columns(tensors):
+        del tensors[f"{CONVOLUTION}.delta_columns"]
+
+    def deepen_rows(tensors):
+        tensors[f"{CONVOLUTION}.delta_rows"] = tensors[f"{CONVOLUTION}.delta_rows"][None].clone()
+
+    def change_a_number(tensors):
+        for half in ("columns", "rows"):
+            tensors[f"autoencoder.encoder.bn1.num_batches_tracked.delta_{half}"] = torch.ones(1, 1)
+
+    def claim_gigabytes(tensors):
+        tensors[f"{CONVOLUTION}.delta_columns"] = torch.zeros(len(columns(tensors)), 0)
+        tensors[f"{CONVOLUTION}.delta_rows"] = torch.zeros(0, 10**12)
+
+    def add_unknown(tensors):
+        tensors["autoencoder.encoder.none.weight"] = torch.ones(1)
+
+    def widen_norm(tensors):
+        tensors["autoencoder.encoder.bn1.weight"] = torch.ones(9)
+
     def cut_columns(tensors):
         tensors[f"{CONVOLUTION}.delta_columns"] = columns(tensors)[:-1].clone()
 
@@ -180,7 +203,7 @@ def damages():
     def widen_head(tensors):
         tensors["heatmap_head.weight"] = torch.ones(4, 6, 4, 4, dtype=torch.float16)
 
-    return [drop_rows, cut_columns, widen_rows, rename, drop_head, widen_head]
+    return [function for name, function in locals().items() if name != "columns"]
 
 
 @pytest.mark.parametrize("damage", damages(), ids=lambda damage: damage.__name__)
@@ -200,17 +223,101 @@ def test_a_damaged_file_is_refused_in_one_line(delta, size):
     assert "\n" not in str(caught.value)
 
 
-def test_a_delta_that_names_no_autoencoder_or_itself_is_refused(delta):
-    rewrite(delta, metadata={"autoencoder": str(delta), "autoencoder_sha256": "0"})
+@fuzz(0.1)
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=5),
+    cut=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_any_change_of_the_header_loads_or_is_refused(taught, autoencoder, tmp_path_factory, changes, cut):
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-delta"
+    if not folder.exists():
+        save_delta(*taught[:2], folder, str(autoencoder), rank=2)
+        (folder / DELTA_NAME).rename(folder / "original")
+    content = bytearray((folder / "original").read_bytes())
+    for place, value in changes:
+        content[int(place * 2000)] = value
+    (folder / DELTA_NAME).write_bytes(content[: round(cut * len(content))])
+    try:
+        model, _ = load_landmark_model(folder)
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+    else:
+        assert model.config.num_landmarks == 5
+
+
+@pytest.mark.parametrize("name", ["3fabrec-300w-10shot", "itself"])
+def test_a_delta_that_is_for_a_delta_is_refused(delta, name):
+    name = str(delta) if name == "itself" else name
+    rewrite(delta, metadata={"autoencoder": name, "autoencoder_sha256": "0"})
     with pytest.raises(CheckpointError, match="which is one, too"):
+        load_landmark_model(delta)
+
+
+def test_a_delta_says_which_autoencoder_it_is_for(taught, delta, autoencoder, tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match="is itself kept as a delta"):
+        save_delta(*taught[:2], tmp_path / "refused", str(delta))
+    assert not (tmp_path / "refused").exists()
+    monkeypatch.chdir(autoencoder.parent)
+    save_delta(*taught[:2], tmp_path / "relative", autoencoder.name)
+    monkeypatch.chdir(tmp_path)  # a folder is found from anywhere
+    assert load_landmark_model("relative")[0].config.num_landmarks == 5
+    rewrite(delta, metadata={"autoencoder": str(tmp_path / "gone"), "autoencoder_sha256": "0"})
+    with pytest.raises(CheckpointError, match="gone, which is not there any more"):
         load_landmark_model(delta)
     rewrite(delta, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="does not say which autoencoder"):
         load_landmark_model(delta)
 
 
-def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder):
+def test_whole_weights_go_before_a_delta(taught, delta):
+    model, _, _ = taught
+    other = type(model)(model.config)
+    other.save_pretrained(delta)
+    assert torch.equal(load_landmark_model(delta)[0].heatmap_head.weight, other.heatmap_head.weight)
+    with gather(delta, "faces/both") as contents:
+        published = load_file(contents.revisions["main"]["model.safetensors"])
+    assert torch.equal(published["heatmap_head.weight"], other.heatmap_head.weight)
+
+
+def test_how_to_fetch_goes_on_to_the_autoencoder(delta, monkeypatch):
+    asked = []
+    load = FabRecAutoencoder.from_pretrained.__func__
+
+    def spy(cls, name, *args, **kwargs):
+        asked.append(kwargs)
+        return load(cls, name, *args, **kwargs)
+
+    monkeypatch.setattr(FabRecAutoencoder, "from_pretrained", classmethod(spy))
+    AutoModel.from_pretrained(delta, local_files_only=True, cache_dir=str(delta))
+    assert asked == [{"dtype": torch.float32, "local_files_only": True, "cache_dir": str(delta)}]
+
+
+def test_a_delta_in_the_current_folder_is_nothing_to_a_model_without_a_name(taught, delta, monkeypatch):
+    monkeypatch.chdir(delta)
+    model = taught[0]
+    other = type(model)(model.config)
+    loaded = type(model).from_pretrained(None, config=model.config, state_dict=other.state_dict())
+    assert torch.equal(loaded.heatmap_head.weight, other.heatmap_head.weight)
+
+
+def test_weights_beyond_numbers_are_refused(taught, autoencoder, tmp_path):
+    model, processor, _ = taught
+    broken = type(model)(model.config)
+    broken.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        broken.autoencoder.encoder.conv1.weight[0] = float("nan")
+    with pytest.raises(CheckpointError, match="autoencoder.encoder.conv1.weight does not fit into 16 bits"):
+        save_delta(broken, processor, tmp_path / "out", str(autoencoder))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, labelled, capsys):  # noqa: F811
     model, processor, folder = taught
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    words = ["export", "--model", folder, "--format", "delta", "--autoencoder", autoencoder, "--output", folder]
+    fails_with(capsys, words, "holds a whole checkpoint")
+    fails_with(capsys, [*words, "--data", labelled], "holds a whole checkpoint")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(CheckpointError, match="holds a whole checkpoint"):
         save_delta(model, processor, folder, str(autoencoder))
     assert not (folder / DELTA_NAME).exists()

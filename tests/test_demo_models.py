@@ -219,6 +219,14 @@ def test_checkpoints_come_as_files_or_in_an_archive(uploads):
         read_checkpoint([str(source / "config.json")], uploads)
 
 
+def test_an_uploaded_delta_is_refused_because_it_names_what_to_load(uploads):
+    source = weights_path("3fabrec-300w-10shot")
+    names = ("config.json", "delta.safetensors", "preprocessor_config.json")
+    paths = [str(shutil.copy(source / name, uploads.folder / name)) for name in names]
+    with pytest.raises(CheckpointError, match="lacks model.safetensors.*deltas are not taken"):
+        read_checkpoint(paths, uploads)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

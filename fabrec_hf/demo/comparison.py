@@ -163,7 +163,10 @@ def read_checkpoint(paths: Sequence[str], uploads: Uploads) -> tuple[str, dict[s
         name = f"checkpoint of {len(files.get('model.safetensors', b'')):,} bytes"
     missing = [entry for entry in CHECKPOINT_FILES if entry not in files]
     if missing:
-        raise CheckpointError(f"The checkpoint lacks {', '.join(missing)}: send its folder, or a zip of it.")
+        # A delta would have this server load what it names.
+        raise CheckpointError(
+            f"The checkpoint lacks {', '.join(missing)}: send its folder, or a zip of it; deltas are not taken."
+        )
     _check_size(files["config.json"])
     return name, files
 

@@ -41,8 +41,8 @@ class ModelShelf:
             CheckpointError: If it cannot be used.
         """
         text = str(name or self.landmarks_name)
-        weights = Path(text) / "model.safetensors"
-        key = text, weights.stat().st_mtime_ns if weights.is_file() else 0  # a taught detector is taught again
+        # A detector in a folder may be taught again.
+        key = text, max((weights.stat().st_mtime_ns for weights in Path(text).glob("*.safetensors")), default=0)
         with self._lock:
             if key not in self._finders:
                 self._finders[key] = LandmarkFinder(text)
