@@ -30,7 +30,8 @@ __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe
 
 # A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
 ESTIMATE_SHARE = 0.75
-# Transfer layers that begin as the identity err less at ten faces and more at fifty; nothing between was measured.
+# Transfer layers that begin as the identity err less at ten faces and, on the average of a few draws, at twenty; at
+# fifty they err more: see training/README.md.
 FEW_FACES = 20
 # One hold-out leaves out every third face.
 HOLD_OUT_PARTS = 3
