@@ -33,6 +33,8 @@ ESTIMATE_SHARE = 0.75
 # Transfer layers that begin as the identity err less at ten faces and, on the average of a few draws, at twenty; at
 # fifty they err more: see training/README.md.
 FEW_FACES = 20
+# Times the median length from the middle that a latent vector may have to be chosen.
+LONGEST = 2.0
 # One hold-out leaves out every third face.
 HOLD_OUT_PARTS = 3
 
@@ -43,6 +45,9 @@ MEASURED_FACES = 10
 
 def choose_faces(latents: torch.Tensor, count: int) -> list[int]:
     """Choose the faces that stand for all others best: the k-medoids of their latent vectors (FasterPAM).
+
+    The few whose vectors are more than `LONGEST` times as far from the middle as most, very dark ones for example,
+    stand for none but themselves and are hard to learn from: they are chosen only if the others do not suffice.
 
     Args:
         latents: (N, D), from `FabRecAutoencoder.encode`. The distances of all pairs are held in memory: 400 MB for
@@ -60,11 +65,14 @@ def choose_faces(latents: torch.Tensor, count: int) -> list[int]:
     import kmedoids
 
     latents = latents.detach().float().cpu()
-    distances = torch.cdist(latents, latents).numpy()
+    lengths = (latents - latents.median(dim=0).values).norm(dim=1)
+    ordinary = torch.nonzero(lengths <= LONGEST * lengths.median())[:, 0]
+    rows = ordinary if len(ordinary) >= count else torch.arange(len(latents))
+    distances = torch.cdist(latents[rows], latents[rows]).numpy()
     found = kmedoids.fasterpam(distances, count, init="build", random_state=0)
     sizes = np.bincount(np.asarray(found.labels, dtype=int), minlength=count)
     medoids = np.asarray(found.medoids, dtype=int)
-    return [int(row) for row in medoids[np.argsort(-sizes, kind="stable")]]
+    return rows[medoids[np.argsort(-sizes, kind="stable")]].tolist()
 
 
 def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:

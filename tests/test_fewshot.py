@@ -109,15 +109,23 @@ def test_the_chosen_faces_are_the_best_medoids_there_are():
     distances = torch.cdist(latents, latents)
     costs = {pair: float(distances[:, list(pair)].min(1).values.sum()) for pair in itertools.combinations(range(9), 2)}
     assert tuple(sorted(choose_faces(latents, 2))) == min(costs, key=costs.get)
-    centers = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    noise = torch.randn(35, 2, generator=torch.Generator().manual_seed(0))
-    blobs = centers.repeat_interleave(torch.tensor([5, 20, 10]), dim=0) + noise
+    centers = torch.tensor([[10.0, 0.0], [-5.0, 9.0], [-5.0, -9.0]])
+    noise = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
+    blobs = centers.repeat_interleave(torch.tensor([5, 15, 12]), dim=0) + noise
     large, middle, small = choose_faces(blobs, 3)
-    assert 5 <= large < 25 <= middle < 35 and 0 <= small < 5
-    assert np.bincount(assign_faces(blobs, [large, middle, small])).tolist() == [20, 10, 5]
+    assert 5 <= large < 20 <= middle < 32 and 0 <= small < 5
+    assert np.bincount(assign_faces(blobs, [large, middle, small])).tolist() == [15, 12, 5]
     assert sorted(choose_faces(latents, 9)) == list(range(9)) and len(choose_faces(latents, 1)) == 1
     with pytest.raises(DataError, match="10 faces were asked for, but there are 9"):
         choose_faces(latents, 10)
+
+
+def test_a_face_unlike_all_others_is_chosen_only_if_others_do_not_suffice():
+    latents = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    latents /= latents.norm(dim=1, keepdim=True)
+    latents[7] *= 9
+    assert all(7 not in choose_faces(latents, count) for count in (1, 5, 19))
+    assert 7 in choose_faces(latents, 20)
 
 
 def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
