@@ -104,28 +104,30 @@ def pts_folder(tmp_path, drawn_faces):
 
 
 def test_the_chosen_faces_are_the_best_medoids_there_are():
-    """Against all pairs of nine faces, and against the three blobs that a person sees."""
-    latents = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))
-    distances = torch.cdist(latents, latents)
-    costs = {pair: float(distances[:, list(pair)].min(1).values.sum()) for pair in itertools.combinations(range(9), 2)}
-    assert tuple(sorted(choose_faces(latents, 2))) == min(costs, key=costs.get)
-    centers = torch.tensor([[10.0, 0.0], [-5.0, 9.0], [-5.0, -9.0]])
-    noise = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
-    blobs = centers.repeat_interleave(torch.tensor([5, 15, 12]), dim=0) + noise
+    """Against all pairs of fifteen faces, and against the three blobs that a person sees."""
+    latents = torch.randn(15, 4, generator=torch.Generator().manual_seed(3))
+    vectors = latents.numpy()
+    lengths = np.linalg.norm(vectors - np.sort(vectors, axis=0)[7], axis=1)
+    rows = np.flatnonzero(abs(lengths / np.sort(lengths)[7] - 1.05) <= 0.2)
+    distances = np.linalg.norm(vectors[:, None] - vectors[rows], axis=2)
+    costs = {pair: distances[list(pair)].min(axis=0).sum() for pair in itertools.combinations(rows, 2)}
+    assert 5 <= len(rows) < 15 and tuple(sorted(choose_faces(latents, 2))) == min(costs, key=costs.get)
+    blobs = 10 * torch.eye(3).repeat_interleave(torch.tensor([5, 15, 12]), dim=0)
+    blobs += 0.3 * torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
     large, middle, small = choose_faces(blobs, 3)
     assert 5 <= large < 20 <= middle < 32 and 0 <= small < 5
     assert np.bincount(assign_faces(blobs, [large, middle, small])).tolist() == [15, 12, 5]
-    assert sorted(choose_faces(latents, 9)) == list(range(9)) and len(choose_faces(latents, 1)) == 1
-    with pytest.raises(DataError, match="10 faces were asked for, but there are 9"):
-        choose_faces(latents, 10)
+    assert sorted(choose_faces(latents, 15)) == list(range(15)) and len(choose_faces(latents, 1)) == 1
+    with pytest.raises(DataError, match="16 faces were asked for, but there are 15"):
+        choose_faces(latents, 16)
 
 
 def test_a_face_unlike_all_others_is_chosen_only_if_others_do_not_suffice():
     latents = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
     latents /= latents.norm(dim=1, keepdim=True)
-    latents[7] *= 9
-    assert all(7 not in choose_faces(latents, count) for count in (1, 5, 19))
-    assert 7 in choose_faces(latents, 20)
+    latents[7], latents[3] = 9 * latents[7], 0.1 * latents[3]
+    assert all(not {3, 7} & set(choose_faces(latents, count)) for count in (1, 3, 5))
+    assert {3, 7} <= set(choose_faces(latents, 20))
 
 
 def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
