@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "contact_sheet", "run"]
 
 NOTES = """The faces are encoded by the autoencoder, and those chosen are the medoids of as many clusters: every face
-is as near to one of them as can be. They are listed by the number of faces that they stand for, so the first ones are
+is as near to one of them as can be. Those whose code is unusually short or long, plain or extreme faces, are chosen
+only if there are too few others. They are listed by the number of faces that they stand for, so the first ones are
 worth the most. With --output, selected.csv lists file, box and share, and selected.png shows the faces."""
 
 LARGEST_POOL = 10_000  # the distances of all pairs are in memory, 400 MB for this many
