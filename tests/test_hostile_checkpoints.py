@@ -51,6 +51,25 @@ def edit_config(folder, file="config.json", **fields):
 
 
 BOTH = (load_landmark_model, load_autoencoder)
+DAMAGE = {
+    "changes": st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=5),
+    "cut": st.one_of(st.just(1.0), st.floats(0, 1)),
+}
+
+
+def loads_or_is_refused(folder, file, content, reach, changes, cut):
+    """Write a file with changed bytes within `reach` and without its end; nothing but one clear error may happen."""
+    content = bytearray(content)
+    for place, value in changes:
+        content[min(int(place * reach), len(content) - 1)] = value
+    (folder / file).write_bytes(content[: round(cut * len(content))])
+    try:
+        model, processor = load_landmark_model(folder)
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+    else:
+        assert model.config.image_size == processor.size.height
+        assert np.isfinite(sum(parameter.numel() for parameter in model.parameters()))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
@@ -181,22 +200,9 @@ def test_weights_of_another_shape_or_none(checkpoint):
 
 
 @fuzz(0.1)
-@given(
-    file=st.sampled_from(["model.safetensors", "config.json", "preprocessor_config.json"]),
-    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=5),
-    cut=st.one_of(st.just(1.0), st.floats(0, 1)),
-)
+@given(file=st.sampled_from(["model.safetensors", "config.json", "preprocessor_config.json"]), **DAMAGE)
 def test_any_change_of_any_file_loads_or_is_refused(original, tmp_path_factory, file, changes, cut):
     folder = copy_files(original, tmp_path_factory.getbasetemp() / "changed")
-    content = bytearray((original / file).read_bytes())
+    content = (original / file).read_bytes()
     reach = 600 if file == "model.safetensors" else len(content)  # the header; a changed number is still a number
-    for place, value in changes:
-        content[min(int(place * reach), len(content) - 1)] = value
-    (folder / file).write_bytes(content[: round(cut * len(content))])
-    try:
-        model, processor = load_landmark_model(folder)
-    except CheckpointError as error:
-        assert "\n" not in str(error)
-    else:
-        assert model.config.image_size == processor.size.height
-        assert np.isfinite(sum(parameter.numel() for parameter in model.parameters()))
+    loads_or_is_refused(folder, file, content, reach, changes, cut)
