@@ -122,7 +122,7 @@ def test_a_calibrated_checkpoint_gives_calibrated_scores_everywhere(tmp_path):
     from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
 
     torch.manual_seed(0)
-    config = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "heatmap_size": 16, "num_landmarks": 30}
+    config = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "heatmap_size": 16, "num_landmarks": 30}
     plain = FabRecForLandmarkDetection(FabRecConfig(**config)).eval()
     plain.heatmap_head.weight.data.mul_(30)  # spreads the heights
     images = torch.rand(3, 3, 32, 32)

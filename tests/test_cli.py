@@ -23,7 +23,7 @@ from fabrec_hf.input_files import collect_inputs, distinct_names, parse_boxes
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
+TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 
 def save_landmark_model(folder: Path, **fields) -> Path:

@@ -68,7 +68,7 @@ def test_the_table_stands_beside_the_papers_numbers():
 def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     torch.manual_seed(0)
-    autoencoder = FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[4, 4, 8, 8]))
+    autoencoder = FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 8, 8]))
     autoencoder.save_pretrained(tmp_path / "autoencoder")
     recipe = {"batch_size": 4, "heatmap_size": 16, "heatmap_sigma": 2.0, "decoding": "subpixel"}
     arguments = [f"--{name}={value}" for name, value in recipe.items()]

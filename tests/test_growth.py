@@ -17,7 +17,7 @@ from growth import finish, grow, set_blend  # noqa: E402
 
 def small_autoencoder():
     torch.manual_seed(0)
-    config = FabRecAutoencoderConfig(image_size=128, latent_size=8, widths=[4, 4, 8, 8], encoder_depth=1)
+    config = FabRecAutoencoderConfig(image_size=128, latent_size=8, widths=[8, 8, 8, 8], encoder_depth=1)
     model = FabRecAutoencoder(config)
     for module in model.modules():  # statistics and scales as after a training
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -73,7 +73,7 @@ def test_both_paths_learn_while_they_are_mixed():
 
 
 def test_only_what_can_grow_grows():
-    config = FabRecAutoencoderConfig(image_size=64, latent_size=8, widths=[4, 4, 8, 8])
+    config = FabRecAutoencoderConfig(image_size=64, latent_size=8, widths=[8, 8, 8, 8])
     with pytest.raises(ValueError, match="Only 128-px"):
         grow(FabRecAutoencoder(config))
     with pytest.raises(ValueError, match="all of its 5 stages"):

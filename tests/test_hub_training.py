@@ -12,7 +12,7 @@ from tiny_checkpoints import save_autoencoder
 
 
 ROOT = Path(__file__).parents[1]
-PRETRAIN = ["--preset", "small", "--image_size", "32", "--widths", "4", "4", "8", "8", "--batch_size", "4"]
+PRETRAIN = ["--preset", "small", "--image_size", "32", "--widths", "8", "8", "8", "8", "--batch_size", "4"]
 PRETRAIN += ["--max_steps", "1", "--adversarial_weight", "0", "--held_out_fraction", "0.3"]
 LANDMARKS = ["--head_steps", "1", "--heatmap_size", "16", "--heatmap_sigma", "1", "--batch_size", "4"]
 

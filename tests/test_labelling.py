@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT / "training"))
 from label_dataset import LabelArguments  # noqa: E402
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
+TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from fabrec_hf.landmarks import get_scheme  # noqa: E402
 
 def tiny_model() -> FabRecForLandmarkDetection:
     torch.manual_seed(0)
-    sizes = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "heatmap_size": 16, "heatmap_sigma": 2.0}
+    sizes = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "heatmap_size": 16, "heatmap_sigma": 2.0}
     config = FabRecConfig(num_landmarks=5, landmark_scheme=get_scheme("mtfl").to_dict(), decoding="subpixel", **sizes)
     model = FabRecForLandmarkDetection(config).eval()
     model.requires_grad_(False)

@@ -16,7 +16,7 @@ from fabrec_hf.discriminators_fabrec import (
 )
 
 
-TINY = {"image_size": 64, "widths": [4, 4, 8, 8], "latent_size": 8}
+TINY = {"image_size": 64, "widths": [8, 8, 8, 8], "latent_size": 8}
 
 
 def tiny_config(**kwargs):

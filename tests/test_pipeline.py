@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     config = FabRecConfig(
         image_size=64,
-        widths=[4, 4, 8, 8],
+        widths=[8, 8, 8, 8],
         latent_size=8,
         num_landmarks=5,
         landmark_scheme=get_scheme("mtfl").to_dict(),

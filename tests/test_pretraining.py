@@ -37,7 +37,7 @@ from fabrec_hf.errors import DataError  # noqa: E402
 
 
 CPU = torch.device("cpu")
-TINY = ["--preset", "small", "--widths", 4, 4, 8, 8, "--batch_size", 8, "--learning_rate", 1e-3, "--beta1", 0.9]
+TINY = ["--preset", "small", "--widths", 8, 8, 8, 8, "--batch_size", 8, "--learning_rate", 1e-3, "--beta1", 0.9]
 TINY += ["--held_out_fraction", 0.3, "--picture_every", 2, "--gradient_penalty", 1]
 
 
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpo
 
 def test_the_sheet_shows_pictures_reconstructions_random_faces_and_walks(tmp_path):
     torch.manual_seed(0)
-    model = FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[4, 4, 8, 8])).eval()
+    model = FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 8, 8])).eval()
     images, mean = torch.rand(4, 3, 32, 32) - 0.5, torch.full((1, 3, 1, 1), 0.5)
     draw_sheet(model, images, mean, tmp_path / "sheet.png")
     sheet = torch.from_numpy(np.asarray(Image.open(tmp_path / "sheet.png"))).permute(2, 0, 1) / 255

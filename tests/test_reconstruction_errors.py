@@ -28,7 +28,7 @@ from fabrec_hf.reconstruction_errors import (  # noqa: E402
 )
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
+TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 MEAN = np.array(FabRecImageProcessor.image_mean)
 
 

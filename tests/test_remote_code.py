@@ -21,7 +21,7 @@ from fabrec_hf import (
 )
 
 
-TINY = {"image_size": 64, "widths": [4, 4, 8, 8], "latent_size": 8}
+TINY = {"image_size": 64, "widths": [8, 8, 8, 8], "latent_size": 8}
 PACKAGE = Path(fabrec_hf.__file__).parent
 
 # Runs in a process of its own that cannot import the package, and writes what it found as JSON.

@@ -25,7 +25,7 @@ from fabrec_hf.perturbations import PERTURBATIONS, Face, perturb  # noqa: E402
 from fabrec_hf.robustness import measure_robustness  # noqa: E402
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
+TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 SCHEME = get_scheme("mtfl")
 
 

@@ -106,7 +106,7 @@ def test_a_face_and_its_mirror_image_teach_the_same():
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    settings = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "heatmap_size": 16, "heatmap_sigma": 2.0}
+    settings = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "heatmap_size": 16, "heatmap_sigma": 2.0}
     config = FabRecConfig(num_landmarks=5, landmark_scheme=SCHEME.to_dict(), shape_prior=True, **settings)
     model = FabRecForLandmarkDetection(config).eval()
     model.shape_prior.fit(shapes(), SCHEME.flip_index)

@@ -36,7 +36,7 @@ def run_script(script: str, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-PRETRAIN = ["--preset", "small", "--widths", 4, 4, 8, 8, "--batch_size", 8, "--learning_rate", 1e-3, "--beta1", 0.9]
+PRETRAIN = ["--preset", "small", "--widths", 8, 8, 8, 8, "--batch_size", 8, "--learning_rate", 1e-3, "--beta1", 0.9]
 PRETRAIN += ["--max_steps", 6, "--coarse_steps", 2, "--adversarial_start", 3, "--checkpoint_every", 2]
 PRETRAIN += ["--gradient_penalty", 1, "--picture_every", 3, "--held_out_fraction", 0.3]
 
@@ -50,7 +50,7 @@ def autoencoder(drawn_faces, tmp_path_factory) -> Path:
 
 def test_pretraining_saves_a_model_pictures_and_discriminators(autoencoder):
     model = FabRecAutoencoder.from_pretrained(autoencoder)
-    assert model.config.image_size == 128 and list(model.config.widths) == [4, 4, 8, 8]
+    assert model.config.image_size == 128 and list(model.config.widths) == [8, 8, 8, 8]
     assert (autoencoder / "discriminators" / "model.safetensors").is_file()
     assert (autoencoder / "preprocessor_config.json").is_file()
     assert (autoencoder / "reconstructions-6.png").stat().st_size > 1000

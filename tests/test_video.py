@@ -22,7 +22,7 @@ from fabrec_hf.video_landmarks import VideoSettings, landmark_video
 av = pytest.importorskip("av")
 
 ASTRONAUT = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
-TINY = {"image_size": 32, "latent_size": 8, "widths": [4, 4, 8, 8], "encoder_depth": 1}
+TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 
 @pytest.fixture(scope="module")
