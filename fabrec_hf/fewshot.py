@@ -102,6 +102,7 @@ def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) 
         encoder_learning_rate=5e-4,
         warmup_steps=20,
         cosine_schedule=True,
+        max_grad_norm=1.0,
         heatmap_size=image_size // 2,
         heatmap_sigma=3.5 * image_size / 128,
         foreground_weight=10.0,
@@ -242,6 +243,9 @@ class _Fit:
                 loss = training_loss(self.model, faces, self.recipe, self.scheme, done, self.model.device)
                 optimizer.zero_grad()
                 loss.backward()
+                if self.recipe.max_grad_norm:
+                    learned = [parameter for group in groups for parameter in group["params"]]
+                    torch.nn.utils.clip_grad_norm_(learned, self.recipe.max_grad_norm)
                 optimizer.step()
                 done += 1
                 if self.on_step:

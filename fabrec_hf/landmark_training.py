@@ -51,6 +51,7 @@ class LandmarkRecipe:
     encoder_learning_rate: float = field(default=2e-5, metadata={"help": "Adam's rate of the encoder."})
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up in each stage."})
     cosine_schedule: bool = field(default=False, metadata={"help": "Let the rates fall along a cosine in each stage."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Longest gradient of a step; 0 sets no limit."})
     heatmap_size: int = field(default=128, metadata={"help": "Side of the heatmaps."})
     heatmap_sigma: float = field(default=7.0, metadata={"help": "Standard deviation of the targets, heatmap pixels."})
     foreground_weight: float = field(default=0.0, metadata={"help": "Extra weight of errors near a landmark."})
@@ -77,6 +78,8 @@ class LandmarkRecipe:
             raise ValueError("--head_steps and --finetune_steps must not both be 0.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        if self.max_grad_norm < 0:
+            raise ValueError(f"--max_grad_norm must not be negative, got {self.max_grad_norm}.")
         _ = self.augmentation  # refuses in words what cannot be drawn
 
     @property

@@ -146,6 +146,29 @@ def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
     assert not torch.equal(model.autoencoder.encoder.conv1.weight, encoder)
 
 
+def moved_by_one_step(drawn_faces, autoencoder, max_grad_norm):
+    """How all weights move when descent goes down a gradient at a rate of one: (P,)."""
+    recipe = replace(RECIPE, head_steps=0, finetune_steps=1, max_grad_norm=max_grad_norm, shape_prior=False)
+    recipe = replace(recipe, finetune_head_learning_rate=1.0, encoder_learning_rate=1.0)
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    fit_landmarks(model, labelled(drawn_faces), SCHEME, recipe, folds=0)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
+
+
+def test_a_gradient_that_is_too_long_is_shortened_and_no_other(drawn_faces, autoencoder, monkeypatch):
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    whole = moved_by_one_step(drawn_faces, autoencoder, 0.0)
+    length = float(whole.norm())
+    assert length > 0
+    halved = moved_by_one_step(drawn_faces, autoencoder, length / 2)
+    assert torch.allclose(halved, whole / 2, rtol=1e-3, atol=1e-5 * length)
+    unlimited = moved_by_one_step(drawn_faces, autoencoder, 2 * length)
+    assert torch.allclose(unlimited, whole, rtol=1e-3, atol=1e-5 * length)
+    with pytest.raises(ValueError, match="--max_grad_norm must not be negative"):
+        replace(RECIPE, max_grad_norm=-1.0)
+
+
 def test_sixteen_bits_round_the_loss_and_no_geometry(drawn_faces, autoencoder, monkeypatch):
     faces, device = labelled(drawn_faces), torch.device("cpu")
     recipes = {bits: replace(RECIPE, bfloat16=bits == 16) for bits in (16, 32)}

@@ -148,6 +148,28 @@ def test_a_finished_model_is_calibrated_on_the_faces_set_aside(drawn_faces, tmp_
     )
 
 
+def test_the_script_shortens_a_long_gradient(autoencoder, drawn_faces, tmp_path, monkeypatch, same_threads):
+    """A step of plain descent at a rate of one moves all that learns by the gradient itself."""
+    from train_landmarks import LandmarkTrainingArguments, main
+
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    settings = {"data": [str(drawn_faces)], "autoencoder": str(autoencoder), "report_to": "none", "heatmap_size": 16}
+    settings |= {"head_steps": 0, "finetune_steps": 1, "batch_size": 4}
+
+    def weights(name: str, rate: float, max_grad_norm: float = 0.0) -> torch.Tensor:
+        rates = {"finetune_head_learning_rate": rate, "encoder_learning_rate": rate}
+        output = str(tmp_path / name)
+        main(LandmarkTrainingArguments(output_dir=output, max_grad_norm=max_grad_norm, **settings, **rates))
+        saved = load_file(tmp_path / name / "model.safetensors")
+        return torch.cat([saved[key].flatten().double() for key in sorted(saved)])
+
+    before = weights("before", 0.0)
+    whole = weights("whole", 1.0) - before
+    length = float(whole.norm())
+    halved = weights("halved", 1.0, length / 2) - before
+    assert length > 0 and torch.allclose(halved, whole / 2, rtol=1e-3, atol=1e-5 * length)
+
+
 def test_one_shot_trains_on_one_face_and_knows_its_shape(autoencoder, drawn_faces, tmp_path):
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", tmp_path / "one"]
     done = run_script(

@@ -148,6 +148,9 @@ class Trainer:
         loss = training_loss(model, self.faces, self.arguments, self.scheme, step, accelerator.device, share)
         optimizer.zero_grad()
         accelerator.backward(loss)
+        if self.arguments.max_grad_norm:
+            learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            accelerator.clip_grad_norm_(learned, self.arguments.max_grad_norm)
         optimizer.step()
         return float(loss.detach())
 
