@@ -71,7 +71,7 @@ def own_cache(tmp_path, monkeypatch):
 def autoencoder(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("autoencoder")
-    FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 8, 8])).save_pretrained(
+    FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 16, 16])).save_pretrained(
         folder
     )
     return folder

@@ -329,7 +329,7 @@ def test_an_autoencoder_becomes_a_landmark_model(tmp_path):
     dirac = torch.zeros(8, 8, 3, 3)
     dirac[range(8), range(8), 1, 1] = 1
     assert torch.equal(model.transfer_layers[0].weight, dirac)
-    assert model.heatmap_head.weight.shape == (4, 7, 4, 4)
+    assert model.heatmap_head.weight.shape == (8, 7, 4, 4)
     assert 0 < model.heatmap_head.weight.abs().max() <= (1 / (7 * 16)) ** 0.5  # PyTorch's default for this layer
     assert not any(parameter.requires_grad for parameter in model.autoencoder.parameters())
 
