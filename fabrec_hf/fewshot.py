@@ -234,7 +234,7 @@ class _Fit:
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]
-            optimizer = torch.optim.Adam(groups)
+            optimizer = torch.optim.Adam(groups, fused=True)
             for step in range(count):
                 if self.should_stop and self.should_stop():
                     raise _Stopped

@@ -38,7 +38,8 @@ def encode_heatmaps(
     grid = torch.arange(size, device=landmarks.device, dtype=landmarks.dtype)
     centers = torch.nan_to_num(landmarks, nan=-1e4) * size - 0.5 - shift
     profiles = torch.exp(-0.5 * ((grid - centers.unsqueeze(-1)) / sigma) ** 2)
-    heatmaps = profiles.new_empty(*landmarks.shape[:2], size, size).contiguous(memory_format=memory_format)
+    shape = *landmarks.shape[:2], size, size
+    heatmaps = torch.empty(shape, dtype=profiles.dtype, device=profiles.device, memory_format=memory_format)
     return torch.mul(profiles[:, :, 1].unsqueeze(-1), profiles[:, :, 0].unsqueeze(-2), out=heatmaps)
 
 

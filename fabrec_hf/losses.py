@@ -32,9 +32,9 @@ class _WeightedSquares(torch.autograd.Function):
     @staticmethod
     def forward(ctx, predictions: torch.Tensor, targets: torch.Tensor, foreground_weight: float) -> torch.Tensor:
         residual = predictions - targets
-        weighted = residual * (foreground_weight * targets).add_(1) if foreground_weight else residual
+        weighted = torch.addcmul(residual, residual, targets, value=foreground_weight)
         ctx.save_for_backward(weighted)
-        return (weighted * residual).mean(dim=(-2, -1))
+        return residual.mul_(weighted).mean(dim=(-2, -1))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

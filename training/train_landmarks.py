@@ -115,7 +115,7 @@ class Trainer:
         groups = parameter_groups(self.model, arguments, finetune)
         peaks = [group["lr"] for group in groups]
         # Frozen first, wrapped second: a wrapper that saw other parameters would leave gradients unsynchronised.
-        model, optimizer = accelerator.prepare(self.model, torch.optim.Adam(groups))
+        model, optimizer = accelerator.prepare(self.model, torch.optim.Adam(groups, fused=True))
         if checkpoint:
             accelerator.load_state(str(checkpoint))
         elif start > 0:
