@@ -76,6 +76,7 @@ class FaceScores:
         protocol: as `evaluate_checkpoint` took it.
         decoding: how heatmaps were decoded.
         flip_average: whether heatmaps were averaged with those of the mirrored crop.
+        shape_prior: whether landmarks were corrected by the shapes of the annotated faces.
         score_tolerance: error in percent up to which a point counts as found by the calibration of the scores; None
             where they are not calibrated, or errors are divided by another length than it was fitted with.
     """
@@ -90,6 +91,7 @@ class FaceScores:
     protocol: str
     decoding: str
     flip_average: bool
+    shape_prior: bool
     score_tolerance: float | None = None
 
 
@@ -125,7 +127,7 @@ def evaluate_checkpoint(
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
         (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (from
         `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
-        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`.
+        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`, `shape_prior`.
 
     Raises:
         SchemeError: If the data's points are not those of the model, or the model carries no scheme.
@@ -193,6 +195,7 @@ def score_faces(
         protocol=protocol,
         decoding=predictor.config.decoding,
         flip_average=predictor.config.flip_average,
+        shape_prior=predictor.config.shape_prior,
         score_tolerance=calibration["tolerance"] if calibration else None,
     )
 
@@ -296,6 +299,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
         "protocol": scores.protocol,
         "decoding": scores.decoding,
         "flip_average": scores.flip_average,
+        "shape_prior": scores.shape_prior,
     }
 
 

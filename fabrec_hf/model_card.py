@@ -276,7 +276,10 @@ def _subsets(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _how(entry: Mapping[str, Any]) -> str:
     decoding = {"subpixel": "sub-pixel", "argmax": "argmax (the paper's)"}.get(entry["decoding"], entry["decoding"])
-    return f"{decoding}, averaged with the mirrored crop" if entry["flip_average"] else decoding
+    mirrored = ", averaged with the mirrored crop" if entry["flip_average"] else ""
+    # Results of a time when evaluations did not say so have no such field.
+    prior = ", shape prior" if entry.get("shape_prior") else ""
+    return decoding + mirrored + prior
 
 
 def _number(value: float | None, digits: int) -> str:

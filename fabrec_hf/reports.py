@@ -95,9 +95,10 @@ def describe_measurement(result: Mapping[str, Any], scheme: LandmarkScheme | Non
     """Say in one sentence how a result was measured."""
     decoding = {"subpixel": "sub-pixel"}.get(result["decoding"], result["decoding"])
     flip = "averaged with" if result["flip_average"] else "without averaging with"
+    prior = ", corrected by the shape prior" if result.get("shape_prior") else ""
     return (
-        f"given boxes, {decoding} decoding ({result['protocol']} protocol), {flip} the mirrored crop, errors in % of "
-        f"{describe_length(result['normalizer'], scheme)}, failures above {result['threshold']:g} %"
+        f"given boxes, {decoding} decoding ({result['protocol']} protocol), {flip} the mirrored crop{prior}, "
+        f"errors in % of {describe_length(result['normalizer'], scheme)}, failures above {result['threshold']:g} %"
     )
 
 

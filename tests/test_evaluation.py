@@ -23,6 +23,7 @@ from fabrec_hf.evaluation import (  # noqa: E402
 from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.landmarks import Normalizer, get_scheme  # noqa: E402
 from fabrec_hf.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
+from fabrec_hf.reports import describe_measurement  # noqa: E402
 
 
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_size": 32}
@@ -139,6 +140,16 @@ def test_paper_protocol_is_the_model_configured_for_argmax(model, processor, fac
     assert (result["protocol"], result["decoding"], result["flip_average"]) == ("paper", "argmax", False)
     with pytest.raises(ValueError, match="one of default, paper"):
         evaluate_checkpoint(model, processor, faces, protocol="best")
+
+
+def test_the_record_says_whether_landmarks_were_corrected_by_the_shape_prior(model, processor, faces):
+    prior = FabRecForLandmarkDetection(FabRecConfig.from_dict(model.config.to_dict() | {"shape_prior": True})).eval()
+    corrected = evaluate_checkpoint(prior, processor, faces)
+    as_in_paper = evaluate_checkpoint(prior, processor, faces, protocol="paper")
+    without = evaluate_checkpoint(model, processor, faces)
+    assert [result["shape_prior"] for result in (corrected, as_in_paper, without)] == [True, False, False]
+    assert "corrected by the shape prior" in describe_measurement(corrected)
+    assert "prior" not in describe_measurement(as_in_paper) + describe_measurement(without)
 
 
 def test_flip_average_treats_a_face_and_its_mirror_image_alike(model, processor, faces):

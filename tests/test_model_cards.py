@@ -140,7 +140,7 @@ def test_what_the_scores_are_worth_is_a_line_a_measurement(checkpoint):
         evaluations=[
             evaluation(4.0, confidence=confidence),
             evaluation(4.1, decoding="argmax", confidence=older),
-            evaluation(3.9, flip_average=True, confidence=confidence | {"rank_correlation": None}),
+            evaluation(3.9, flip_average=True, shape_prior=True, confidence=confidence | {"rank_correlation": None}),
             evaluation(4.2, normalizer={"kind": "box"}),
         ],
     )
@@ -152,7 +152,9 @@ def test_what_the_scores_are_worth_is_a_line_a_measurement(checkpoint):
         "3.25 % (fabrec detect --min-score 0.625); the mean score is 0.71, and 70 % of the points lie within 5 % "
         "(calibration error 0.021); 3 points without a finite score and error are left out."
     )
-    assert len(lines) == 2 and lines[1].startswith("- sub-pixel, averaged with the mirrored crop. Confidence")
+    assert len(lines) == 2 and lines[1].startswith(
+        "- sub-pixel, averaged with the mirrored crop, shape prior. Confidence"
+    )
     assert "undefined" in lines[1] and card.index("## Measured") < card.index(lines[0]) < card.index("## Limits")
     assert check_card(card, "model") == ([], [])
     write_results(checkpoint, evaluations=[evaluation(4.0)])

@@ -24,7 +24,7 @@ AQUA, CRIMSON = confidence_colors([1.0])[0], confidence_colors([0.0])[0]
 def make_scores(errors) -> FaceScores:
     errors = np.asarray(errors, dtype=float)
     points = np.zeros((len(errors), SCHEME.num_landmarks))
-    return FaceScores(errors, {}, points, points, (), SCHEME, SCHEME.normalizer, "default", "subpixel", False)
+    return FaceScores(errors, {}, points, points, (), SCHEME, SCHEME.normalizer, "default", "subpixel", False, False)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def make_point_scores(point_scores, point_errors, tolerance=None) -> FaceScores:
     means = errors.mean(axis=1)
     scheme, normalizer = SCHEME, SCHEME.normalizer
     return FaceScores(
-        means, {}, errors, sureness, (), scheme, normalizer, "default", "subpixel", False, score_tolerance=tolerance
+        means, {}, errors, sureness, (), scheme, normalizer, "default", "subpixel", False, False, tolerance
     )
 
 
