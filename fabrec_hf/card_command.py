@@ -10,6 +10,7 @@ from .checkpoints import embedded_names, resolve_checkpoint, weights_path
 from .errors import CheckpointError
 from .model_card import PICTURE_NAME, CardContext, make_card
 from .output_folder import check_output_folder, write_files
+from .progress import say
 
 
 __all__ = ["add_arguments", "run"]
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     card = make_card(folder, _context(arguments, folder, name))
     if arguments.output:
         write_files(arguments.output.parent, {arguments.output.name: card.encode()})
-        print(arguments.output)
+        say(str(arguments.output))
     else:
         sys.stdout.write(card)
     return 0

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import FabRecError
+from .progress import say
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(verb: str | None, message: str) -> int:
-    print(f"fabrec {verb}: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"fabrec {verb}: error: {' '.join(message.split())}", sys.stderr)
     return 2
 
 

@@ -10,6 +10,7 @@ from .data.face_set import FaceSet
 from .data.readers import KINDS, open_source
 from .data.shards import BOX_RULES
 from .errors import DataError, FabRecError
+from .progress import say
 
 
 __all__ = ["add_arguments", "run"]
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError("--shard-size and --num-proc must be at least 1.")
     output = Path(arguments.output)
     if arguments.to == "parquet":
-        print(_summary(_convert(arguments, output), output))
+        say(_summary(_convert(arguments, output), output))
         return 0
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists and is not empty; name a new folder.")
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         if output.exists():
             output.rmdir()
         (Path(folder) / "files").rename(output)
-    print(_summary(face_set, output))
+    say(_summary(face_set, output))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .progress import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a conversion to a parser."""
@@ -24,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from .convert_original import convert
 
-    print(f"{arguments.mdl} -> {convert(arguments.mdl, arguments.output)}")
+    say(f"{arguments.mdl} -> {convert(arguments.mdl, arguments.output)}")
     return 0

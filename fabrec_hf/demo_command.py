@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .errors import FabRecError
 from .output_folder import check_output_folder
+from .progress import say
 
 
 __all__ = ["add_arguments", "run"]
@@ -72,6 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
             host=arguments.host,
             port=arguments.port,
         ),
-        on_start=lambda url: print(f"The demonstration runs at {url} (Ctrl-C ends it).", flush=True),
+        on_start=lambda url: say(f"The demonstration runs at {url} (Ctrl-C ends it)."),
     )
     return 0

@@ -14,7 +14,7 @@ from .errors import BoxError, FabRecError, ImageError
 from .face_records import count_faces, describe_picture
 from .input_files import collect_inputs, distinct_names, is_video, parse_boxes
 from .output_folder import check_output_folder, write_files
-from .progress import show_rate
+from .progress import say, show_rate
 
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class _Detection:
                     self._fail(result.path, str(result.error))
                 elif result.record is None or not result.record["faces"]:
                     advice = "give its box with --boxes x,y,w,h, or a picture in which the face is larger"
-                    self._say(f"fabrec detect: {result.path}: no face found; {advice}.")
+                    say(f"fabrec detect: {result.path}: no face found; {advice}.", sys.stderr)
                     self._keep([json.dumps(result.record, indent=2)])
                 else:
                     if self.output is not None:
@@ -164,9 +164,10 @@ class _Detection:
             self._fail(path, str(error))
             return
         if not summary.faces:
-            self._say(
+            say(
                 f"fabrec detect: {path}: no face found in {summary.frames} frames; give the boxes of its first "
-                "frame with --boxes x,y,w,h."
+                "frame with --boxes x,y,w,h.",
+                sys.stderr,
             )
         else:
             self._report(describe_video(path, summary, self.output))
@@ -193,17 +194,11 @@ class _Detection:
 
     def _report(self, line: str) -> None:
         if not self.arguments.json:
-            self._say(line, sys.stdout)
+            say(line)
 
     def _fail(self, path: Path, reason: str) -> None:
         self.failures += 1
-        self._say(f"fabrec detect: error: {path}: {reason}")
-
-    @staticmethod
-    def _say(line: str, file: Any = None) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(line, file=file or sys.stderr)
+        say(f"fabrec detect: error: {path}: {reason}", sys.stderr)
 
 
 def describe_video(path: Path, summary: "VideoSummary", output: Path | None) -> str:

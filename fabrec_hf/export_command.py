@@ -20,6 +20,7 @@ from .loading import load_landmark_model
 from .metrics import normalized_mean_error
 from .output_folder import check_output_folder, write_files
 from .prediction import checkpoint_scheme, predict_landmarks
+from .progress import say
 
 
 __all__ = ["add_arguments", "run"]
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = FORMATS.get(arguments.format, (DELTA_NAME,))
     report["files"] = [str(arguments.output / name) for name in names]
     report["bytes"] = sum((arguments.output / name).stat().st_size for name in names)
-    print(json.dumps(report, indent=2) if arguments.json else _describe(report))
+    say(json.dumps(report, indent=2) if arguments.json else _describe(report))
     return 0
 
 

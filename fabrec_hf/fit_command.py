@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import DataError, FabRecError
 from .output_folder import check_output_folder
+from .progress import say
 
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         if output.exists():
             output.rmdir()
         (Path(workplace) / "detector").rename(output)
-    print(json.dumps(results, indent=2) if arguments.json else _summary(results, output))
+    say(json.dumps(results, indent=2) if arguments.json else _summary(results, output))
     return 0
 
 
@@ -147,7 +148,7 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
         raise DataError(f"None of the {len(dataset)} faces in {arguments.data} has an annotated point.")
     if len(annotated) < len(dataset):
         left = len(dataset) - len(annotated)
-        print(f"fabrec fit: {left} of {len(dataset)} faces have no points and are left out.", file=sys.stderr)
+        say(f"fabrec fit: {left} of {len(dataset)} faces have no points and are left out.", sys.stderr)
     dataset = dataset.select(annotated)
     if arguments.shots is not None:
         dataset = random_shots(dataset, arguments.shots, arguments.seed)
@@ -162,7 +163,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
     def ask(*_: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, previous)
-        print("\nfabrec fit: stopping; the best that has been learned is saved.", file=sys.stderr)
+        say("\nfabrec fit: stopping; the best that has been learned is saved.", sys.stderr)
 
     previous = signal.signal(signal.SIGINT, ask)
     try:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .hub_contents import MAIN, Contents, gather
+from .progress import say
 
 
 __all__ = ["add_arguments", "run"]
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = (arguments.revision, arguments.few_shot, arguments.annotations_only)
     if arguments.dry_run:
         with gather(arguments.source, arguments.repository, *options) as contents:
-            print(_plan(contents, arguments.repository, arguments.json))
+            say(_plan(contents, arguments.repository, arguments.json))
         return 0
     from huggingface_hub.utils import enable_progress_bars
 
@@ -67,11 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
         enable_progress_bars()
     published = push(arguments.source, arguments.repository, *options, private=arguments.private)
     if arguments.json:
-        print(json.dumps([vars(entry) for entry in published], indent=2))
+        say(json.dumps([vars(entry) for entry in published], indent=2))
         return 0
     for entry in published:
         state = "published" if entry.changed else "unchanged"
-        print(f"{entry.repository}@{entry.revision}: {state}, {entry.files} files, commit {entry.commit}")
+        say(f"{entry.repository}@{entry.revision}: {state}, {entry.files} files, commit {entry.commit}")
     return 0
 
 

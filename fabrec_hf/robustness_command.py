@@ -16,6 +16,7 @@ from .landmarks import LandmarkScheme
 from .loading import load_autoencoder, load_landmark_model, move_to_device
 from .output_folder import check_output_folder, write_files
 from .perturbations import PERTURBATIONS
+from .progress import say
 from .reconstruction_errors import measure_reconstruction
 from .reconstruction_report import reconstruction_section
 from .reports import describe_length
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         "robustness.png": draw_results(results),
     }
     write_files(args.output, files)
-    print(content if args.json else f"{report}\n{', '.join(str(args.output / name) for name in files)}")
+    say(content if args.json else f"{report}\n{', '.join(str(args.output / name) for name in files)}")
     return 0
 
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from .errors import DataError, FabRecError
 from .input_files import collect_inputs, is_video, open_picture
 from .output_folder import check_output_folder, write_files
+from .progress import say
 
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     pool = np.arange(len(faces))
     if len(pool) > LARGEST_POOL:
         pool = np.sort(np.random.default_rng(0).permutation(len(pool))[:LARGEST_POOL])
-        print(f"fabrec select: choosing among {LARGEST_POOL:,} of {len(faces):,} faces.", file=sys.stderr)
+        say(f"fabrec select: choosing among {LARGEST_POOL:,} of {len(faces):,} faces.", sys.stderr)
     if len(pool) < arguments.count:
         raise DataError(f"--count {arguments.count} faces, but only {len(pool)} were found in {len(paths)} pictures.")
     chosen = pool[choose_faces(latents[pool], arguments.count)].tolist()
@@ -101,13 +102,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         _write(arguments.output, records, [encoder.crop(faces[row]) for row in chosen])
     if arguments.json:
-        print(json.dumps(records, indent=2))
+        say(json.dumps(records, indent=2))
     else:
         for record in records:
             box = ",".join(f"{value:.0f}" for value in record["box"])
-            print(f"{record['file']} (face at {box}) stands for {100 * record['share']:.0f} % of {len(faces)} faces")
+            say(f"{record['file']} (face at {box}) stands for {100 * record['share']:.0f} % of {len(faces)} faces")
         if arguments.output is not None:
-            print(f"-> {arguments.output / 'selected.png'}")
+            say(f"-> {arguments.output / 'selected.png'}")
     return 2 if failures else 0
 
 
@@ -157,7 +158,7 @@ def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[Foun
                 found, codes = encoder(path)
             except (FabRecError, OSError, ValueError) as error:
                 failures += 1
-                bar.write(f"fabrec select: error: {path}: {error}", file=sys.stderr)
+                say(f"fabrec select: error: {path}: {error}", sys.stderr)
                 continue
             faces += found
             latents.append(codes)
