@@ -16,6 +16,9 @@ MAX_ENCODER_DEPTH = 64
 BASE_WIDTHS = (64, 128, 256, 512)
 SMALL_WIDTHS = (32, 64, 128, 256)
 
+FACE_MESH = "face_mesh"
+"""The backbone that is not timm's."""
+
 
 @strict
 class FabRecAutoencoderConfig(PreTrainedConfig):
@@ -33,6 +36,13 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
             Channels of the encoder's four stages. The decoder has them in the opposite order.
         encoder_depth (`int`, defaults to 2):
             Residual blocks in each encoder stage (ResNet-18 has two). The decoder always has one per stage.
+        encoder_pooling (`str`, defaults to `"average"`):
+            How the encoder's last map becomes the input of its linear layer: `"average"` is the paper's mean over all
+            positions, `"flatten"` keeps them apart.
+        backbone (`str`, *optional*):
+            What the encoder looks with, in the place of the paper's ResNet: `"face_mesh"` is the trunk of MediaPipe's
+            face mesh network, anything else a feature extractor of timm's by name. `:STRIDE` behind the name takes an
+            earlier map than the last one, as in `"tf_efficientnet_lite0:16"`. `widths` then are the decoder's alone.
 
     Example:
         >>> config = FabRecAutoencoderConfig.small()
@@ -46,6 +56,8 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
     latent_size: int = 99
     widths: list[int] | tuple[int, ...] = BASE_WIDTHS
     encoder_depth: int = 2
+    encoder_pooling: str = "average"
+    backbone: str | None = None
 
     def validate_architecture(self):
         """Refuse architectures that cannot be built, naming the field at fault."""
@@ -58,6 +70,7 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
             raise ValueError("latent_size and encoder_depth must be at least 1.")
         if self.encoder_depth > MAX_ENCODER_DEPTH:
             raise ValueError(f"encoder_depth must be at most {MAX_ENCODER_DEPTH}, got {self.encoder_depth}.")
+        _require_choice("encoder_pooling", self.encoder_pooling, ("average", "flatten"))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, cache_dir=None, **kwargs):
@@ -122,6 +135,9 @@ class FabRecConfig(FabRecAutoencoderConfig):
             Average the heatmaps with those of the mirrored crop (needs flip pairs in the scheme; twice the work).
         shape_prior (`bool`, defaults to `False`):
             Correct the landmarks by what the annotated faces look like, see `shape_prior`.
+        anchors (`dict`, *optional*):
+            `LandmarkScheme.to_dict()` of the points that the detector knew before it learned its own: it draws their
+            heatmaps too, behind its own, and `point_regression` tells its points from them.
         score_calibration (`dict`, *optional*):
             `ScoreCalibration.to_dict()`: how often points of a heatmap's height are found, see `calibration`. Scores
             are then that share; without it they are the heights themselves.
@@ -140,6 +156,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
     heatmap_alignment: str = "edges"
     flip_average: bool = False
     shape_prior: bool = False
+    anchors: dict | None = None
     score_calibration: dict | None = None
 
     def validate_architecture(self):
@@ -166,9 +183,19 @@ class FabRecConfig(FabRecAutoencoderConfig):
         _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
         if self.score_calibration is not None:
             _check_calibration(self.score_calibration)
+        if self.anchors is not None and self.num_anchors < 1:
+            raise ValueError("anchors must be a landmark scheme with num_landmarks of at least 1.")
         flip_pairs = (self.landmark_scheme or {}).get("flip_pairs")
+        if self.flip_average and self.anchors is not None and not self.anchors.get("flip_pairs"):
+            raise ValueError("flip_average needs anchors with flip_pairs.")
         if self.flip_average and (not flip_pairs or self.heatmap_alignment != "edges"):
             raise ValueError('flip_average needs a landmark_scheme with flip_pairs and heatmap_alignment "edges".')
+
+    @property
+    def num_anchors(self) -> int:
+        """Number of heatmaps A behind those of the points."""
+        count = (self.anchors or {}).get("num_landmarks", 0)
+        return count if isinstance(count, int) else 0
 
     @property
     def num_transfer_layers(self) -> int:

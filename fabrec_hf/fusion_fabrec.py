@@ -22,6 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .layers_fabrec import FabRecEncoder
+
 
 def fuse_transposed(layers: Sequence[nn.ConvTranspose2d]) -> nn.Conv2d:
     """Turn transposed convolutions (4 x 4, stride 2, padding 1) of one input into one 2 x 2 convolution.
@@ -78,11 +80,13 @@ class FusedEncoder(nn.Module):
         self.conv1 = fuse_conv_bn_eval(encoder.conv1, encoder.bn1)
         self.maxpool = encoder.maxpool
         self.blocks = nn.Sequential(*(FusedResidualBlock(block) for stage in encoder.stages for block in stage))
+        self.flattens = not isinstance(encoder.pool, nn.AdaptiveAvgPool2d)
         self.fc = encoder.fc
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode (N, 3, S, S) to the latent (N, latent_size)."""
-        return self.fc(self.blocks(self.maxpool(F.relu(self.conv1(pixel_values)))).mean(dim=(2, 3)))
+        features = self.blocks(self.maxpool(F.relu(self.conv1(pixel_values))))
+        return self.fc(features.flatten(1) if self.flattens else features.mean(dim=(2, 3)))
 
 
 class FusedDecoderBlock(nn.Module):
@@ -115,7 +119,8 @@ class FusedHeatmapNetwork(nn.Module):
         super().__init__()
         decoder = model.autoencoder.decoder
         count = len(model.transfer_layers)
-        self.encoder = FusedEncoder(model.autoencoder.encoder)
+        encoder = model.autoencoder.encoder
+        self.encoder = FusedEncoder(encoder) if isinstance(encoder, FabRecEncoder) else encoder
         self.first = _fuse_first(decoder.fc, fuse_conv_bn_eval(decoder.conv1, decoder.bn1, transpose=True))
         self.stages = nn.ModuleList(FusedDecoderBlock(block) for block in decoder.stages[:count])
         self.transfer_layers = model.transfer_layers

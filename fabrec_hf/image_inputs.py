@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from transformers.image_utils import ChannelDimension, load_image
 
 
+# The mean color of the authors' training images in [0, 1]; their code subtracts it and divides by nothing.
+IMAGE_MEAN = [0.518, 0.418, 0.361]
 # Floats may overshoot [0, 1] by what a resampling filter or a lossy conversion adds; more means another scale.
 FLOAT_TOLERANCE = 0.01
 

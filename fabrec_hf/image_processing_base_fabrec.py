@@ -20,11 +20,9 @@ from .geometry import (
     landmarks_from_crop,
     landmarks_to_crop,
 )
-from .image_inputs import as_image_list
+from .image_inputs import IMAGE_MEAN, as_image_list
 
 
-# The mean colour of the authors' training images in [0, 1]; their code subtracts it and divides by nothing.
-IMAGE_MEAN = [0.518, 0.418, 0.361]
 IMAGE_STD = [1.0, 1.0, 1.0]
 
 FILTER_NAMES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}

@@ -170,7 +170,7 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
         raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {source.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
     settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average", "shape_prior")}
-    architecture = ("image_size", "widths", "latent_size", "encoder_depth")
+    architecture = ("image_size", "widths", "latent_size", "encoder_depth", "encoder_pooling", "backbone")
     settings |= {name: getattr(source.config, name) for name in architecture}
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(
@@ -264,8 +264,8 @@ def predict_landmarks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Predict landmarks of plain crops, (N, L, 2) as fractions of the crop, and their scores (N, L); on the CPU."""
     model.eval()
-    landmarks = [torch.empty(0, *faces.landmarks.shape[1:])]
-    scores = [torch.empty(0, *faces.landmarks.shape[1:2])]
+    count = model.config.num_landmarks
+    landmarks, scores = [torch.empty(0, count, 2)], [torch.empty(0, count)]
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
         outputs = model(crops - image_mean(device))

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .backbones_fabrec import FabRecBackboneEncoder
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .delta_fabrec import whole_weights
 from .embedded_fabrec import embedded_or_given
@@ -18,6 +19,7 @@ from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode
 from .landmarks import LandmarkScheme
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
 from .losses import heatmap_loss
+from .point_regression import PointRegression
 from .shape_prior import ShapePrior
 
 
@@ -106,6 +108,11 @@ class FabRecPreTrainedModel(PreTrainedModel):
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)
             init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.PReLU):
+            init.constant_(module.weight, 0.25)
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -128,7 +135,7 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
 
     def __init__(self, config: FabRecAutoencoderConfig):
         super().__init__(config)
-        self.encoder = FabRecEncoder(config)
+        self.encoder = FabRecBackboneEncoder(config) if config.backbone else FabRecEncoder(config)
         self.decoder = FabRecDecoder(config)
         self.post_init()
 
@@ -177,8 +184,11 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             for place, width in enumerate(channels, start=1)
         )
         self.heatmap_head = nn.ConvTranspose2d(
-            channels[-1], config.num_landmarks, kernel_size=4, stride=2, padding=1, bias=False
+            channels[-1], config.num_landmarks + config.num_anchors, kernel_size=4, stride=2, padding=1, bias=False
         )
+        self.point_regression = None
+        if config.anchors is not None:
+            self.point_regression = PointRegression(config.num_landmarks, config.num_anchors)
         self.shape_prior = ShapePrior(config.num_landmarks) if config.shape_prior else None
         self._flip_index = _flip_index(config)
         self.post_init()
@@ -193,6 +203,9 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         elif isinstance(module, ShapePrior):
             init.constant_(module.mean, 0.5)
             init.eye_(module.gain)
+        elif isinstance(module, PointRegression):
+            for value in (module.nearest, module.offsets, module.center, module.gain, module.share):
+                init.zeros_(value)
         else:
             super()._init_weights(module)
 
@@ -216,7 +229,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.autoencoder.encoder.requires_grad_(True)
 
     def predict_heatmaps(self, first: torch.Tensor) -> torch.Tensor:
-        """Draw heatmaps (N, L, H, W) from the generator's first stage (N, C, 8, 8)."""
+        """Draw heatmaps (N, L + A, H, W), those of anchors last, from the generator's first stage (N, C, 8, 8)."""
         stages = self.autoencoder.decoder.stages
         hidden_states = self.transfer_layers[0](first)
         for stage, transfer_layer in zip(stages[1:], self.transfer_layers[1:], strict=False):
@@ -236,7 +249,8 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
 
         Args:
             pixel_values: (N, 3, S, S), RGB in [0, 1] minus the processor's mean.
-            labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated.
+            labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated; or (N, L + A, 2), those
+                of the anchors last.
             output_reconstruction: Also run the colour half of the decoder, which changes no landmark.
             output_landmarks: False leaves landmarks and scores out, which a step of training does not need.
             **kwargs: `return_dict=False` returns a tuple.
@@ -255,7 +269,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         landmarks, scores = self.decode_landmarks(heatmaps) if output_landmarks else (None, None)
         return FabRecLandmarkOutput(
             loss=loss,
-            heatmaps=heatmaps,
+            heatmaps=heatmaps[:, : self.config.num_landmarks],
             landmarks=landmarks,
             scores=scores,
             latent=latent,
@@ -263,16 +277,21 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         )
 
     def landmark_loss(self, heatmaps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compare heatmaps (N, L, H, W) with those that labels (N, L, 2) would have (paper equation 5); scalar."""
+        """Compare heatmaps (N, L + A, H, W) with those of labels (N, L or L + A, 2) (paper equation 5); scalar."""
         config = self.config
+        heatmaps = heatmaps[:, : labels.shape[1]]
         shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
         layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
         targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
         return heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
 
     def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L, H, W)."""
-        return _decode(self.config, self.shape_prior, heatmaps)
+        """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L + A, H, W)."""
+        return _decode(self.config, self.point_regression, self.shape_prior, heatmaps)
+
+    def decode_anchors(self, heatmaps: torch.Tensor) -> torch.Tensor:
+        """Read anchors (N, A, 2), fractions of the crop, off heatmaps (N, L + A, H, W)."""
+        return _decode_heatmaps(self.config, heatmaps[:, self.config.num_landmarks :])[0]
 
     def fuse(self) -> "FabRecFusedForLandmarkDetection":
         """Return a twin for inference that finds the same landmarks sooner, see `fusion_fabrec`.
@@ -301,6 +320,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         # Folding asks for eval mode and shares what it does not change: a copy keeps the model as it is.
         self.network = FusedHeatmapNetwork(copy.deepcopy(model).eval())
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.point_regression = copy.deepcopy(model.point_regression)
         self.shape_prior = copy.deepcopy(model.shape_prior)
         flip_index = _flip_index(model.config)
         # A buffer: a list would be copied to the device, which waits for it, in every call.
@@ -318,7 +338,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         return next(self.parameters()).dtype
 
     def predict_heatmaps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return heatmaps (N, L, H, W), flip-averaged if so configured, and latents (N, latent_size)."""
+        """Return heatmaps (N, L + A, H, W), flip-averaged if so configured, and latents (N, latent_size)."""
         heatmaps, latent = self.network(pixel_values)
         if self.flip_index is not None:
             mirrored, _ = self.network(pixel_values.flip(-1))
@@ -327,7 +347,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
 
     def decode_landmarks(self, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
         """Read landmarks and scores off heatmaps as the model does; `blur` as in `decode_heatmaps`."""
-        return _decode(self.config, self.shape_prior, heatmaps, blur)
+        return _decode(self.config, self.point_regression, self.shape_prior, heatmaps, blur)
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:
@@ -339,7 +359,8 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         _check_inputs(self.config, pixel_values)
         heatmaps, latent = self.predict_heatmaps(pixel_values.contiguous(memory_format=torch.channels_last))
         landmarks, scores = self.decode_landmarks(heatmaps)
-        return FabRecLandmarkOutput(heatmaps=heatmaps, landmarks=landmarks, scores=scores, latent=latent)
+        own = heatmaps[:, : self.config.num_landmarks]
+        return FabRecLandmarkOutput(heatmaps=own, landmarks=landmarks, scores=scores, latent=latent)
 
 
 # Those that say how the autoencoder of a delta may be fetched, too.
@@ -351,9 +372,12 @@ def _autoencoder_weights(name: str, **where) -> dict[str, torch.Tensor]:
 
 
 def _flip_index(config: FabRecConfig) -> list[int] | None:
-    if config.flip_average and config.landmark_scheme:
-        return LandmarkScheme.from_dict(config.landmark_scheme).flip_index
-    return None
+    if not config.flip_average or not config.landmark_scheme:
+        return None
+    flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index
+    if config.anchors is None:
+        return flip_index
+    return flip_index + [config.num_landmarks + place for place in LandmarkScheme.from_dict(config.anchors).flip_index]
 
 
 def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_index) -> torch.Tensor:
@@ -361,11 +385,26 @@ def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_
     return 0.5 * (heatmaps + mirrored.flip(-1)[:, flip_index])
 
 
-def _decode(
-    config: FabRecConfig, shape_prior: ShapePrior | None, heatmaps: torch.Tensor, blur: str = "products"
+def _decode_heatmaps(
+    config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
-    landmarks, scores = decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+    return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+
+
+def _decode(
+    config: FabRecConfig,
+    point_regression: PointRegression | None,
+    shape_prior: ShapePrior | None,
+    heatmaps: torch.Tensor,
+    blur: str = "products",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    landmarks, scores = _decode_heatmaps(config, heatmaps, blur)
+    if config.anchors is not None:
+        count = config.num_landmarks
+        landmarks, anchors, scores = landmarks[:, :count], landmarks[:, count:], scores[:, :count]
+        if point_regression is not None:
+            landmarks = point_regression.combine(landmarks, anchors)
     if shape_prior is not None:
         landmarks = shape_prior(landmarks)
     if config.score_calibration is not None:
@@ -380,7 +419,8 @@ def _check_inputs(config: FabRecConfig, pixel_values: torch.Tensor, labels: torc
             f"pixel_values must be (N, 3, {size}, {size}), got {tuple(pixel_values.shape)}; "
             "prepare them with the checkpoint's image processor."
         )
-    if labels is not None and tuple(labels.shape) != (len(pixel_values), count, 2):
+    counts = {count, count + config.num_anchors}
+    if labels is not None and (labels.ndim != 3 or labels.shape[1] not in counts or len(labels) != len(pixel_values)):
         raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
 
 

@@ -191,5 +191,5 @@ def apply_protocol(
         twin = type(model)(config)
     twin.load_state_dict(model.state_dict(), assign=True)
     if protocol == "paper":
-        twin.shape_prior, config.shape_prior = None, False
+        twin.shape_prior, config.shape_prior, twin.point_regression = None, False, None
     return twin.eval()
