@@ -9,14 +9,14 @@ installed. Where it is, the installed code is used and those files are never loo
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForKeypointDetection
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .checkpoints import resolve_checkpoint, weights_path
-from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
-from .embedded_fabrec import WEIGHTS as _WEIGHTS
-from .image_processing_fabrec import FabRecImageProcessor
-from .image_processing_pil_fabrec import FabRecImageProcessorPil
-from .landmarks import LandmarkScheme, get_scheme
-from .modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
-from .pipeline_fabrec import FaceLandmarkPipeline
+from .checkpoints.names import resolve_checkpoint, weights_path
+from .model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+from .model.embedded_fabrec import WEIGHTS as _WEIGHTS
+from .model.image_processing_fabrec import FabRecImageProcessor
+from .model.image_processing_pil_fabrec import FabRecImageProcessorPil
+from .model.known_schemes import LandmarkScheme, get_scheme
+from .model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .model.pipeline_fabrec import FaceLandmarkPipeline
 
 
 __version__ = "0.1.0"

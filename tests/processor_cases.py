@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
-from fabrec_hf.image_processing_pil_fabrec import FabRecImageProcessorPil
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
+from fabrec_hf.model.image_processing_pil_fabrec import FabRecImageProcessorPil
 
 
 BACKENDS = [FabRecImageProcessor, FabRecImageProcessorPil]

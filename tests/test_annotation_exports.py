@@ -14,11 +14,11 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data import load_faces  # noqa: E402
-from fabrec_hf.data.coco import export_coco  # noqa: E402
-from fabrec_hf.data.pts import export_pts  # noqa: E402
+from fabrec_hf.data.formats.coco import export_coco  # noqa: E402
+from fabrec_hf.data.formats.pts import export_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
-from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
 
 
 NAN = [np.nan, np.nan]

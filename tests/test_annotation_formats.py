@@ -10,10 +10,10 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.data.pts import read_pts, write_pts  # noqa: E402
+from fabrec_hf.data.formats.pts import read_pts, write_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
-from fabrec_hf.landmarks import LandmarkScheme  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

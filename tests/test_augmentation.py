@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fabrec_hf.augmentation import (
+from fabrec_hf.learning.augmentation import (
     LARGEST_ELASTIC,
     AugmentationConfig,
     _undo_shifts,
     augment,
     plain_crops,
 )
-from fabrec_hf.landmark_training import LandmarkRecipe
+from fabrec_hf.learning.landmark_training import LandmarkRecipe
 
 
 CANVAS, SIZE, FRACTION = 160, 64, 0.625  # the plain crop is the middle 100 canvas pixels

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from fabrec_hf.calibration import fit_calibration  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.learning.score_calibration import fit_calibration  # noqa: E402
 from fabrec_hf.metrics.confidence import (  # noqa: E402
     area_under_risk_coverage,
     rank_correlation,

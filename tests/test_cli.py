@@ -19,7 +19,7 @@ from fabrec_hf import (
 )
 from fabrec_hf.cli import main
 from fabrec_hf.errors import BoxError
-from fabrec_hf.input_files import collect_inputs, distinct_names, parse_boxes
+from fabrec_hf.inference.input_files import collect_inputs, distinct_names, parse_boxes
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -14,11 +14,11 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data import conversion, load_faces, shards  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
-from fabrec_hf.data.parquet_source import open_source  # noqa: E402
+from fabrec_hf.data.formats.parquet_source import open_source  # noqa: E402
 from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.face_detection import Detection  # noqa: E402
-from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.model.face_detection import Detection  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
 
 
 NAN = float("nan")

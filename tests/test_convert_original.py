@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 import fabrec_hf
-from fabrec_hf.convert_original import convert, convert_state_dict
-from fabrec_hf.discriminators_fabrec import FabRecDiscriminators
 from fabrec_hf.errors import CheckpointError
+from fabrec_hf.export.authors_checkpoint import convert, convert_state_dict
+from fabrec_hf.learning.discriminators import FabRecDiscriminators
 
 
 REFERENCE = Path(__file__).parent / "reference"

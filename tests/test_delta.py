@@ -16,13 +16,14 @@ from test_predict_fuzz import fuzz
 from tiny_checkpoints import save_autoencoder, save_landmarks
 from transformers import AutoModel
 
-from fabrec_hf import FabRecAutoencoder, export_command
+from fabrec_hf import FabRecAutoencoder
+from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.cli import export as export_command
 from fabrec_hf.cli import main
-from fabrec_hf.delta_export import save_delta
-from fabrec_hf.delta_fabrec import DELTA_NAME, apply_delta, make_delta
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.hub_contents import gather
-from fabrec_hf.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.export.delta import save_delta
+from fabrec_hf.hub.contents import gather
+from fabrec_hf.model.delta_fabrec import DELTA_NAME, apply_delta, make_delta
 
 
 CONVOLUTION = "autoencoder.encoder.stages.1.0.conv1.weight"

@@ -13,14 +13,14 @@ import torch
 from PIL import Image, ImageOps
 from tiny_checkpoints import save_autoencoder, save_landmarks
 
-from fabrec_hf.checkpoints import weights_path
+from fabrec_hf.checkpoints.names import weights_path
 from fabrec_hf.demo.comparison import compare, read_checkpoint, read_labels
 from fabrec_hf.demo.detection import WebcamStream, find_faces
 from fabrec_hf.demo.latent import LatentExplorer, animate
 from fabrec_hf.demo.models import ModelShelf
 from fabrec_hf.demo.uploads import Limits, Uploads, decode_picture
 from fabrec_hf.errors import CheckpointError, DataError, ImageError
-from fabrec_hf.geometry import crop_box_from_box
+from fabrec_hf.model.geometry import crop_box_from_box
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

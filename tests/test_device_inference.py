@@ -6,7 +6,7 @@ import torch
 from test_modeling import random_statistics, tiny_model
 
 from fabrec_hf import FabRecImageProcessor
-from fabrec_hf.device_inference import DeviceLandmarkDetector
+from fabrec_hf.inference.device_detector import DeviceLandmarkDetector
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]

@@ -10,12 +10,12 @@ from conftest import SHARED
 from transformers import AutoModel, pipeline
 
 import fabrec_hf
-from fabrec_hf.checkpoint_results import read_results
-from fabrec_hf.checkpoints import embedded_names
+from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.checkpoints.names import embedded_names
+from fabrec_hf.checkpoints.results import read_results
 from fabrec_hf.cli import main
 from fabrec_hf.data import load_faces
-from fabrec_hf.evaluation import evaluate_checkpoint
-from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.evaluation.scoring import evaluate_checkpoint
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

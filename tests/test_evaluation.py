@@ -10,20 +10,20 @@ from PIL import Image, ImageOps
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.configuration_fabrec import FabRecConfig  # noqa: E402
+from fabrec_hf.data.annotations import annotations  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
-from fabrec_hf.evaluation import (  # noqa: E402
-    annotations,
+from fabrec_hf.evaluation.reports import describe_measurement  # noqa: E402
+from fabrec_hf.evaluation.scoring import (  # noqa: E402
     evaluate_checkpoint,
     find_subsets,
     predict_landmarks,
     score_faces,
     summarize_scores,
 )
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.landmarks import Normalizer, get_scheme  # noqa: E402
-from fabrec_hf.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
-from fabrec_hf.reports import describe_measurement  # noqa: E402
+from fabrec_hf.model.configuration_fabrec import FabRecConfig  # noqa: E402
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
+from fabrec_hf.model.known_schemes import Normalizer, get_scheme  # noqa: E402
+from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
 
 
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_size": 32}

@@ -17,14 +17,14 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.checkpoints.loading import load_landmark_model  # noqa: E402
 from fabrec_hf.cli import main  # noqa: E402
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.errors import CheckpointError  # noqa: E402
-from fabrec_hf.evaluation import evaluate_checkpoint, score_faces  # noqa: E402
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.landmarks import Normalizer, get_scheme  # noqa: E402
-from fabrec_hf.loading import load_landmark_model  # noqa: E402
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
+from fabrec_hf.evaluation.scoring import evaluate_checkpoint, score_faces  # noqa: E402
+from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
+from fabrec_hf.model.known_schemes import Normalizer, get_scheme  # noqa: E402
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
 ROOT = Path(__file__).parents[1]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fabrec_hf.explanation import FULL_DISTANCE, SMOOTHING, explained_away
+from fabrec_hf.inference.explained_away import FULL_DISTANCE, SMOOTHING, explained_away
 
 
 def test_equal_pictures_have_nothing_to_explain():

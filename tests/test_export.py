@@ -14,12 +14,12 @@ import torch
 from test_cli import EXAMPLES, fails_with, save_landmark_model
 from test_modeling import random_statistics
 
-from fabrec_hf import export_command
+from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.cli import export as export_command
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, FabRecError
-from fabrec_hf.export import FORMATS, export_model, need_package
-from fabrec_hf.loading import load_landmark_model
-from fabrec_hf.runtimes import load_exported
+from fabrec_hf.export.runtime_files import FORMATS, export_model, need_package
+from fabrec_hf.export.runtimes import load_exported
 
 
 onnx = pytest.importorskip("onnx")
@@ -77,7 +77,7 @@ def test_openvino_is_told_the_precision(exported, monkeypatch):
 
     seen = []
     core = SimpleNamespace(compile_model=lambda path, device, settings: seen.append(settings))
-    monkeypatch.setattr("fabrec_hf.runtimes._openvino_core", lambda: core)
+    monkeypatch.setattr("fabrec_hf.export.runtimes._openvino_core", lambda: core)
     for dtype in (torch.float32, torch.bfloat16):
         load_exported(exported("openvino"), dtype=dtype)
     assert [settings["INFERENCE_PRECISION_HINT"] for settings in seen] == ["f32", "bf16"]
@@ -86,7 +86,7 @@ def test_openvino_is_told_the_precision(exported, monkeypatch):
 SIGNALS = """
 import faulthandler, signal, sys
 faulthandler.enable()  # gives the process a stack for signals, which OpenVINO then replaces
-from fabrec_hf.runtimes import load_exported
+from fabrec_hf.export.runtimes import load_exported
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 first, second = (load_exported(sys.argv[1], threads=1)[0] for _ in range(2))
 del first

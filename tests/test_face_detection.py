@@ -8,9 +8,9 @@ from conftest import SHARED
 from PIL import Image
 
 from fabrec_hf.errors import SchemeError
-from fabrec_hf.face_detection import Detection, YuNetFaceDetector, _distinct, default_face_detector, tight_box
-from fabrec_hf.landmarks import LandmarkScheme
-from fabrec_hf.visualization import COLOR_STOPS, confidence_colors, draw_landmarks
+from fabrec_hf.inference.drawing import COLOR_STOPS, confidence_colors, draw_landmarks
+from fabrec_hf.model.face_detection import Detection, YuNetFaceDetector, _distinct, default_face_detector, tight_box
+from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

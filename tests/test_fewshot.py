@@ -29,14 +29,14 @@ from fabrec_hf import (  # noqa: E402
     FabRecAutoencoder,
     FabRecAutoencoderConfig,
     FabRecImageProcessor,
-    landmark_training,
 )
 from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
-from fabrec_hf.landmark_training import (  # noqa: E402
+from fabrec_hf.learning import landmark_training  # noqa: E402
+from fabrec_hf.learning.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
+from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LabelledFaces,
     LandmarkRecipe,
     build_model,
@@ -44,8 +44,8 @@ from fabrec_hf.landmark_training import (  # noqa: E402
     predict_landmarks,
     training_loss,
 )
-from fabrec_hf.landmarks import LandmarkScheme, get_scheme  # noqa: E402
-from fabrec_hf.shape_prior import ShapePrior  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.model.shape_prior import ShapePrior  # noqa: E402
 
 
 SCHEME = get_scheme("mtfl")

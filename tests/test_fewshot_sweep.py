@@ -19,11 +19,11 @@ sys.path.insert(0, str(ROOT / "training"))
 from landmark_sweep import Cell, paper_curve, parse_shots, table  # noqa: E402
 
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImageProcessor  # noqa: E402
-from fabrec_hf.augmentation import plain_crops  # noqa: E402
 from fabrec_hf.data import load_faces, random_shots, validation_split  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.fewshot import choose_faces, fit_landmarks  # noqa: E402
-from fabrec_hf.landmark_training import (  # noqa: E402
+from fabrec_hf.learning.augmentation import plain_crops  # noqa: E402
+from fabrec_hf.learning.fewshot import choose_faces, fit_landmarks  # noqa: E402
+from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LabelledFaces,
     LandmarkRecipe,
     build_model,
@@ -31,7 +31,7 @@ from fabrec_hf.landmark_training import (  # noqa: E402
     landmark_errors,
     predict_landmarks,
 )
-from fabrec_hf.landmarks import get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 
 
 def sweep(*arguments, expect=0):

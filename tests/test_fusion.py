@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fabrec_hf import get_scheme
+from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.data import load_faces
-from fabrec_hf.fusion_fabrec import fuse_transposed, upsample
-from fabrec_hf.heatmaps import decode_heatmaps, encode_heatmaps
-from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.model.fusion_fabrec import fuse_transposed, upsample
+from fabrec_hf.model.heatmaps import decode_heatmaps, encode_heatmaps
 
 
 CONFIGURATIONS = {

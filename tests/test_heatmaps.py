@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabrec_hf.heatmaps import alignment_shift, decode_heatmaps, encode_heatmaps
+from fabrec_hf.model.heatmaps import alignment_shift, decode_heatmaps, encode_heatmaps
 
 
 def dense_gaussians(points, size, sigma):

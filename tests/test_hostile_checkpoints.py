@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from test_cli import save_landmark_model
 from test_predict_fuzz import fuzz
 
+from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.loading import load_autoencoder, load_landmark_model
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_code_beside_the_weights_is_not_executed(checkpoint, tmp_path):
     edit_config(checkpoint, auto_map=reference)
     edit_config(checkpoint, "preprocessor_config.json", auto_map=reference)
     model, _ = load_landmark_model(checkpoint)
-    assert type(model).__module__ == "fabrec_hf.modeling_fabrec"
+    assert type(model).__module__ == "fabrec_hf.model.modeling_fabrec"
     assert not marker.exists()
 
 
@@ -157,7 +157,7 @@ IMPOSSIBLE = [
 SCRIPT = """
 import resource, sys
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.checkpoints.loading import load_landmark_model
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))

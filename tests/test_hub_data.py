@@ -10,8 +10,8 @@ from hub_client import run_python
 from fabrec_hf.cli import main
 from fabrec_hf.data.face_set import find_face_set
 from fabrec_hf.errors import DataError, HubError
-from fabrec_hf.hub import push
-from fabrec_hf.hub_contents import gather
+from fabrec_hf.hub.contents import gather
+from fabrec_hf.hub.publishing import push
 
 
 READ = """

@@ -8,7 +8,7 @@ from hub_client import run_python
 from tiny_checkpoints import TINY, save_autoencoder, save_landmarks
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
-from fabrec_hf.hub import push
+from fabrec_hf.hub.publishing import push
 
 
 # Prints what the model makes of one fixed input, as exact hexadecimal numbers.
@@ -112,7 +112,7 @@ def no_network(*arguments):
 
 socket.socket.connect = no_network
 import fabrec_hf
-from fabrec_hf.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 
 name, autoencoder = "3fabrec-300w", "3fabrec-autoencoder"
 model, processor = load_landmark_model(name)
@@ -187,7 +187,7 @@ def bits(tensor):
 def test_by_name_with_the_package(hub, published, expected, tmp_path):
     arguments = ["faces/loading", "faces/loading-autoencoder", str(published["main"]), published["commit"]]
     found = run_python(WITH_PACKAGE, *arguments, environment=hub.environment(tmp_path))
-    assert found["classes"] == ["fabrec_hf.modeling_fabrec", "FabRecImageProcessor"]
+    assert found["classes"] == ["fabrec_hf.model.modeling_fabrec", "FabRecImageProcessor"]
     for way in ("main", "keypoints", "commit", "folder"):
         assert found[way] == expected["main"], way
     assert found["revision"] == expected["shots-10"]
@@ -202,7 +202,7 @@ def test_by_name_with_the_package(hub, published, expected, tmp_path):
 OFFLINE = (
     PREAMBLE
     + """
-from fabrec_hf.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 model, processor = load_landmark_model(sys.argv[1])
 finish(
     loader=landmarks(model),
@@ -281,7 +281,7 @@ def test_a_private_or_missing_repository_is_one_line(hub, published, tmp_path):
     push(published["main"], "faces/private-loading", private=True, api=hub.api())
     script = """
 import json, sys
-from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.errors import CheckpointError
 lines = []
 for name in ("faces/private-loading", "faces/nowhere"):

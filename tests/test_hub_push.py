@@ -12,8 +12,8 @@ from tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write
 
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, HubError, SchemeError
-from fabrec_hf.hub import open_repository, push
-from fabrec_hf.hub_contents import gather
+from fabrec_hf.hub.contents import gather
+from fabrec_hf.hub.publishing import open_repository, push
 
 
 COMMAND = "import sys; from fabrec_hf.cli import main; sys.exit(main())"
@@ -259,7 +259,7 @@ def test_invalid_metadata_is_refused_before_anything_is_sent(hub, run_folder):
 
 
 def test_a_push_without_an_owner_goes_to_ones_own(hub, run_folder, capsys, monkeypatch):
-    monkeypatch.setattr("fabrec_hf.hub.HfApi", hub.api)
+    monkeypatch.setattr("fabrec_hf.hub.publishing.HfApi", hub.api)
     assert main(["push", str(run_folder), "ownerless"]) == 0
     assert capsys.readouterr().out.startswith("alice/ownerless@main: published, ")
     assert "model.safetensors" in hub.api().list_repo_files("alice/ownerless")

@@ -9,7 +9,12 @@ import torch
 from PIL import Image
 from processor_cases import BACKENDS, BOXES, HEIGHT, MEAN, WIDTH, centroid, dot, noise, raw_pixels
 
-from fabrec_hf.geometry import crop_box_from_box, crop_box_from_image_size, landmarks_from_crop, landmarks_to_crop
+from fabrec_hf.model.geometry import (
+    crop_box_from_box,
+    crop_box_from_image_size,
+    landmarks_from_crop,
+    landmarks_to_crop,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageOps
 from processor_cases import BOXES, HEIGHT, WIDTH, centroid, dot, noise, raw_pixels
 
-from fabrec_hf.geometry import landmarks_to_crop
+from fabrec_hf.model.geometry import landmarks_to_crop
 
 
 def modes():

@@ -11,9 +11,9 @@ from PIL import Image
 from processor_cases import BACKENDS, BOXES, noise
 from transformers import AutoImageProcessor
 
-from fabrec_hf.geometry import crop_box_from_box
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
-from fabrec_hf.image_processing_pil_fabrec import FabRecImageProcessorPil
+from fabrec_hf.model.geometry import crop_box_from_box
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
+from fabrec_hf.model.image_processing_pil_fabrec import FabRecImageProcessorPil
 
 
 def test_post_processing_by_hand(backend):
@@ -119,7 +119,7 @@ def test_save_and_load(backend, tmp_path):
 
 def test_auto_image_processor(tmp_path):
     """The Auto class finds both backends once they are registered."""
-    from fabrec_hf.configuration_fabrec import FabRecConfig
+    from fabrec_hf.model.configuration_fabrec import FabRecConfig
 
     classes = {"torchvision": FabRecImageProcessor, "pil": FabRecImageProcessorPil}
     AutoImageProcessor.register(FabRecConfig, image_processor_classes=classes, exist_ok=True)

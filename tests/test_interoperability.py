@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from tiny_checkpoints import save_autoencoder, save_landmarks
 
+from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.cli import main
-from fabrec_hf.loading import load_landmark_model
 
 
 ROOT = Path(__file__).parents[1]

@@ -21,14 +21,14 @@ from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProce
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.labelling import (  # noqa: E402
+from fabrec_hf.inference.landmark_finder import LandmarkFinder  # noqa: E402
+from fabrec_hf.inference.shard_labeling import (  # noqa: E402
     LabelSettings,
     find_shards,
     finish_labels,
     label_shards,
     open_labels,
 )
-from fabrec_hf.landmark_finder import LandmarkFinder  # noqa: E402
 
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import SHARED
 
-from fabrec_hf.landmarks import (
+from fabrec_hf.model.known_schemes import (
     LandmarkScheme,
     Normalizer,
     convert_landmarks,

@@ -7,15 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fabrec_hf.losses import (
+from fabrec_hf.learning.autoencoder_losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
-    heatmap_loss,
     reconstruction_loss,
     structural_loss,
     structural_similarity,
 )
+from fabrec_hf.model.heatmap_loss import heatmap_loss
 
 
 def images(seed, size=40, count=2):

@@ -8,7 +8,7 @@ import pytest
 
 from fabrec_hf import metrics
 from fabrec_hf.errors import BoxError, DataError
-from fabrec_hf.landmarks import Normalizer, get_scheme
+from fabrec_hf.model.known_schemes import Normalizer, get_scheme
 
 
 NAN = float("nan")

@@ -13,8 +13,8 @@ import torch
 
 from fabrec_hf import metrics
 from fabrec_hf.errors import DataError, FabRecError
-from fabrec_hf.landmarks import get_scheme
 from fabrec_hf.metrics import module_path, named_normalizer
+from fabrec_hf.model.known_schemes import get_scheme
 
 
 evaluate = pytest.importorskip("evaluate")

@@ -7,8 +7,8 @@ import pytest
 
 from fabrec_hf import metrics
 from fabrec_hf.errors import SchemeError
-from fabrec_hf.landmarks import LandmarkScheme, Normalizer, get_scheme
 from fabrec_hf.metrics import named_normalizer
+from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, get_scheme
 
 
 SCHEMES = {"300w": 68, "wflw": 98, "aflw": 19, "mtfl": 5}

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 import fabrec_hf
-from fabrec_hf.checkpoints import embedded_names
+from fabrec_hf.checkpoints.names import embedded_names
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, DataError
-from fabrec_hf.model_card import CardContext, make_card
+from fabrec_hf.hub.model_card import CardContext, make_card
 
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def test_cards_are_up_to_date(name, tmp_path):
 def test_pictures_are_those_that_the_weights_give(name):
     from transformers import AutoModel
 
-    from fabrec_hf.card_picture import draw_card_picture
+    from fabrec_hf.hub.card_picture import draw_card_picture
 
     folder = fabrec_hf.weights_path(name)
     model = AutoModel.from_pretrained(folder).eval()
@@ -223,7 +223,7 @@ def test_damaged_and_foreign_results_are_one_line(checkpoint, tmp_path, capsys):
     assert "holds neither an evaluation" in capsys.readouterr().err
     assert not (checkpoint / "results.json").exists()
     with pytest.raises(DataError, match="cannot be read"):
-        from fabrec_hf.checkpoint_results import add_measurements
+        from fabrec_hf.checkpoints.results import add_measurements
 
         add_measurements(checkpoint, [tmp_path / "missing.json"])
 

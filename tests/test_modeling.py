@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForKeypointDetection
 
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecConfig, FabRecForLandmarkDetection, get_scheme
-from fabrec_hf.discriminators_fabrec import (
+from fabrec_hf.learning.discriminators import (
     FabRecDiscriminators,
     FabRecImageDiscriminator,
     FabRecLatentDiscriminator,

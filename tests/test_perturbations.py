@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fabrec_hf.perturbations import PERTURBATIONS, Face, cut_region, perturb, rotate_points
+from fabrec_hf.evaluation.perturbations import PERTURBATIONS, Face, cut_region, perturb, rotate_points
 
 
 def make_face(seed=0, size=(90, 110)):

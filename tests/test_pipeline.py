@@ -11,10 +11,10 @@ from transformers import pipeline
 
 import fabrec_hf
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, FaceLandmarkPipeline, get_scheme
-from fabrec_hf import face_detection as detection_module
-from fabrec_hf.checkpoints import resolve_checkpoint, weights_path
+from fabrec_hf.checkpoints.names import resolve_checkpoint, weights_path
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.face_detection import Detection
+from fabrec_hf.model import face_detection as detection_module
+from fabrec_hf.model.face_detection import Detection
 
 
 BOXES = [[40, 30, 60, 70], [100.5, 20.25, 50, 50]]
@@ -249,7 +249,7 @@ def weights(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (tmp_path / "weights" / "empty").mkdir()
-    monkeypatch.setattr("fabrec_hf.embedded_fabrec.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("fabrec_hf.model.embedded_fabrec.WEIGHTS", tmp_path / "weights")
     return folder
 
 

@@ -10,11 +10,11 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 
-from fabrec_hf.confidence_plot import draw_confidence  # noqa: E402
-from fabrec_hf.evaluation import FaceScores, ScoredFace  # noqa: E402
-from fabrec_hf.landmarks import get_scheme  # noqa: E402
-from fabrec_hf.plots import TILE, draw_error_distribution, draw_worst_faces  # noqa: E402
-from fabrec_hf.visualization import confidence_colors  # noqa: E402
+from fabrec_hf.evaluation.confidence_plot import draw_confidence  # noqa: E402
+from fabrec_hf.evaluation.plots import TILE, draw_error_distribution, draw_worst_faces  # noqa: E402
+from fabrec_hf.evaluation.scoring import FaceScores, ScoredFace  # noqa: E402
+from fabrec_hf.inference.drawing import confidence_colors  # noqa: E402
+from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 
 
 SCHEME = get_scheme("mtfl")

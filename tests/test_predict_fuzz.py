@@ -21,7 +21,7 @@ from test_modeling import random_statistics, tiny_model
 
 from fabrec_hf import FabRecImageProcessor, FabRecImageProcessorPil, FaceLandmarkPipeline
 from fabrec_hf.errors import ImageError
-from fabrec_hf.input_files import open_picture
+from fabrec_hf.inference.input_files import open_picture
 
 
 EXAMPLES = int(os.environ.get("FABREC_FUZZ_EXAMPLES", "600"))

@@ -31,8 +31,8 @@ from pictures import draw_sheet  # noqa: E402
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
-from fabrec_hf.data.csv_table import open_source  # noqa: E402
 from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_pictures  # noqa: E402
+from fabrec_hf.data.formats.csv_table import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 
 
@@ -309,7 +309,7 @@ def test_the_authors_structural_loss_is_ours_but_for_the_border():
     """The same measure by another way: picture by picture, 31 x 31 weights, on a picture without a border effect."""
     from benchmark_pretraining import authors_structural_loss, authors_window
 
-    from fabrec_hf.losses import structural_similarity
+    from fabrec_hf.learning.autoencoder_losses import structural_similarity
 
     torch.manual_seed(0)
     images = torch.rand(2, 3, 64, 64) - 0.6

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForKeypointDetection
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
-from fabrec_hf.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 
 
 FOLDER = Path(__file__).parent / "previous_layout"

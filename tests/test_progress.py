@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from fabrec_hf.progress import say
+from fabrec_hf.common.console import say
 
 
 def test_a_line_said_beside_a_bar_stands_alone():

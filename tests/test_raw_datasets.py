@@ -12,8 +12,8 @@ datasets = pytest.importorskip("datasets")
 
 from raw_sets import draw, fails, names, read  # noqa: E402
 
-from fabrec_hf.data import aflw  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
+from fabrec_hf.data.sets import aflw  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 
 

@@ -12,13 +12,10 @@ from safetensors.torch import load_file, save_file
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
+from fabrec_hf.checkpoints.loading import load_autoencoder  # noqa: E402
 from fabrec_hf.data.decoding import decode_pictures  # noqa: E402
 from fabrec_hf.errors import CheckpointError, DataError  # noqa: E402
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.loading import load_autoencoder  # noqa: E402
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
-from fabrec_hf.reconstruction_errors import (  # noqa: E402
+from fabrec_hf.evaluation.reconstruction_errors import (  # noqa: E402
     age_band,
     bootstrap_interval,
     canvas_size,
@@ -26,6 +23,9 @@ from fabrec_hf.reconstruction_errors import (  # noqa: E402
     measure_reconstruction,
     reconstruction_errors,
 )
+from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
@@ -103,8 +103,8 @@ def test_batches_and_chunks_change_nothing(autoencoder, monkeypatch):
     expected = reconstruction_errors(autoencoder, canvases, batch_size=1)
     for found in (reconstruction_errors(autoencoder, canvases, batch_size=3), expected):
         assert found[0] == pytest.approx(expected[0], rel=1e-4) and found[1] == pytest.approx(expected[1], rel=1e-4)
-    monkeypatch.setattr("fabrec_hf.reconstruction_errors.MINIMUM_FACES", 5)
-    monkeypatch.setattr("fabrec_hf.reconstruction_errors.CHUNK", 3)
+    monkeypatch.setattr("fabrec_hf.evaluation.reconstruction_errors.MINIMUM_FACES", 5)
+    monkeypatch.setattr("fabrec_hf.evaluation.reconstruction_errors.CHUNK", 3)
     measured = measure_reconstruction(autoencoder, dataset)
     assert measured["groups"][0]["l1"]["mean"] == pytest.approx(expected[0].mean(), rel=1e-4)
     assert measured["groups"][0]["structural"]["mean"] == pytest.approx(expected[1].mean(), rel=1e-4)

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from fabrec_hf.landmarks import get_scheme
-from fabrec_hf.published import load_published_results, measured_cells, tables_beside
-from fabrec_hf.reports import Table, describe_length, make_tables, to_latex, to_markdown
+from fabrec_hf.evaluation.published_results import load_published_results, measured_cells, tables_beside
+from fabrec_hf.evaluation.reports import Table, describe_length, make_tables, to_latex, to_markdown
+from fabrec_hf.model.known_schemes import get_scheme
 
 
 PUBLISHED = load_published_results()

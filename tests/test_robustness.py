@@ -15,14 +15,14 @@ datasets = pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 
 from fabrec_hf.cli import main  # noqa: E402
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.data import held_out_faces  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.landmarks import get_scheme  # noqa: E402
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
-from fabrec_hf.perturbations import PERTURBATIONS, Face, perturb  # noqa: E402
-from fabrec_hf.robustness import measure_robustness  # noqa: E402
+from fabrec_hf.evaluation.perturbations import PERTURBATIONS, Face, perturb  # noqa: E402
+from fabrec_hf.evaluation.robustness import measure_robustness  # noqa: E402
+from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
+from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}

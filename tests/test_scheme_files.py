@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fabrec_hf.data.scheme_files import infer_scheme, load_scheme, match_scheme, write_scheme
 from fabrec_hf.errors import SchemeError
-from fabrec_hf.landmarks import LandmarkScheme, Normalizer, get_scheme
-from fabrec_hf.scheme_files import infer_scheme, load_scheme, match_scheme, write_scheme
+from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, get_scheme
 
 
 CAT = """

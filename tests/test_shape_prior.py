@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
-from fabrec_hf.heatmaps import decode_heatmaps
-from fabrec_hf.landmarks import get_scheme
-from fabrec_hf.prediction import apply_protocol
-from fabrec_hf.shape_prior import ShapePrior
+from fabrec_hf.inference.dataset_prediction import apply_protocol
+from fabrec_hf.model.heatmaps import decode_heatmaps
+from fabrec_hf.model.known_schemes import get_scheme
+from fabrec_hf.model.shape_prior import ShapePrior
 
 
 SCHEME = get_scheme("mtfl")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fabrec_hf.smoothing import FaceSmoother, OneEuroFilter
+from fabrec_hf.inference.smoothing import FaceSmoother, OneEuroFilter
 
 
 def one_euro_by_hand(path, times, size, min_cutoff, beta, speed_cutoff):

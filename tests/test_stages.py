@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from fabrec_hf.stages import Stages
+from fabrec_hf.common.thread_stages import Stages
 
 
 def test_results_come_in_order_and_stages_keep_their_state():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fabrec_hf.tracking import FaceTracker, follow_box
+from fabrec_hf.inference.tracking import FaceTracker, follow_box
 
 
 SHAPE = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])

@@ -15,7 +15,7 @@ from tiny_checkpoints import save_landmarks
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
 from fabrec_hf.errors import DataError, SchemeError
-from fabrec_hf.schedules import batch_indices, cosine_factor
+from fabrec_hf.learning.schedules import batch_indices, cosine_factor
 
 
 ROOT = Path(__file__).parents[1]

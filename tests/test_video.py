@@ -13,10 +13,10 @@ from PIL import Image
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme
 from fabrec_hf.cli import main
 from fabrec_hf.errors import FabRecError, ImageError
-from fabrec_hf.landmark_finder import LandmarkFinder
+from fabrec_hf.inference.landmark_finder import LandmarkFinder
+from fabrec_hf.inference.video_files import VideoReader, VideoWriter
+from fabrec_hf.inference.videos import VideoSettings, landmark_video
 from fabrec_hf.metrics import RunningAcceleration, mean_acceleration
-from fabrec_hf.video import VideoReader, VideoWriter
-from fabrec_hf.video_landmarks import VideoSettings, landmark_video
 
 
 av = pytest.importorskip("av")

@@ -18,16 +18,16 @@ from torch import nn
 from tqdm.auto import tqdm
 from training_utils import logger, parse_arguments, run_main
 
-from fabrec_hf.augmentation import AugmentationConfig, augment
-from fabrec_hf.backbones_fabrec import FabRecBackboneEncoder
-from fabrec_hf.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
+from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.data import load_faces
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
-from fabrec_hf.landmark_training import image_mean
-from fabrec_hf.loading import load_autoencoder
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder
+from fabrec_hf.learning.augmentation import AugmentationConfig, augment
+from fabrec_hf.learning.landmark_training import image_mean
+from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
+from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
 # Vectors this many times as long as the median are of pictures that the old encoder does not know.
@@ -96,7 +96,9 @@ def read_face_mesh(path: Path, backbone: nn.Module) -> dict[str, torch.Tensor]:
             values.append(constant(operator.Inputs(1)).flatten())
     values.reverse()
     expected = backbone.state_dict()
-    if len(values) < len(expected) or any(value.shape != new.shape for value, new in zip(expected.values(), values, strict=False)):
+    if len(values) < len(expected) or any(
+        value.shape != new.shape for value, new in zip(expected.values(), values, strict=False)
+    ):
         raise CheckpointError(f"{path} is not MediaPipe's face_landmark.tflite: its layers have other shapes.")
     return dict(zip(expected, values, strict=False))
 

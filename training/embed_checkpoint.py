@@ -18,12 +18,12 @@ import torch
 from training_utils import run_main
 from transformers import AutoModel
 
-from fabrec_hf.checkpoint_results import FILE_NAME as RESULTS_NAME
-from fabrec_hf.delta_export import save_delta
-from fabrec_hf.embedded_fabrec import WEIGHTS
+from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.checkpoints.results import FILE_NAME as RESULTS_NAME
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
-from fabrec_hf.loading import load_landmark_model
+from fabrec_hf.export.delta import save_delta
+from fabrec_hf.model.embedded_fabrec import WEIGHTS
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 
 
 def main(arguments: argparse.Namespace) -> None:

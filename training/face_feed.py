@@ -23,8 +23,8 @@ from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import is_held_out
 from fabrec_hf.errors import DataError
-from fabrec_hf.reconstruction_errors import canvas_size
-from fabrec_hf.schedules import batch_indices
+from fabrec_hf.evaluation.reconstruction_errors import canvas_size
+from fabrec_hf.learning.schedules import batch_indices
 
 
 FEEDS = ("auto", "memory", "workers", "stream")

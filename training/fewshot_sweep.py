@@ -20,12 +20,13 @@ from landmark_sweep import Cell, draw_curve, parse_shots, table
 from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
-from fabrec_hf.augmentation import plain_crops
+from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import FabRecError
-from fabrec_hf.fewshot import FitProgress, choose_faces, fit_landmarks
-from fabrec_hf.landmark_training import (
+from fabrec_hf.learning.augmentation import plain_crops
+from fabrec_hf.learning.fewshot import FitProgress, choose_faces, fit_landmarks
+from fabrec_hf.learning.landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
     build_model,
@@ -35,8 +36,7 @@ from fabrec_hf.landmark_training import (
     landmark_errors,
     predict_landmarks,
 )
-from fabrec_hf.landmarks import LandmarkScheme
-from fabrec_hf.loading import load_autoencoder
+from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
-from fabrec_hf.layers_fabrec import FabRecDecoder, FabRecEncoder
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder
+from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig
+from fabrec_hf.model.layers_fabrec import FabRecDecoder, FabRecEncoder
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
 __all__ = ["finish", "grow", "set_blend"]

@@ -19,8 +19,15 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from training_utils import parse_arguments, run_main, use_all_cores
 
 from fabrec_hf.errors import FabRecError
-from fabrec_hf.labelling import LabelReport, LabelSettings, find_shards, finish_labels, label_shards, open_labels
-from fabrec_hf.landmark_finder import LandmarkFinder
+from fabrec_hf.inference.landmark_finder import LandmarkFinder
+from fabrec_hf.inference.shard_labeling import (
+    LabelReport,
+    LabelSettings,
+    find_shards,
+    finish_labels,
+    label_shards,
+    open_labels,
+)
 
 
 # A process may wait for the others at the end for as long as their last shards take.

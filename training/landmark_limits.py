@@ -16,13 +16,19 @@ import torch
 from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
-from fabrec_hf.augmentation import plain_crops
+from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.data import load_faces
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
-from fabrec_hf.landmark_training import LabelledFaces, build_processor, find_scheme, image_mean, landmark_errors
-from fabrec_hf.loading import load_landmark_model
-from fabrec_hf.modeling_fabrec import FabRecForLandmarkDetection
+from fabrec_hf.learning.augmentation import plain_crops
+from fabrec_hf.learning.landmark_training import (
+    LabelledFaces,
+    build_processor,
+    find_scheme,
+    image_mean,
+    landmark_errors,
+)
+from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fabrec_hf.errors import DataError
-from fabrec_hf.published import load_published_results
+from fabrec_hf.evaluation.published_results import load_published_results
 
 
 @dataclass(frozen=True)

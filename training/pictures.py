@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.utils import make_grid, save_image
 
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
 __all__ = ["draw_sheet"]

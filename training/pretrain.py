@@ -34,23 +34,23 @@ from training_utils import (
 )
 from weight_average import WeightAverage
 
-from fabrec_hf.augmentation import AugmentationConfig, augment, plain_crops
-from fabrec_hf.checkpoints import resolve_checkpoint
-from fabrec_hf.configuration_fabrec import FabRecAutoencoderConfig
+from fabrec_hf.checkpoints.names import resolve_checkpoint
 from fabrec_hf.data.decoding import decode_faces
-from fabrec_hf.discriminators_fabrec import FabRecDiscriminators
 from fabrec_hf.errors import CheckpointError
-from fabrec_hf.image_processing_fabrec import FabRecImageProcessor
-from fabrec_hf.losses import (
+from fabrec_hf.evaluation.reconstruction_errors import reconstruction_errors
+from fabrec_hf.learning.augmentation import AugmentationConfig, augment, plain_crops
+from fabrec_hf.learning.autoencoder_losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
     reconstruction_loss,
     structural_loss,
 )
-from fabrec_hf.modeling_fabrec import FabRecAutoencoder
-from fabrec_hf.reconstruction_errors import reconstruction_errors
-from fabrec_hf.schedules import cosine_factor, seed_step
+from fabrec_hf.learning.discriminators import FabRecDiscriminators
+from fabrec_hf.learning.schedules import cosine_factor, seed_step
+from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
+from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
 @dataclass

@@ -37,10 +37,12 @@ from training_utils import (
     use_all_cores,
 )
 
+from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
-from fabrec_hf.landmark_training import (
+from fabrec_hf.inference.dataset_prediction import checkpoint_scheme
+from fabrec_hf.learning.landmark_training import (
     LabelledFaces,
     LandmarkRecipe,
     build_model,
@@ -53,10 +55,8 @@ from fabrec_hf.landmark_training import (
     predict_landmarks,
     training_loss,
 )
-from fabrec_hf.landmarks import LandmarkScheme
-from fabrec_hf.loading import load_landmark_model
-from fabrec_hf.prediction import checkpoint_scheme
-from fabrec_hf.schedules import cosine_factor
+from fabrec_hf.learning.schedules import cosine_factor
+from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
 @dataclass(kw_only=True)

@@ -193,7 +193,7 @@ def open_hub_repository(push_to_hub: bool, hub_model_id: str | None, output_dir:
     """
     if not push_to_hub:
         return None
-    from fabrec_hf.hub import open_repository
+    from fabrec_hf.hub.publishing import open_repository
 
     return open_repository(hub_model_id or output_dir.resolve().name)
 
@@ -202,7 +202,7 @@ def publish_model(accelerator: Accelerator, output_dir: Path, repository: str | 
     """Publish the finished model of a run, if that was asked for."""
     if repository is None or not accelerator.is_main_process:
         return
-    from fabrec_hf.hub import push
+    from fabrec_hf.hub.publishing import push
 
     for entry in push(output_dir, repository):
         logger.info("%s: %s files, commit %s.", repository, entry.files, entry.commit)

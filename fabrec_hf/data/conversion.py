@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from ..landmarks import get_scheme
+from ..model.known_schemes import get_scheme
 from .face_set import FaceSet
 from .shards import BOX_RULES, ShardReport, ShardSettings, chunks, shard_name, write_shard
 from .source import FaceSource, Row

@@ -13,8 +13,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from ..geometry import crop_box_from_box
-from ..image_inputs import load_rgb
+from ..model.geometry import crop_box_from_box
+from ..model.image_inputs import load_rgb
 
 
 CANVAS_RATIO = math.sqrt(2)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import DataError
-from ..landmarks import LandmarkScheme
+from ..model.known_schemes import LandmarkScheme
 
 
 __all__ = ["FaceSet", "find_face_set", "shared_face_set"]

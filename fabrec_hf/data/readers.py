@@ -15,17 +15,17 @@ __all__ = ["KINDS", "guess_kind", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
-    "300w": ("w300", "300-W: folders afw, helen, lfpw, ibug, 300w of pictures with .pts files"),
-    "aflw": ("aflw", "AFLW with AFLWinfo_release.mat"),
-    "wflw": ("wflw", "WFLW: WFLW_images and WFLW_annotations"),
-    "vggface2": ("vggface2", "VGGFace2 with bb_landmark/loose_bb_*.csv; no landmarks"),
-    "affectnet": ("affectnet", "AffectNet with training.csv and validation.csv; no landmarks"),
-    "pts": ("pts", "a folder of pictures, each with a .pts file of its name"),
-    "dlib": ("dlib_xml", "an XML file of dlib's imglab"),
-    "coco": ("coco", "a COCO keypoints JSON file"),
-    "csv": ("csv_table", "a CSV file, one face a line"),
-    "imagefolder": ("imagefolder", "a folder of pictures with metadata.jsonl or metadata.csv, or without"),
-    "parquet": ("parquet_source", "Parquet files that this package wrote"),
+    "300w": ("sets.w300", "300-W: folders afw, helen, lfpw, ibug, 300w of pictures with .pts files"),
+    "aflw": ("sets.aflw", "AFLW with AFLWinfo_release.mat"),
+    "wflw": ("sets.wflw", "WFLW: WFLW_images and WFLW_annotations"),
+    "vggface2": ("sets.vggface2", "VGGFace2 with bb_landmark/loose_bb_*.csv; no landmarks"),
+    "affectnet": ("sets.affectnet", "AffectNet with training.csv and validation.csv; no landmarks"),
+    "pts": ("formats.pts", "a folder of pictures, each with a .pts file of its name"),
+    "dlib": ("formats.dlib_xml", "an XML file of dlib's imglab"),
+    "coco": ("formats.coco", "a COCO keypoints JSON file"),
+    "csv": ("formats.csv_table", "a CSV file, one face a line"),
+    "imagefolder": ("formats.imagefolder", "a folder of pictures with metadata.jsonl or metadata.csv, or without"),
+    "parquet": ("formats.parquet_source", "Parquet files that this package wrote"),
 }
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from ..face_detection import default_face_detector
+from ..model.face_detection import default_face_detector
 from .source import Row, describe
 
 

@@ -28,7 +28,7 @@ import datasets
 import numpy as np
 
 from ..errors import DataError
-from ..landmarks import LandmarkScheme
+from ..model.known_schemes import LandmarkScheme
 from .subsets import SUBSETS
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..common.output_folder import write_files
+from ..data.scheme_files import infer_scheme
 from ..errors import DataError, SchemeError
-from ..landmarks import LandmarkScheme
-from ..output_folder import write_files
-from ..scheme_files import infer_scheme
+from ..model.known_schemes import LandmarkScheme
 
 
 __all__ = ["AnnotatedFace", "Project", "parse_names"]

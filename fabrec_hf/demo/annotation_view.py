@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..geometry import crop_box_from_box
+from ..model.geometry import crop_box_from_box
 from .annotation import AnnotatedFace
 
 

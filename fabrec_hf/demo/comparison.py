@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.pts import read_pts
+from ..data.formats.pts import read_pts
 from ..errors import CheckpointError, DataError
-from ..landmark_finder import LandmarkFinder
+from ..inference.drawing import draw_landmarks
+from ..inference.landmark_finder import LandmarkFinder
 from ..metrics import normalized_mean_error
-from ..visualization import draw_landmarks
 from .uploads import Photograph, Uploads
 
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..explanation import explained_away
-from ..face_records import picture_record
-from ..landmark_finder import LandmarkFinder
-from ..landmarks import LandmarkScheme
-from ..tracking import FaceTracker
-from ..visualization import draw_landmarks
+from ..inference.drawing import draw_landmarks
+from ..inference.explained_away import explained_away
+from ..inference.face_records import picture_record
+from ..inference.landmark_finder import LandmarkFinder
+from ..inference.tracking import FaceTracker
+from ..model.known_schemes import LandmarkScheme
 from .models import ModelShelf
 from .uploads import Limits, Photograph
 

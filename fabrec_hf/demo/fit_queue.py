@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import DataError, FabRecError
-from ..fewshot import FitProgress, FitResult
+from ..learning.fewshot import FitProgress, FitResult
 
 
 __all__ = ["FitJob", "FitQueue"]

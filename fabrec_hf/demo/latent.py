@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from ..errors import DataError, ImageError
-from ..landmark_finder import LandmarkFinder
-from ..visualization import draw_landmarks
+from ..inference.drawing import draw_landmarks
+from ..inference.landmark_finder import LandmarkFinder
 from .detection import heat_colors, to_pictures
 from .models import ModelShelf
 from .uploads import Photograph

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..landmark_finder import LandmarkFinder
-from ..loading import load_autoencoder, move_to_device
-from ..modeling_fabrec import FabRecAutoencoder
+from ..checkpoints.loading import load_autoencoder, move_to_device
+from ..inference.landmark_finder import LandmarkFinder
+from ..model.modeling_fabrec import FabRecAutoencoder
 
 
 __all__ = ["AUTOENCODER", "LANDMARKS", "ModelShelf"]

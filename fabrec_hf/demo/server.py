@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..errors import FabRecError
-from ..input_files import collect_inputs, is_video
+from ..inference.input_files import collect_inputs, is_video
 from .temporary import temporary_folder
 from .uploads import Limits, Uploads
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..common.output_folder import write_files
 from ..errors import CheckpointError, DataError
-from ..output_folder import write_files
 from .annotation import AnnotatedFace, Project
 from .fair_lock import FairLock
 from .uploads import Limits, Uploads, decode_picture, display_name

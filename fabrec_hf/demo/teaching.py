@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.coco import export_coco
-from ..data.pts import export_pts
+from ..data.formats.coco import export_coco
+from ..data.formats.pts import export_pts
+from ..data.scheme_files import write_scheme
 from ..data.source import face_features
 from ..errors import DataError
-from ..fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
-from ..geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
-from ..landmark_finder import LandmarkFinder
-from ..landmark_training import LabelledFaces, build_model, build_processor
-from ..modeling_fabrec import FabRecForLandmarkDetection
-from ..scheme_files import write_scheme
-from ..visualization import draw_landmarks
+from ..inference.drawing import draw_landmarks
+from ..inference.landmark_finder import LandmarkFinder
+from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
+from ..learning.landmark_training import LabelledFaces, build_model, build_processor
+from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .annotation import AnnotatedFace, Project
 from .models import ModelShelf
 from .sessions import Session
@@ -152,7 +152,7 @@ def teach(
 
 
 def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float) -> tuple[Any, ...]:
-    from ..loading import load_autoencoder
+    from ..checkpoints.loading import load_autoencoder
 
     size = load_autoencoder(autoencoder).config.image_size
     recipe = fit_recipe(size, len(dataset), effort=effort)

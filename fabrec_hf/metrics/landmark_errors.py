@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import BoxError, DataError
-from ..landmarks import Normalizer
+from ..model.known_schemes import Normalizer
 
 
 __all__ = [

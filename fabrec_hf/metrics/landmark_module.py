@@ -11,9 +11,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..citation import CITATION
+from ..common.citation import CITATION
 from ..errors import BoxError, DataError, SchemeError
-from ..landmarks import LandmarkScheme
+from ..model.known_schemes import LandmarkScheme
 from .landmark_errors import count_missing, mean_of_known, part_errors, point_errors, summarize_errors
 from .normalizers import NormalizerLike, SchemeLike, as_scheme, named_normalizer
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import SchemeError
-from ..landmarks import LandmarkScheme, Normalizer, get_scheme, known_normalizers
+from ..model.known_schemes import LandmarkScheme, Normalizer, get_scheme, known_normalizers
 
 
 __all__ = ["NormalizerLike", "SchemeLike", "as_scheme", "named_normalizer"]

@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 
 from ...errors import ImageError
-from ...face_records import count_faces
+from ...inference.face_records import count_faces
 from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream, find_faces
 from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...face_records import count_faces
+from ...inference.face_records import count_faces
 from ..annotation import Project, parse_names
 from ..annotation_view import crop_of, draw_annotation
 from ..fit_queue import FitJob

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DataError, FabRecError, HubError
-from ...face_records import count_faces
+from ...inference.face_records import count_faces
 from ..fit_queue import FitJob
 from ..services import COMPUTE, GALLERY, HIDDEN, Services, guarded
 from ..sessions import Session
@@ -208,7 +208,7 @@ def push_detector(session: Session, repository: str, token: str, private: bool, 
         raise HubError("Train a detector first.")
     from huggingface_hub import HfApi
 
-    from ...hub import push
+    from ...hub.publishing import push
 
     try:
         published = push(session.detector, repository, private=private, api=HfApi(endpoint=endpoint, token=token))

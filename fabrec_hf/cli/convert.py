@@ -1,0 +1,145 @@
+"""`fabrec convert`: any face data that can be read, to Parquet for the Hub, to .pts files or to COCO JSON."""
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..common.console import say
+from ..data.conversion import convert_faces
+from ..data.face_set import FaceSet
+from ..data.readers import KINDS, open_source
+from ..data.shards import BOX_RULES
+from ..errors import DataError, FabRecError
+
+
+__all__ = ["add_arguments", "run"]
+
+READER_OPTIONS = (
+    "scheme",
+    "split",
+    "origin",
+    "images",
+    "category",
+    "image_column",
+    "annotations",
+    "box_source",
+    "min_height",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a conversion to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    kinds = "\n".join(f"  {kind:<12} {what}" for kind, (_, what) in KINDS.items())
+    parser.description = f"{parser.description}\n\nkinds:\n{kinds}"
+    parser.add_argument("kind", metavar="KIND", choices=list(KINDS), help="what SOURCE is, see above")
+    parser.add_argument("source", metavar="SOURCE", help="folder or file to read")
+    parser.add_argument("output", metavar="OUTPUT", help="new folder to write")
+    parser.add_argument("--to", choices=("parquet", "pts", "coco"), default="parquet", help="format (%(default)s)")
+    reading = parser.add_argument_group("reading (each kind takes some of these, and says which)")
+    reading.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
+    reading.add_argument("--split", help="name of the split, where the data does not tell (train)")
+    reading.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
+    reading.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
+    reading.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
+    reading.add_argument("--category", help="COCO: which category, where there are several")
+    reading.add_argument("--image-column", help="CSV: the column with the picture's file")
+    reading.add_argument("--box-source", choices=("ground_truth", "detector", "points"), help="300-W: which boxes")
+    reading.add_argument("--min-height", type=int, metavar="PX", help="VGGFace2: keep faces higher than this (100)")
+    writing = parser.add_argument_group("writing")
+    writing.add_argument(
+        "--boxes",
+        choices=BOX_RULES,
+        help="where a face's box comes from that has none: its points, the face detector, the whole picture, or "
+        "nowhere (points for 300w and wflw, none without landmarks, else the detector)",
+    )
+    writing.add_argument("--allow-copies", action="store_true", help="accept one picture in several splits")
+    writing.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
+    writing.add_argument("--shard-size", type=int, default=2000, metavar="N", help="faces a file (%(default)s)")
+    writing.add_argument("--num-proc", type=int, default=1, metavar="N", help="processes (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert as the arguments say, and print what was found.
+
+    Args:
+        arguments: Parsed arguments of `add_arguments`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        FabRecError: For whatever the user can put right; one line.
+    """
+    if arguments.shard_size < 1 or arguments.num_proc < 1:
+        raise FabRecError("--shard-size and --num-proc must be at least 1.")
+    output = Path(arguments.output)
+    if arguments.to == "parquet":
+        say(_summary(_convert(arguments, output), output))
+        return 0
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output} exists and is not empty; name a new folder.")
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # By way of Parquet, so that every format keeps the same rules and has the same report.
+    with TemporaryDirectory(prefix=".converting-", dir=output.absolute().parent) as folder:
+        face_set = _convert(arguments, Path(folder) / "faces")
+        _export(face_set, Path(folder) / "faces", Path(folder) / "files", arguments.to)
+        if output.exists():
+            output.rmdir()
+        (Path(folder) / "files").rename(output)
+    say(_summary(face_set, output))
+    return 0
+
+
+def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
+    source = open_source(
+        arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in READER_OPTIONS}
+    )
+    if arguments.to != "parquet" and source.scheme is None:
+        raise DataError(f"The {source.kind} data has no landmarks to write as {arguments.to}.")
+    return convert_faces(
+        source,
+        output,
+        boxes=arguments.boxes,
+        shard_size=arguments.shard_size,
+        num_proc=arguments.num_proc,
+        allow_copies=arguments.allow_copies,
+        skip_unreadable=arguments.skip_unreadable,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
+    """Write the pictures and annotations of a converted folder as files."""
+    from ..data import load_faces
+    from ..data.formats.coco import export_coco
+    from ..data.formats.pts import export_pts
+
+    progress, scheme = sys.stderr.isatty(), face_set.scheme
+    for split in face_set.splits:
+        rows = load_faces(faces, split)
+        if form == "coco" and scheme:
+            export_coco(rows, scheme, output, split, progress=progress)
+        else:
+            export_pts(rows, output, progress=progress)
+    face_set.write(output)
+
+
+def _summary(face_set: FaceSet, output: Path) -> str:
+    """Say in words and a table what was found."""
+    lines = [face_set.table(), ""]
+    scheme = face_set.scheme
+    if scheme:
+        lines.append(f"{scheme.num_landmarks} points, scheme {scheme.name}, {len(scheme.flip_pairs)} flip pairs.")
+        if not scheme.flip_pairs and scheme.num_landmarks > 1:
+            lines.append(
+                "Without flip pairs no mirrored faces are trained on; a scheme file can name them (--scheme)."
+            )
+    turned = sum(split["turned"] for split in face_set.splits.values())
+    if turned:
+        lines.append(
+            f"{turned:,} pictures are turned by their EXIF orientation; points and boxes are taken to refer to the "
+            "upright picture."
+        )
+    return "\n".join([*lines, f"Written to {output}."])

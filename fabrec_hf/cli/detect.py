@@ -1,0 +1,211 @@
+"""`fabrec detect`: the faces in pictures and videos, and the landmarks of every face."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.console import say, show_rate
+from ..common.output_folder import check_output_folder, write_files
+from ..errors import BoxError, FabRecError, ImageError
+from ..inference.face_records import count_faces, describe_picture
+from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
+
+
+if TYPE_CHECKING:
+    from ..inference.landmark_finder import LandmarkFinder
+    from ..inference.videos import VideoSummary
+
+NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
+in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
+its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
+face, and 2 otherwise."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a detection to a parser."""
+    parser.description = f"{parser.description} {NOTES}"
+    parser.add_argument("inputs", metavar="IMAGE|VIDEO|FOLDER", nargs="+", help="pictures, videos, or folders of them")
+    parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
+    parser.add_argument(
+        "--boxes",
+        metavar="X,Y,W,H",
+        nargs="+",
+        action="extend",
+        help="faces of the one picture, or of the one video's first frame, brow to chin, in pixels; without them they "
+        "are searched for",
+    )
+    parser.add_argument(
+        "--min-score", type=float, metavar="S", help="leave out landmarks with a score below S, in [0, 1]"
+    )
+    parser.add_argument(
+        "--detect-every",
+        type=int,
+        default=15,
+        metavar="N",
+        help="search every N-th frame of a video for faces, and follow them in between (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-smoothing", action="store_true", help="keep the landmarks of a video as they are found in each frame"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write NAME.landmarks.png and NAME.json of every picture here, and NAME.landmarks.mp4, NAME.json and "
+        "NAME.csv of every video",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of one line a picture or video")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Detect as the arguments say, print what was found and write it if asked to.
+
+    Args:
+        arguments: Parsed arguments of `add_arguments`.
+
+    Returns:
+        The exit code: 0, or 2 if something could not be read or nothing holds a face.
+
+    Raises:
+        FabRecError: For mistakes that concern more than one input; one line.
+    """
+    boxes = parse_boxes(arguments.boxes) if arguments.boxes else None
+    if arguments.min_score is not None and not 0 <= arguments.min_score <= 1:
+        raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
+    if arguments.detect_every < 1:
+        raise FabRecError(f"--detect-every is a number of frames, at least 1, not {arguments.detect_every}.")
+    paths = collect_inputs(arguments.inputs)
+    if boxes is not None and len(paths) > 1:
+        raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
+    if arguments.output is not None:
+        check_output_folder(arguments.output)
+
+    from ..inference.landmark_finder import LandmarkFinder
+
+    finder = LandmarkFinder(arguments.model)
+    entries = zip(paths, distinct_names(paths), strict=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        detection = _Detection(arguments, boxes, finder, Path(scratch))
+        for video, group in groupby(entries, key=lambda entry: is_video(entry[0])):
+            if video:
+                for path, name in group:
+                    detection.detect_video(path, name)
+            else:
+                detection.detect_pictures(dict(group))
+        if detection.found_any:
+            detection.print_document()
+    return 0 if detection.found_any and not detection.failures else 2
+
+
+class _Detection:
+    """One run of the command: what it is to do, and what has come of it so far."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, boxes: Sequence[Any] | None, finder: "LandmarkFinder", scratch: Path
+    ):
+        self.output: Path | None = arguments.output
+        self.arguments, self.boxes, self.finder, self.scratch = arguments, boxes, finder, scratch
+        self.failures = 0
+        self.found_any = False
+        # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
+        self._document = scratch / "document.json"
+
+    def detect_pictures(self, names: Mapping[Path, str]) -> None:
+        """Find the faces of pictures; `names` says what their results are called."""
+        from tqdm import tqdm
+
+        from ..inference.pictures import landmark_pictures
+
+        draw, faces = self.output is not None, 0
+        results = landmark_pictures(list(names), self.finder, self.boxes, self.arguments.min_score, draw)
+        hidden = None if len(names) > 1 else True
+        with closing(results), tqdm(total=len(names), unit="picture", disable=hidden, file=sys.stderr) as bar:
+            for result in results:
+                overlay = None
+                if result.error is not None:
+                    self._fail(result.path, str(result.error))
+                elif result.record is None or not result.record["faces"]:
+                    advice = "give its box with --boxes x,y,w,h, or a picture in which the face is larger"
+                    say(f"fabrec detect: {result.path}: no face found; {advice}.", sys.stderr)
+                    self._keep([json.dumps(result.record, indent=2)])
+                else:
+                    if self.output is not None:
+                        name = names[result.path]
+                        write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
+                        overlay = self.output / f"{name}.landmarks.png"
+                    self._report(describe_picture(result.record, overlay))
+                    self._keep([json.dumps(result.record, indent=2)])
+                    self.found_any = True
+                    faces += len(result.record["faces"])
+                show_rate(bar, faces)
+                bar.update()
+
+    def detect_video(self, path: Path, name: str) -> None:
+        """Follow the faces of a video."""
+        from ..inference.videos import VideoSettings, landmark_video
+
+        settings = VideoSettings(
+            detect_every=self.arguments.detect_every,
+            smoothing=not self.arguments.no_smoothing,
+            min_score=self.arguments.min_score,
+            boxes=self.boxes,
+            draw=self.output is not None,
+        )
+        folder = self.scratch if self.output is None else self.output
+        try:
+            summary = landmark_video(path, self.finder, folder, name, settings, progress=True)
+        except (ImageError, BoxError) as error:
+            self._fail(path, str(error))
+            return
+        if not summary.faces:
+            say(
+                f"fabrec detect: {path}: no face found in {summary.frames} frames; give the boxes of its first "
+                "frame with --boxes x,y,w,h.",
+                sys.stderr,
+            )
+        else:
+            self._report(describe_video(path, summary, self.output))
+            with summary.files[".json"].open(encoding="utf-8") as lines:
+                self._keep(lines)
+            self.found_any = True
+        if not summary.is_whole:
+            self._fail(path, f"it is damaged or ends early; {summary.frames} frames could be read.")
+
+    def print_document(self) -> None:
+        """Print the JSON of all inputs, if it was asked for."""
+        if self.arguments.json:
+            with self._document.open(encoding="utf-8") as lines:
+                sys.stdout.writelines(lines)
+            sys.stdout.write("\n]\n")
+
+    def _keep(self, texts: Iterable[str]) -> None:
+        """Add the JSON of an input to the document."""
+        if self.arguments.json:
+            begin = ",\n" if self._document.exists() else "[\n"
+            with self._document.open("a", encoding="utf-8") as document:
+                document.write(begin)
+                document.writelines(texts)
+
+    def _report(self, line: str) -> None:
+        if not self.arguments.json:
+            say(line)
+
+    def _fail(self, path: Path, reason: str) -> None:
+        self.failures += 1
+        say(f"fabrec detect: error: {path}: {reason}", sys.stderr)
+
+
+def describe_video(path: Path, summary: "VideoSummary", output: Path | None) -> str:
+    """Return the line that tells a person what was found in a video."""
+    line = f"{path}: {count_faces(len(summary.tracks))} in {summary.frames} frames"
+    before, after = summary.jitter["before"], summary.jitter["after"]
+    if before is not None and after is not None:
+        line += f", jitter {before:.2f}"
+        line += f" before smoothing, {after:.2f} after" if before != after else ""
+    return f"{line} -> {summary.files['.landmarks.mp4']}" if output is not None else line

@@ -1,0 +1,191 @@
+"""`fabrec export`: a landmark detector for other runtimes, in 32 or 8 bits, or as a small checkpoint."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoints.loading import load_landmark_model
+from ..common.console import say
+from ..common.output_folder import check_output_folder, write_files
+from ..data import load_faces
+from ..data.annotations import COLUMNS, annotations
+from ..errors import CheckpointError, FabRecError
+from ..export.delta import DEFAULT_RANK, check_delta_folder, save_delta
+from ..export.runtime_files import FORMATS, export_model
+from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
+from ..metrics import normalized_mean_error
+from ..model.delta_fabrec import DELTA_NAME
+from ..model.image_processing_fabrec import FabRecImageProcessor
+
+
+__all__ = ["add_arguments", "run"]
+
+CALIBRATION_BATCH = 32
+DELTA = "delta"
+
+NOTES = """The graph takes crops from the image processor, any number at a time, and returns landmarks as fractions of
+the crop and scores; config.json and preprocessor_config.json are written beside it. With --int8 the network computes
+in 8 bits: it is calibrated on faces of the training split of --data, and scored on the test split. --format delta is
+no graph: it is a checkpoint like any other, kept as its difference from the autoencoder that it was taught on, in
+about 2 MB for a small model; it is scored if there is --data. If the error has grown by --max-growth percent of
+itself or more, nothing is written."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of an export to a parser."""
+    parser.description = f"{parser.description or ''} {NOTES}".strip()
+    parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
+    parser.add_argument("--format", choices=(*FORMATS, DELTA), default="onnx", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--int8", action="store_true", help="quantise to 8 bits; needs --data")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        help="annotated faces: Parquet, folder or glob, with a test split and, for --int8, a train split",
+    )
+    parser.add_argument("--calibration-faces", type=int, default=300, metavar="N", help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of calibration faces (%(default)s)")
+    parser.add_argument(
+        "--max-growth", type=float, default=1.0, metavar="PERCENT", help="of the error on --data (%(default)s)"
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        default=DEFAULT_RANK,
+        help="of a delta: directions kept of each convolution; after more than a hundred faces more are needed: 48 "
+        "for hundreds, 128 for thousands (%(default)s)",
+    )
+    parser.add_argument(
+        "--autoencoder", default="3fabrec-autoencoder", help="of a delta: what it was taught on (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of one line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export as the arguments say and print what was written.
+
+    Args:
+        arguments: Parsed arguments of `add_arguments`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        FabRecError: For whatever the user can put right; one line. Nothing is written then.
+    """
+    _check_arguments(arguments)
+    (check_delta_folder if arguments.format == DELTA else check_output_folder)(arguments.output)
+    model, processor = load_landmark_model(arguments.model)
+    report: dict[str, Any] = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8}
+    if arguments.format == DELTA:
+        report |= _export_delta(model, processor, arguments)
+    elif arguments.int8:
+        report |= _export_int8(model, processor, arguments)
+    else:
+        export_model(model, processor, arguments.output, arguments.format)
+    names = FORMATS.get(arguments.format, (DELTA_NAME,))
+    report["files"] = [str(arguments.output / name) for name in names]
+    report["bytes"] = sum((arguments.output / name).stat().st_size for name in names)
+    say(json.dumps(report, indent=2) if arguments.json else _describe(report))
+    return 0
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.format == DELTA and arguments.int8:
+        raise FabRecError("--int8 is for graphs: export a delta without it.")
+    if arguments.format != DELTA and arguments.int8 != bool(arguments.data):
+        raise FabRecError("--int8 and --data go together: 8 bits are calibrated and checked on annotated faces.")
+    if arguments.calibration_faces < 1:
+        raise FabRecError(f"--calibration-faces must be at least 1, not {arguments.calibration_faces}.")
+    if arguments.rank < 1:
+        raise FabRecError(f"--rank must be at least 1, not {arguments.rank}.")
+
+
+def calibration_crops(
+    processor: FabRecImageProcessor, faces: Any, count: int, seed: int = 0, batch_size: int = CALIBRATION_BATCH
+) -> Iterator[np.ndarray]:
+    """Cut a seeded draw of `count` faces out of rows with `image` and `box`; yields (n, 3, S, S) batches."""
+    from tqdm import tqdm
+
+    rows = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
+    for start in tqdm(range(0, len(rows), batch_size), desc="Calibration faces", unit="batch", disable=None):
+        batch = faces[rows[start : start + batch_size]]
+        inputs = processor(batch["image"], boxes=[[box] for box in batch["box"]])
+        yield inputs["pixel_values"].numpy()
+
+
+def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
+    """Quantise into a folder of its own, score it there, and move it to its place if it is good enough."""
+    from ..export.runtimes import load_exported
+
+    train = load_faces(arguments.data, "train", ("image", "box"))
+    crops = calibration_crops(processor, train, arguments.calibration_faces, arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        export_model(model, processor, folder, arguments.format, calibration=crops)
+        quantized, _ = load_exported(folder)
+        advice = "give more --calibration-faces, or export without --int8"
+        scored = _check_growth((model.fuse(), quantized), ("nme_int8", "INT8", advice), processor, arguments)
+        _move_files(folder, arguments.output)
+    return scored
+
+
+def _export_delta(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
+    """Write a delta; with data, into a folder of its own first, to score what is loaded from there."""
+    if not arguments.data:
+        save_delta(model, processor, arguments.output, arguments.autoencoder, arguments.rank)
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        save_delta(model, processor, folder, arguments.autoencoder, arguments.rank)
+        small, _ = load_landmark_model(folder)
+        words = "nme_delta", f"rank {arguments.rank}", "give a larger --rank"
+        scored = _check_growth((model.fuse(), small.fuse()), words, processor, arguments)
+        _move_files(folder, arguments.output)
+    return scored
+
+
+def _check_growth(
+    detectors: tuple[Any, Any], words: tuple[str, str, str], processor: FabRecImageProcessor, arguments: Any
+) -> dict[str, float]:
+    """Score a detector and its smaller form on the test split.
+
+    Args:
+        detectors: Both.
+        words: What the error of the second is called in the report, what the second is called, and what helps it.
+        processor: The image processor of both.
+        arguments: Of the command.
+
+    Raises:
+        CheckpointError: The error grows by more than is allowed.
+    """
+    key, name, advice = words
+    test = load_faces(arguments.data, "test", COLUMNS)
+    targets, boxes = annotations(test)
+    scheme = checkpoint_scheme(detectors[0].config, targets.shape[1])
+    errors = []
+    for detector in detectors:
+        points = predict_landmarks(detector, processor, test, progress=True)
+        errors.append(float(np.mean(normalized_mean_error(points, targets, scheme.normalizer, boxes))))
+    growth = 100 * (errors[1] / errors[0] - 1)
+    if not growth < arguments.max_growth:
+        raise CheckpointError(
+            f"{name} raises the error from {errors[0]:.3f} to {errors[1]:.3f} % ({growth:+.2f} % of itself), and "
+            f"{arguments.max_growth:g} % are allowed: {advice}."
+        )
+    return {"nme": errors[0], key: errors[1], "growth_percent": growth, "faces": len(test)}
+
+
+def _move_files(source: str, target: Path) -> None:
+    write_files(target, {path.name: path.read_bytes() for path in sorted(Path(source).iterdir())})
+
+
+def _describe(report: dict[str, Any]) -> str:
+    line = f"{report['model']} -> {', '.join(report['files'])} ({report['bytes'] / 1e6:.1f} MB"
+    for key, name in (("nme_int8", "in 8 bits"), ("nme_delta", "as a delta")):
+        if key in report:
+            line += f"; NME {report['nme']:.3f} %, {report[key]:.3f} % {name}, {report['faces']} faces"
+    return line + ")"

@@ -1,0 +1,200 @@
+"""`fabrec select`: which faces of a folder to annotate, so that a few stand for all."""
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..common.console import say
+from ..common.output_folder import check_output_folder, write_files
+from ..errors import DataError, FabRecError
+from ..inference.input_files import collect_inputs, is_video, open_picture
+
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["add_arguments", "contact_sheet", "run"]
+
+NOTES = """The faces are encoded by the autoencoder, and those chosen are the medoids of as many clusters: every face
+is as near to one of them as can be. Those whose code is unusually short or long, plain or extreme faces, are chosen
+only if there are too few others. They are listed by the number of faces that they stand for, so the first ones are
+worth the most. With --output, selected.csv lists file, box and share, and selected.png shows the faces."""
+
+LARGEST_POOL = 10_000  # the distances of all pairs are in memory, 400 MB for this many
+CELL = 160
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face of the pool.
+
+    Attributes:
+        file: The picture.
+        box: (x, y, width, height) of its landmarks in pixels of the upright picture, as a detector found it; the
+            whole picture where none was found.
+        detected: Whether a detector found it.
+    """
+
+    file: str
+    box: tuple[float, float, float, float]
+    detected: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a selection to a parser."""
+    parser.description = f"{parser.description} {NOTES}"
+    parser.add_argument("inputs", metavar="FOLDER|IMAGE", nargs="+", help="photographs, or folders of them")
+    parser.add_argument("--count", type=int, default=10, metavar="N", help="faces to choose (%(default)s)")
+    parser.add_argument(
+        "--model", default="3fabrec-autoencoder", help="autoencoder: folder, embedded or hub name (%(default)s)"
+    )
+    parser.add_argument(
+        "--cropped", action="store_true", help="the pictures are face crops already: take them whole, detect nothing"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write selected.csv and selected.png here")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of one line a face")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Choose as the arguments say, print the choice and write it if asked to.
+
+    Args:
+        arguments: Parsed arguments of `add_arguments`.
+
+    Returns:
+        The exit code: 0, or 2 if a picture could not be read.
+
+    Raises:
+        FabRecError: For mistakes that concern more than one picture; one line.
+    """
+    if arguments.count < 1:
+        raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
+    paths = [path for path in collect_inputs(arguments.inputs) if not is_video(path)]
+    if not paths:
+        raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
+    if arguments.output is not None:
+        check_output_folder(arguments.output)
+    from ..learning.fewshot import assign_faces, choose_faces
+
+    encoder = _FaceEncoder(arguments.model, arguments.cropped)
+    faces, latents, failures = _encode_all(paths, encoder)
+    pool = np.arange(len(faces))
+    if len(pool) > LARGEST_POOL:
+        pool = np.sort(np.random.default_rng(0).permutation(len(pool))[:LARGEST_POOL])
+        say(f"fabrec select: choosing among {LARGEST_POOL:,} of {len(faces):,} faces.", sys.stderr)
+    if len(pool) < arguments.count:
+        raise DataError(f"--count {arguments.count} faces, but only {len(pool)} were found in {len(paths)} pictures.")
+    chosen = pool[choose_faces(latents[pool], arguments.count)].tolist()
+    shares = np.bincount(assign_faces(latents, chosen), minlength=len(chosen)) / len(faces)
+    records = [
+        asdict(faces[row]) | {"share": round(float(share), 4)} for row, share in zip(chosen, shares, strict=True)
+    ]
+    if arguments.output is not None:
+        _write(arguments.output, records, [encoder.crop(faces[row]) for row in chosen])
+    if arguments.json:
+        say(json.dumps(records, indent=2))
+    else:
+        for record in records:
+            box = ",".join(f"{value:.0f}" for value in record["box"])
+            say(f"{record['file']} (face at {box}) stands for {100 * record['share']:.0f} % of {len(faces)} faces")
+        if arguments.output is not None:
+            say(f"-> {arguments.output / 'selected.png'}")
+    return 2 if failures else 0
+
+
+class _FaceEncoder:
+    """Finds the faces of a picture and encodes them; `cropped` pictures are taken whole."""
+
+    def __init__(self, model: str, cropped: bool):
+        from ..checkpoints.loading import load_autoencoder
+        from ..model.face_detection import default_face_detector
+        from ..model.image_processing_fabrec import FabRecImageProcessor
+
+        self.model = load_autoencoder(model)
+        size = self.model.config.image_size
+        margins = {"extend_top": 0.0, "extend_bottom": 0.0} if cropped else {}
+        self.processor = FabRecImageProcessor(size={"height": size, "width": size}, **margins)
+        self.detector = None if cropped else default_face_detector()
+
+    def __call__(self, path: Path) -> tuple[list[FoundFace], "torch.Tensor"]:
+        """Return the faces of a picture, or the picture as one if there is none, and their latents (N, D)."""
+        import torch
+
+        image = open_picture(path)
+        boxes: list[Any] = [found.box for found in self.detector(image)] if self.detector else []
+        detected = bool(boxes)
+        boxes = boxes or [(0.0, 0.0, float(image.width), float(image.height))]
+        with torch.inference_mode():
+            latents = self.model.encode(self.processor(image, boxes=boxes)["pixel_values"])
+        return [FoundFace(str(path), tuple(map(float, box)), detected) for box in boxes], latents  # type: ignore
+
+    def crop(self, face: FoundFace) -> np.ndarray:
+        """Return what the encoder saw of a face, (S, S, 3) uint8."""
+        pixels = self.processor(open_picture(Path(face.file)), boxes=[face.box], do_normalize=False)["pixel_values"]
+        return (255 * pixels[0].clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+
+
+def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[FoundFace], "torch.Tensor", int]:
+    """Encode the faces of all pictures: the faces, their latents (N, D), and how many pictures could not be read."""
+    import torch
+    from tqdm import tqdm
+
+    faces: list[FoundFace] = []
+    latents: list[torch.Tensor] = []
+    failures = 0
+    with tqdm(paths, unit="picture", desc="encoding", disable=None, file=sys.stderr) as bar:
+        for path in bar:
+            try:
+                found, codes = encoder(path)
+            except (FabRecError, OSError, ValueError) as error:
+                failures += 1
+                say(f"fabrec select: error: {path}: {error}", sys.stderr)
+                continue
+            faces += found
+            latents.append(codes)
+    if not faces:
+        raise DataError(f"None of the {len(paths)} pictures could be read.")
+    return faces, torch.cat(latents), failures
+
+
+def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str]) -> Image.Image:
+    """Lay crops out in rows, each above its title.
+
+    Args:
+        crops: (S, S, 3) uint8 RGB each, in the order of reading.
+        titles: One short line each.
+    """
+    columns = min(len(crops), max(1, math.ceil(math.sqrt(len(crops) * 1.6))))
+    rows = -(-len(crops) // columns)
+    line = 20
+    sheet = Image.new("RGB", (columns * CELL, rows * (CELL + line)), (250, 250, 250))
+    pen = ImageDraw.Draw(sheet)
+    for place, (crop, title) in enumerate(zip(crops, titles, strict=True)):
+        x, y = place % columns * CELL, place // columns * (CELL + line)
+        sheet.paste(Image.fromarray(crop).resize((CELL - 4, CELL - 4), Image.Resampling.BICUBIC), (x + 2, y + 2))
+        while pen.textlength(title) > CELL - 8 and len(title) > 2:
+            title = f"{title[:-2]}…"
+        pen.text((x + 4, y + CELL + 3), title, fill=(20, 20, 30))
+    return sheet
+
+
+def _write(folder: Path, records: Sequence[dict[str, Any]], crops: Sequence[np.ndarray]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["file", "x", "y", "width", "height", "share"])
+    for record in records:
+        writer.writerow([record["file"], *(round(value, 2) for value in record["box"]), record["share"]])
+    titles = [f"{place}. {Path(record['file']).name}" for place, record in enumerate(records, start=1)]
+    picture = io.BytesIO()
+    contact_sheet(crops, titles).save(picture, format="PNG")
+    write_files(folder, {"selected.csv": table.getvalue().encode(), "selected.png": picture.getvalue()})

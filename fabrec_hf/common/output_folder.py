@@ -1,0 +1,48 @@
+"""Folders that a command writes its results to: refused early, filled all at once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import FabRecError
+
+
+__all__ = ["check_output_folder", "write_files"]
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse early, before a model is loaded, what can never become the folder of the results.
+
+    Raises:
+        FabRecError: If a file is in the way, or there is no permission to write.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise FabRecError(f"cannot write to {folder}: {existing} is not a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FabRecError(f"cannot write to {folder}: permission denied.")
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files under other names first, then give all of them their own: a kill leaves none half-written.
+
+    Args:
+        folder: Where to; made if it is not there.
+        files: Content by name.
+
+    Raises:
+        FabRecError: If the folder cannot be written to.
+    """
+    drafts = {name: folder / f".{name}.{os.getpid()}" for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in files.items():
+                drafts[name].write_bytes(content)
+            for name, draft in drafts.items():
+                draft.replace(folder / name)
+        finally:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error

@@ -1,0 +1,1 @@
+"""Readers and writers of a user's own annotations."""

@@ -1,0 +1,1 @@
+"""Publishing on the Hub: what goes there, the cards, and the push."""

@@ -1,0 +1,74 @@
+"""The picture of a model card: faces with their landmarks, or beside their reconstructions."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ImageError
+from ..inference.drawing import draw_landmarks
+from ..model.face_detection import default_face_detector
+from ..model.image_inputs import load_rgb
+from ..model.image_processing_fabrec import FabRecImageProcessor
+from ..model.known_schemes import LandmarkScheme
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
+
+
+__all__ = ["draw_card_picture"]
+
+TILE = 208
+
+
+@torch.no_grad()
+def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Sequence[Path]) -> bytes:
+    """Draw the first face of every photograph: with its landmarks, or its reconstruction to the right of it.
+
+    Args:
+        model: A landmark model or an autoencoder, in eval mode.
+        processor: Its image processor.
+        photos: Files; each must show a face.
+
+    Returns:
+        A PNG of one row.
+
+    Raises:
+        ImageError: A photograph cannot be read, or no face is found in it.
+    """
+    detector = default_face_detector()
+    tiles: list[Image.Image] = []
+    for photo in photos:
+        try:
+            pixels = load_rgb(str(photo)).round().clamp(0, 255).byte()
+        except (OSError, ValueError) as error:
+            raise ImageError(str(error)) from error
+        found = processor.boxes_from_detections([each.box for each in detector(pixels.permute(1, 2, 0).numpy())])
+        if not len(found):
+            raise ImageError(f"No face was found in {photo}: name another photograph.")
+        inputs = processor(pixels, boxes=[list(map(float, found[0]))], input_data_format="channels_first")
+        tiles += _draw_face(model, processor, pixels, inputs)
+    sheet = Image.new("RGB", (TILE * len(tiles), TILE))
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, (TILE * place, 0))
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _draw_face(model: Any, processor: FabRecImageProcessor, pixels: torch.Tensor, inputs: Any) -> list[Image.Image]:
+    x, y, side = inputs["crop_boxes"][0].tolist()[:3]
+    photo = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    # Beyond the photograph the tile is black, as the model's crop is.
+    place = (side / TILE, 0, x, 0, side / TILE, y)
+    tile = photo.transform((TILE, TILE), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+    outputs = model(inputs["pixel_values"])
+    if isinstance(model, FabRecForLandmarkDetection):
+        scheme = model.config.landmark_scheme
+        face = {"keypoints": outputs.landmarks[0].numpy() * TILE - 0.5, "scores": outputs.scores[0].numpy()}
+        return [draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None)]
+    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
+    shown = ((outputs.reconstruction[0] + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return [tile, Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)]

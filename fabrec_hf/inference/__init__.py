@@ -1,0 +1,1 @@
+"""From pictures, folders and videos to landmarks in them."""

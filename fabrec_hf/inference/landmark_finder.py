@@ -1,0 +1,125 @@
+"""A landmark model, its image processor and a face detector in one: pictures in, faces with landmarks out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoints.loading import load_landmark_model, move_to_device
+from ..errors import FabRecError, ImageError
+from ..model.face_detection import Detection, default_face_detector
+from ..model.known_schemes import LandmarkScheme
+
+
+__all__ = ["Box", "Face", "LandmarkFinder"]
+
+Box = tuple[float, ...]
+"""A face as (x, y, width, height) in pixels of the upright picture, edges, in the convention of the model."""
+
+Face = dict[str, torch.Tensor]
+"""What `post_process_keypoint_detection` returns for a face: `keypoints`, `scores`, `bbox`."""
+
+FACES_PER_PASS = 32
+
+
+class LandmarkFinder:
+    """Finds faces, and the landmarks of faces. Safe to use from threads.
+
+    Args:
+        model: Folder, embedded name or Hub name of the checkpoint.
+        device: Where to compute; the GPU by default where there is one.
+        detector: Finds the faces; the default detector, loaded when first needed, if None.
+
+    Attributes:
+        name: The checkpoint as it was named.
+        model: The landmark model, in eval mode on the device; not to be changed.
+        processor: Its image processor.
+        scheme: The landmark scheme of the checkpoint, if it carries one.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        FabRecError: If there is no such device.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        device: str | None = None,
+        detector: Callable[[Any], list[Detection]] | None = None,
+    ):
+        self.name = str(model)
+        self.model, self.processor = load_landmark_model(model)
+        # The same landmarks sooner; the model itself is kept for those who ask it for more.
+        self._fused = move_to_device(self.model, device).fuse()
+        self._detector = detector
+        values = self.model.config.landmark_scheme
+        self.scheme = LandmarkScheme.from_dict(values) if values else None
+
+    @property
+    def scheme_name(self) -> str | None:
+        """The name of the model's landmark scheme."""
+        return self.scheme.name if self.scheme else None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model computes on the CPU, where several pictures at once are no faster than one by one."""
+        return self.model.device.type == "cpu"
+
+    def detect(self, image: Any) -> list[Box]:
+        """Find the faces of a picture, the largest first, as boxes to give to `find`.
+
+        Raises:
+            ImageError: If the picture cannot be read.
+            ImportError: If the detector's packages are not installed.
+        """
+        try:
+            found = (self._detector or default_face_detector())(image)
+        except FabRecError:
+            raise
+        except ValueError as error:
+            raise ImageError(str(error)) from error
+        return self.processor.boxes_from_detections([face.box for face in found])
+
+    def find(
+        self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
+    ) -> list[list[Face]]:
+        """Find the landmarks of the faces in pictures.
+
+        Args:
+            images: Upright pictures, in any form that the image processor takes.
+            boxes: The faces of each of them, perhaps none.
+            min_score: Landmarks that score lower become NaN.
+
+        Returns:
+            For each picture a face a box, in their order, on the CPU.
+
+        Raises:
+            BoxError, ImageError: If a box or picture is not usable.
+        """
+        try:
+            inputs = self.processor(list(images), boxes=[np.reshape(entry, (-1, 4)) for entry in boxes])
+        except FabRecError:
+            raise
+        except ValueError as error:
+            raise ImageError(str(error)) from error
+        pixel_values = inputs.pop("pixel_values")
+        with torch.inference_mode():
+            passes = [
+                self._fused(part.to(self.model.device, self.model.dtype))
+                for part in pixel_values.split(FACES_PER_PASS)
+            ]
+            outputs = _Outputs(
+                torch.cat([part.landmarks for part in passes]).float(),
+                torch.cat([part.scores for part in passes]).float(),
+            )
+        return self.processor.post_process_keypoint_detection(
+            outputs, **inputs, num_images=len(images), threshold=min_score
+        )
+
+
+class _Outputs:
+    """The model's outputs for all faces, where they took several passes."""
+
+    def __init__(self, landmarks: torch.Tensor, scores: torch.Tensor):
+        self.landmarks, self.scores = landmarks, scores

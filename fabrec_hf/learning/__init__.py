@@ -1,0 +1,1 @@
+"""Teaching landmarks and training autoencoders: faces, augmentation, losses, recipes, the few-shot fit."""

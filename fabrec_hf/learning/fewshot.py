@@ -1,0 +1,365 @@
+"""Few-shot landmarks: choose the faces to annotate, and fit a detector to them in minutes on a laptop."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DataError
+from ..model.known_schemes import LandmarkScheme
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .landmark_training import (
+    LabelledFaces,
+    LandmarkRecipe,
+    calibrate,
+    fit_shape_prior,
+    landmark_errors,
+    parameter_groups,
+    predict_landmarks,
+    training_loss,
+)
+from .schedules import cosine_factor
+
+
+__all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
+
+# A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
+ESTIMATE_SHARE = 0.75
+# Transfer layers that begin as the identity err less at ten faces and, on the average of a few draws, at twenty; at
+# fifty they err more: see training/README.md.
+FEW_FACES = 20
+# How far from the middle a latent vector that is chosen may be, in units of the median distance. Measured at ten faces
+# of 300-W only, see training/README.md.
+NEAREST, FARTHEST = 0.85, 1.25
+# One hold-out leaves out every third face.
+HOLD_OUT_PARTS = 3
+
+# Predicting so many faces takes four tenths of a step with ten: all measurements together cost less than 2 %.
+MEASURE_EVERY = 25
+MEASURED_FACES = 10
+
+
+def choose_faces(latents: torch.Tensor, count: int) -> list[int]:
+    """Choose the faces that stand for all others best: the k-medoids of their latent vectors (FasterPAM).
+
+    Only faces whose vectors are about as far from the middle as most are chosen, if there are enough of them. Medoids
+    of all lie near the middle, where blurred and plain faces are; and the few faces that are many times as far away,
+    very dark ones for example, stand for none but themselves and are hard to learn from.
+
+    Args:
+        latents: (N, D), from `FabRecAutoencoder.encode`. The distances of all pairs are held in memory: 400 MB for
+            ten thousand faces.
+        count: Number of faces to choose, from 1 to N.
+
+    Returns:
+        Their rows; those that stand for the most faces come first, so that a person who stops early has the best part.
+
+    Raises:
+        DataError: There are fewer faces than asked for.
+    """
+    if not 1 <= count <= len(latents):
+        raise DataError(f"{count} faces were asked for, but there are {len(latents)}.")
+    import kmedoids
+
+    latents = latents.detach().float().cpu()
+    lengths = (latents - latents.median(dim=0).values).norm(dim=1)
+    ordinary = (lengths >= NEAREST * lengths.median()) & (lengths <= FARTHEST * lengths.median())
+    rows = torch.nonzero(ordinary)[:, 0] if int(ordinary.sum()) >= count else torch.arange(len(latents))
+    distances = torch.cdist(latents[rows], latents[rows]).numpy()
+    found = kmedoids.fasterpam(distances, count, init="build", random_state=0)
+    chosen = rows[np.asarray(found.medoids, dtype=int)]
+    sizes = np.bincount(assign_faces(latents, chosen.tolist()), minlength=count)
+    return chosen[np.argsort(-sizes, kind="stable")].tolist()
+
+
+def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:
+    """Say which of the chosen faces is nearest to each face: (N,) places in `chosen`; `latents` are (N, D)."""
+    latents = latents.detach().float().cpu()
+    return torch.cdist(latents, latents[chosen]).argmin(dim=1).numpy()
+
+
+def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) -> LandmarkRecipe:
+    """What `fabrec fit` trains with: minutes on two CPU cores.
+
+    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps.
+
+    Args:
+        image_size: Side of the autoencoder's pictures in pixels; heatmaps have half of it.
+        faces: Annotated faces there are to learn from.
+        seed: Of the new layers, the order and the augmentation.
+        effort: Multiplies the number of steps.
+    """
+    return LandmarkRecipe(
+        head_steps=0,
+        finetune_steps=max(1, round(600 * effort)),
+        batch_size=10,
+        finetune_head_learning_rate=3e-3,
+        encoder_learning_rate=5e-4,
+        warmup_steps=20,
+        cosine_schedule=True,
+        max_grad_norm=1.0,
+        heatmap_size=image_size // 2,
+        heatmap_sigma=3.5 * image_size / 128,
+        foreground_weight=10.0,
+        transfer_initialization="identity" if faces <= FEW_FACES else "random",
+        decoding="subpixel",
+        shape_prior=True,
+        rotation=25,
+        translation=0.05,
+        scale=[0.9, 1.1],
+        elastic=0.03,
+        occlusion=0.3,
+        color=0.3,
+        grayscale=0.1,
+        blur=0.1,
+        bfloat16=True,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a fit is.
+
+    Attributes:
+        stage: `"learning"` or `"estimating"`.
+        step: Steps done in this stage.
+        steps: Steps that the stage has.
+        loss: Heatmap loss of the last step.
+        error: NME in percent as it was last measured, None before: while learning, of annotated faces (plain crops,
+            `MEASURED_FACES` of them); while estimating, of the faces that were left out and predicted so far.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+    error: float | None = None
+
+
+@dataclass
+class FitResult:
+    """What a fit has come to; the model itself was changed in place.
+
+    Attributes:
+        training_errors: (N,) NME of the faces that were learned from, in percent.
+        held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
+            was not measured.
+        held_out_landmarks: (N, L, 2) the landmarks of those predictions, fractions of the plain crop; NaN likewise.
+        held_out_scores: (N, L) the heights of their heatmaps.
+        calibrated: Whether these were enough to calibrate the model's scores by.
+        losses: Heatmap loss of every step of the final training.
+        seconds: Wall time.
+        stopped: Whether it was stopped before its last step.
+    """
+
+    training_errors: np.ndarray
+    held_out_errors: np.ndarray
+    held_out_landmarks: np.ndarray
+    held_out_scores: np.ndarray
+    calibrated: bool = False
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+def describe_fit(
+    result: FitResult, scheme: LandmarkScheme, recipe: LandmarkRecipe, autoencoder: str, folds: int
+) -> dict[str, Any]:
+    """Return what a fit has come to as plain data, which is kept beside the detector as `fit.json`.
+
+    Args:
+        result: From `fit_landmarks`.
+        scheme: As `fit_landmarks` took it, like the next and the last one.
+        recipe: How it was taught.
+        autoencoder: What it started from.
+        folds: As `fit_landmarks` took it.
+    """
+    faces = len(result.training_errors)
+    held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
+    return {
+        "faces": faces,
+        "points": scheme.num_landmarks,
+        "scheme": scheme.name,
+        "normalizer": scheme.normalizer.to_dict(),
+        "autoencoder": autoencoder,
+        "training_error": _mean(result.training_errors),
+        "held_out_error": _mean(held_out),
+        "held_out_faces": len(held_out),
+        "folds": min(folds, faces),
+        "scores_calibrated": result.calibrated,
+        "steps": len(result.losses),
+        "stopped": result.stopped,
+        "seconds": round(result.seconds, 1),
+        "recipe": asdict(recipe),
+    }
+
+
+def _mean(errors: np.ndarray) -> float | None:
+    known = errors[np.isfinite(errors)]
+    return round(float(known.mean()), 3) if len(known) else None
+
+
+class _Stopped(Exception):
+    """Somebody asked the fit to stop."""
+
+
+@dataclass
+class _Fit:
+    """What the parts of one fit share."""
+
+    model: FabRecForLandmarkDetection
+    scheme: LandmarkScheme
+    recipe: LandmarkRecipe
+    on_step: Callable[[FitProgress], None] | None
+    should_stop: Callable[[], bool] | None
+    error: float | None = None
+
+    def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
+        """Take the steps of both stages on some faces, one at a time; yields their losses.
+
+        Args:
+            faces: What to learn from.
+            progress: Name of what goes on, steps of it that were done before, and steps that it has in all.
+            steps: Steps of the transfer layers alone, and with the encoder.
+        """
+        name, before, total = progress
+        done = 0
+        fit_shape_prior(self.model, faces, self.scheme)
+        for finetune, count in zip((False, True), steps, strict=True):
+            groups = parameter_groups(self.model, self.recipe, finetune)
+            peaks = [group["lr"] for group in groups]
+            optimizer = torch.optim.Adam(groups, fused=True)
+            for step in range(count):
+                if self.should_stop and self.should_stop():
+                    raise _Stopped
+                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    group["lr"] = peak * cosine_factor(step, count, min(self.recipe.warmup_steps, count // 4))
+                loss = training_loss(self.model, faces, self.recipe, self.scheme, done, self.model.device)
+                optimizer.zero_grad()
+                loss.backward()
+                if self.recipe.max_grad_norm:
+                    learned = [parameter for group in groups for parameter in group["params"]]
+                    torch.nn.utils.clip_grad_norm_(learned, self.recipe.max_grad_norm)
+                optimizer.step()
+                done += 1
+                if self.on_step:
+                    self.on_step(FitProgress(name, before + done, total, float(loss.detach()), self.error))
+                yield float(loss.detach())
+
+
+class _BestSoFar:
+    """The weights that were best whenever the error on annotated faces was measured: what a stopped fit keeps.
+
+    With rates still high, the last step before a stop may be a bad one.
+    """
+
+    def __init__(self, model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme):
+        self.model, self.scheme = model, scheme
+        self.faces = faces.subset(np.arange(min(len(faces), MEASURED_FACES)))
+        self.error = float("inf")
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def measure(self) -> float | None:
+        """Return the NME in percent, None if no face can be scored."""
+        landmarks, _ = predict_landmarks(self.model, self.faces, self.model.device)
+        error = _mean(landmark_errors(landmarks, self.faces, self.scheme))
+        if error is not None and error < self.error:
+            self.error, self.weights = error, copy.deepcopy(self.model.state_dict())
+        return error
+
+    def restore(self) -> None:
+        """Go back to the best weights, if the present ones are not the best."""
+        self.measure()
+        if self.weights:
+            self.model.load_state_dict(self.weights)
+
+
+def fit_landmarks(
+    model: FabRecForLandmarkDetection,
+    faces: LabelledFaces,
+    scheme: LandmarkScheme,
+    recipe: LandmarkRecipe,
+    folds: int = 1,
+    on_step: Callable[[FitProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
+
+    Args:
+        model: From `build_model`; changed in place.
+        faces: All that is annotated.
+        scheme: What the points are.
+        recipe: From `fit_recipe`, or any other.
+        folds: The error on new faces is estimated by training this many times more, for `ESTIMATE_SHARE` of the steps,
+            without a part of the faces, which are then predicted. 1 holds a third of the faces out; 2 or more are the
+            parts of a cross-validation, at most the number of faces, which is leaving one out; 0 estimates nothing.
+        on_step: Called after every step.
+        should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
+            as measured every `MEASURE_EVERY` steps and at the end.
+
+    Raises:
+        DataError: No face has a point.
+        FloatingPointError: The loss is not finite.
+    """
+    if not bool(faces.landmarks.isfinite().all(-1).any()):
+        raise DataError("None of the faces has an annotated point.")
+    start = time.perf_counter()
+    fit = _Fit(model, scheme, recipe, on_step, should_stop)
+    unknown = np.full(len(faces), np.nan)
+    shape = tuple(faces.landmarks.shape)
+    result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
+    steps = recipe.head_steps, recipe.finetune_steps
+    estimated = folds > 0 and len(faces) > 1
+    initial = copy.deepcopy(model.state_dict()) if estimated else {}
+    best = _BestSoFar(model, faces, scheme)
+    try:
+        for loss in fit.learn(faces, ("learning", 0, sum(steps)), steps):
+            result.losses.append(loss)
+            if len(result.losses) % MEASURE_EVERY == 1:
+                fit.error = best.measure()
+        if estimated:
+            _predict_left_out(fit, faces, folds, initial, result)
+    except _Stopped:
+        result.stopped = True
+        if len(result.losses) < sum(steps):
+            best.restore()
+    landmarks, _ = predict_landmarks(model, faces, model.device)
+    result.training_errors = landmark_errors(landmarks, faces, scheme)
+    held_out = torch.as_tensor(result.held_out_landmarks), torch.as_tensor(result.held_out_scores)
+    result.calibrated = calibrate(model, *held_out, faces, scheme)
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _predict_left_out(
+    fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
+) -> None:
+    """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
+    model, recipe = fit.model, fit.recipe
+    learned = copy.deepcopy(model.state_dict())
+    fit.error = None
+    parts = min(folds if folds > 1 else HOLD_OUT_PARTS, len(faces))
+    folds = min(folds, parts)
+    # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
+    places = np.random.default_rng(0).permutation(len(faces)) % parts
+    steps = math.ceil(ESTIMATE_SHARE * recipe.head_steps), math.ceil(ESTIMATE_SHARE * recipe.finetune_steps)
+    try:
+        for fold in range(folds):
+            model.load_state_dict(initial)
+            progress = "estimating", fold * sum(steps), folds * sum(steps)
+            for _ in fit.learn(faces.subset(np.flatnonzero(places != fold)), progress, steps):
+                pass
+            rows = np.flatnonzero(places == fold)
+            left_out = faces.subset(rows)
+            landmarks, scores = predict_landmarks(model, left_out, model.device)
+            result.held_out_landmarks[rows], result.held_out_scores[rows] = landmarks.numpy(), scores.numpy()
+            result.held_out_errors[rows] = landmark_errors(landmarks, left_out, fit.scheme)
+            fit.error = _mean(result.held_out_errors)
+    finally:
+        model.load_state_dict(learned)

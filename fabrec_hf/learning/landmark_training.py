@@ -1,0 +1,307 @@
+"""What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
+
+import copy
+from dataclasses import dataclass, field
+
+import datasets
+import numpy as np
+import torch
+
+from ..checkpoints.loading import load_autoencoder
+from ..data.annotations import annotations
+from ..data.decoding import CANVAS_RATIO, decode_canvases
+from ..data.face_set import FaceSet
+from ..data.scheme_files import infer_scheme, load_scheme
+from ..errors import DataError, SchemeError
+from ..metrics import normalized_mean_error, point_errors
+from ..model.configuration_fabrec import FabRecConfig
+from ..model.geometry import crop_box_from_box, landmarks_to_crop
+from ..model.image_processing_fabrec import FabRecImageProcessor
+from ..model.known_schemes import LandmarkScheme, get_scheme
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .augmentation import AugmentationConfig, augment, plain_crops
+from .schedules import batch_indices, seed_step
+from .score_calibration import fit_calibration
+
+
+__all__ = [
+    "LabelledFaces",
+    "LandmarkRecipe",
+    "build_model",
+    "build_processor",
+    "calibrate",
+    "find_scheme",
+    "fit_shape_prior",
+    "landmark_errors",
+    "parameter_groups",
+    "predict_landmarks",
+    "training_loss",
+]
+
+
+@dataclass(kw_only=True)
+class LandmarkRecipe:
+    """How transfer layers and encoder learn: every choice that is not about files. The defaults are the paper's."""
+
+    head_steps: int = field(default=1000, metadata={"help": "Steps of transfer layers and head alone."})
+    finetune_steps: int = field(default=0, metadata={"help": "Steps with the encoder, after those."})
+    batch_size: int = field(default=40, metadata={"help": "Faces a step, over all processes."})
+    head_learning_rate: float = field(default=1e-3, metadata={"help": "Adam's rate of the head before fine-tuning."})
+    finetune_head_learning_rate: float = field(default=1e-4, metadata={"help": "The same during fine-tuning."})
+    encoder_learning_rate: float = field(default=2e-5, metadata={"help": "Adam's rate of the encoder."})
+    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up in each stage."})
+    cosine_schedule: bool = field(default=False, metadata={"help": "Let the rates fall along a cosine in each stage."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Longest gradient of a step; 0 sets no limit."})
+    heatmap_size: int = field(default=128, metadata={"help": "Side of the heatmaps."})
+    heatmap_sigma: float = field(default=7.0, metadata={"help": "Standard deviation of the targets, heatmap pixels."})
+    foreground_weight: float = field(default=0.0, metadata={"help": "Extra weight of errors near a landmark."})
+    transfer_initialization: str = field(default="random", metadata={"help": "Start of the ITLs: random, identity."})
+    transfer_layers: list[int] | None = field(default=None, metadata={"help": "Which ITLs exist; all by default."})
+    decoding: str = field(default="argmax", metadata={"help": "argmax (the paper's) or subpixel."})
+    flip_average: bool = field(default=False, metadata={"help": "Average with the mirrored crop when predicting."})
+    shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
+    flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
+    rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
+    translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
+    scale: list[float] = field(default_factory=lambda: [0.95, 1.05], metadata={"help": "Range of random sizes."})
+    elastic: float = field(default=0.0, metadata={"help": "Largest smooth deformation, fraction of the crop."})
+    occlusion: float = field(default=0.5, metadata={"help": "Probability of a covered rectangle."})
+    color: float = field(default=0.0, metadata={"help": "Largest random change of brightness, contrast, saturation."})
+    grayscale: float = field(default=0.0, metadata={"help": "Probability of removing the colours."})
+    blur: float = field(default=0.0, metadata={"help": "Probability of a blur."})
+    bfloat16: bool = field(default=False, metadata={"help": "Compute in bfloat16 where the device is made for it."})
+    seed: int = field(default=0, metadata={"help": "Seed of the head, the order, the augmentation and the shots."})
+
+    def __post_init__(self):
+        """Refuse values that would fail later, in words."""
+        if self.head_steps + self.finetune_steps < 1:
+            raise ValueError("--head_steps and --finetune_steps must not both be 0.")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        if self.max_grad_norm < 0:
+            raise ValueError(f"--max_grad_norm must not be negative, got {self.max_grad_norm}.")
+        _ = self.augmentation  # refuses in words what cannot be drawn
+
+    @property
+    def augmentation(self) -> AugmentationConfig:
+        """The random changes of the training crops."""
+        names = ("flip", "rotation", "translation", "elastic", "occlusion", "color", "grayscale", "blur")
+        return AugmentationConfig(
+            scale=(self.scale[0], self.scale[1]), **{name: getattr(self, name) for name in names}
+        )
+
+
+class LabelledFaces:
+    """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop.
+
+    Args:
+        dataset: Rows with `image`, `landmarks` (L, 2) in its pixels, NaN where missing, and `box`.
+        processor: Says how crops are cut, and of what size.
+        progress: Show a progress bar while pictures are decoded.
+
+    Attributes:
+        size: Side of the crops in pixels.
+        crop_fraction: Side of the plain crop relative to the canvas.
+        canvases: (N, 3, C, C) uint8.
+        landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
+        crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
+        boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
+
+    Raises:
+        DataError: A column is missing, or a row has no usable box or landmarks.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor, progress: bool = True):
+        self.size = size = int(processor.size["height"])
+        landmarks, boxes = annotations(dataset)
+        crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
+        self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
+        self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
+        self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
+        self.crop_fraction = 1 / CANVAS_RATIO
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    def subset(self, rows: np.ndarray) -> "LabelledFaces":
+        """Return the faces of some rows, which are integers (M,)."""
+        part = copy.copy(self)
+        part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
+        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
+        return part
+
+
+def find_scheme(name: str | None, face_set: FaceSet | None, num_landmarks: int) -> LandmarkScheme:
+    """Return the named scheme, or that of the data, or the built-in one with that many points, or a bare one.
+
+    Raises:
+        SchemeError: The scheme has another number of points than the data.
+    """
+    scheme = load_scheme(name) or (face_set.scheme if face_set else None)
+    if scheme is None:
+        built_in = map(get_scheme, ("300w", "wflw", "aflw", "mtfl"))
+        matching = [scheme for scheme in built_in if scheme.num_landmarks == num_landmarks]
+        return matching[0] if matching else infer_scheme("custom", num_landmarks=num_landmarks)
+    if scheme.num_landmarks != num_landmarks:
+        raise SchemeError(f"--scheme {scheme.name} has {scheme.num_landmarks} points but the data {num_landmarks}.")
+    return scheme
+
+
+def build_processor(face_set: FaceSet | None, size: int) -> FabRecImageProcessor:
+    """Crop as the paper does for this kind of data, or as for 300-W where the data does not say what it is."""
+    margins = {"extend_top": face_set.extend_top, "extend_bottom": face_set.extend_bottom} if face_set else {}
+    return FabRecImageProcessor(size={"height": size, "width": size}, **margins)
+
+
+def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe) -> FabRecForLandmarkDetection:
+    """Put fresh transfer layers and a head on an autoencoder, or on that within a landmark model.
+
+    Args:
+        autoencoder: Folder, name of a checkpoint that comes with the package, or repository `owner/name`.
+        scheme: What the points are.
+        recipe: Size and kind of the heatmaps, and the seed of the new layers.
+
+    Raises:
+        CheckpointError: There is no whole autoencoder of that name.
+        DataError: The heatmaps would be larger than the autoencoder's pictures.
+    """
+    source = load_autoencoder(autoencoder)
+    if recipe.heatmap_size > source.config.image_size:
+        raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {source.config.image_size}.")
+    names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
+    settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average", "shape_prior")}
+    architecture = ("image_size", "widths", "latent_size", "encoder_depth", "encoder_pooling", "backbone")
+    settings |= {name: getattr(source.config, name) for name in architecture}
+    torch.manual_seed(recipe.seed)
+    model = FabRecForLandmarkDetection(
+        FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
+    )
+    model.autoencoder.load_state_dict(source.state_dict())
+    return model.to(memory_format=torch.channels_last)
+
+
+def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme) -> None:
+    """Let a model that has a shape prior know the faces that it learns from; another is left as it is."""
+    if model.shape_prior is not None:
+        model.shape_prior.fit(faces.landmarks, scheme.flip_index if scheme.flip_pairs else None)
+
+
+def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, finetune: bool) -> list[dict]:
+    """What an optimizer of a stage learns, and at which peak rate.
+
+    Args:
+        model: The model; fine-tuning unfreezes its encoder. The generator stays as it is.
+        recipe: The rates.
+        finetune: False for transfer layers and head alone, True with the encoder beside them.
+    """
+    head = [*model.transfer_layers.parameters(), *model.heatmap_head.parameters()]
+    if not finetune:
+        return [{"params": head, "lr": recipe.head_learning_rate}]
+    model.unfreeze_encoder()
+    return [
+        {"params": head, "lr": recipe.finetune_head_learning_rate},
+        {"params": list(model.autoencoder.encoder.parameters()), "lr": recipe.encoder_learning_rate},
+    ]
+
+
+def training_loss(
+    model: torch.nn.Module,
+    faces: LabelledFaces,
+    recipe: LandmarkRecipe,
+    scheme: LandmarkScheme,
+    step: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+) -> torch.Tensor:
+    """Draw the batch of a step, augment it and return the heatmap loss (paper equation 5); scalar.
+
+    Args:
+        model: The model, perhaps wrapped for several processes.
+        faces: What to learn from.
+        recipe: Batch size, augmentation and seed.
+        scheme: Its flip pairs say how points change places in a mirrored crop; without pairs nothing is mirrored.
+        step: Number of the step from 0; with the seed it decides every draw.
+        device: Where the model is.
+        share: (rank, number of processes) of a batch that several processes share.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+    """
+    rank, world_size = share
+    seed_step(recipe.seed, step, rank)
+    rows = batch_indices(len(faces), recipe.batch_size, recipe.seed, step)[rank::world_size]
+    canvases, landmarks = faces.canvases[rows].to(device), faces.landmarks[rows].to(device)
+    flip_index = scheme.flip_index if scheme.flip_pairs else None
+    crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, recipe.augmentation, landmarks, flip_index)
+    model.train()
+    images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
+    # Around the network alone: the geometry above needs more than the eight bits of precision.
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(device)):
+        loss = model(images, labels=landmarks, output_landmarks=False).loss
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss is not finite at step {step}: resume from the last checkpoint.")
+    return loss
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is slower than 32 bits, not faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # an older PyTorch cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def image_mean(device: torch.device) -> torch.Tensor:
+    """What the processor takes off the colours, (1, 3, 1, 1)."""
+    return torch.tensor(FabRecImageProcessor.image_mean, device=device).view(1, 3, 1, 1)
+
+
+@torch.no_grad()
+def predict_landmarks(
+    model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predict landmarks of plain crops, (N, L, 2) as fractions of the crop, and their scores (N, L); on the CPU."""
+    model.eval()
+    count = model.config.num_landmarks
+    landmarks, scores = [torch.empty(0, count, 2)], [torch.empty(0, count)]
+    for canvases in faces.canvases.split(64):
+        crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
+        outputs = model(crops - image_mean(device))
+        landmarks.append(outputs.landmarks.cpu())
+        scores.append(outputs.scores.cpu())
+    return torch.cat(landmarks), torch.cat(scores)
+
+
+def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
+    """NME in percent of predicted landmarks (N, L, 2) by the scheme's normaliser, (N,); NaN for a face without."""
+    return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
+
+
+def calibrate(
+    model: FabRecForLandmarkDetection,
+    landmarks: torch.Tensor,
+    scores: torch.Tensor,
+    faces: LabelledFaces,
+    scheme: LandmarkScheme,
+) -> bool:
+    """Let a model's scores say how often its points are found, see `calibration`.
+
+    Args:
+        model: Not calibrated yet; its configuration is changed.
+        landmarks: (N, L, 2) predictions for faces that were not learned from; NaN is left out.
+        scores: (N, L) their heights.
+        faces: Those faces.
+        scheme: Its normaliser says what an error is divided by.
+
+    Returns:
+        Whether there were points enough.
+    """
+    errors = point_errors(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
+    errors[~landmarks.isfinite().all(-1).numpy()] = np.nan
+    try:
+        model.config.score_calibration = fit_calibration(scores.numpy(), errors).to_dict()
+    except DataError:
+        return False
+    return True
