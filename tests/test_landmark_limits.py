@@ -19,7 +19,8 @@ from landmark_limits import search_latents  # noqa: E402
 
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
-from fabrec_hf.learning.landmark_training import LabelledFaces, landmark_errors, predict_landmarks  # noqa: E402
+from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.landmark_training import landmark_errors, predict_landmarks  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 
 

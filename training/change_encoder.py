@@ -23,7 +23,7 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
-from fabrec_hf.learning.landmark_training import image_mean
+from fabrec_hf.learning.labelled_faces import image_mean
 from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
 from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..data.face_set import FaceSet
     from ..learning.fewshot import FitResult
-    from ..learning.landmark_training import LabelledFaces
+    from ..learning.labelled_faces import LabelledFaces
     from ..model.known_schemes import LandmarkScheme
 
 __all__ = ["add_arguments", "run"]
@@ -104,7 +104,8 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     """Fit, and write the detector with its pictures to `workplace/detector`; returns its results."""
     from ..checkpoints.loading import load_autoencoder, move_to_device
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
-    from ..learning.landmark_training import LabelledFaces, build_model, build_processor, find_scheme
+    from ..learning.labelled_faces import LabelledFaces
+    from ..learning.landmark_training import build_model, build_processor, find_scheme
 
     image_size = load_autoencoder(arguments.model).config.image_size
     dataset, face_set = _load(arguments, workplace)

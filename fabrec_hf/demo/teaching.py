@@ -22,7 +22,8 @@ from ..errors import DataError
 from ..inference.drawing import draw_landmarks
 from ..inference.landmark_finder import LandmarkFinder
 from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
-from ..learning.landmark_training import LabelledFaces, build_model, build_processor
+from ..learning.labelled_faces import LabelledFaces
+from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .annotation import AnnotatedFace, Project

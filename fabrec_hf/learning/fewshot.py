@@ -13,8 +13,9 @@ import torch
 from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .anchors import begin_from_anchors
+from .labelled_faces import LabelledFaces
 from .landmark_training import (
-    LabelledFaces,
     LandmarkRecipe,
     calibrate,
     fit_shape_prior,
@@ -231,6 +232,7 @@ class _Fit:
         name, before, total = progress
         done = 0
         fit_shape_prior(self.model, faces, self.scheme)
+        faces = begin_from_anchors(self.model, faces, self.scheme)
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]
