@@ -1,16 +1,17 @@
 """Give an autoencoder another encoder, which begins near the latent vectors of the old one.
 
-    python training/change_encoder.py --autoencoder 3fabrec-autoencoder --data FACES --output_dir runs/face-mesh-start \
+    python training/change_encoder.py --autoencoder 3fabrec-autoencoder --data FACES --output_dir runs/start \
         --backbone face_mesh --weights face_landmark.tflite
 
 The generator stays. The new backbone takes published weights; its linear layer is solved for by ridge regression, so
-that it says of `--faces` pictures what the old encoder says, as far as a linear layer can. `face_landmark.tflite` comes
-with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install tflite` reads it. For a backbone of timm's,
---weights is a file of its state dict, or `timm` for the weights that timm would download.
+that it says of `--faces` pictures what the old encoder says, as far as a linear layer can. `face_landmark.tflite`
+comes with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install tflite` reads it. For a backbone of
+timm's, --weights is a file of its state dict, or `timm` for the weights that timm would download.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -109,7 +110,7 @@ def load_backbone(encoder: FabRecBackboneEncoder, backbone: str, weights: str | 
     Raises:
         CheckpointError: They are of another network, or there is no such file.
     """
-    network = encoder.backbone
+    network: Any = encoder.backbone
     if weights is None:
         return
     if backbone != FACE_MESH:

@@ -84,23 +84,27 @@ def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:
     return torch.cdist(latents, latents[chosen]).argmin(dim=1).numpy()
 
 
-def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) -> LandmarkRecipe:
+def fit_recipe(
+    image_size: int, faces: int, seed: int = 0, effort: float = 1.0, knows_points: bool = False
+) -> LandmarkRecipe:
     """What `fabrec fit` trains with: minutes on two CPU cores.
 
-    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps.
+    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps. What
+    starts from a detector of other points, such as `3fabrec-mesh`, has less to learn, in fewer and smaller steps.
 
     Args:
         image_size: Side of the autoencoder's pictures in pixels; heatmaps have half of it.
         faces: Annotated faces there are to learn from.
         seed: Of the new layers, the order and the augmentation.
         effort: Multiplies the number of steps.
+        knows_points: Whether the start is a detector, whose points become anchors.
     """
     return LandmarkRecipe(
         head_steps=0,
-        finetune_steps=max(1, round(600 * effort)),
+        finetune_steps=max(1, round((300 if knows_points else 600) * effort)),
         batch_size=10,
-        finetune_head_learning_rate=3e-3,
-        encoder_learning_rate=5e-4,
+        finetune_head_learning_rate=1e-3 if knows_points else 3e-3,
+        encoder_learning_rate=1e-4 if knows_points else 5e-4,
         warmup_steps=20,
         cosine_schedule=True,
         max_grad_norm=1.0,
@@ -108,6 +112,7 @@ def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) 
         heatmap_sigma=3.5 * image_size / 128,
         foreground_weight=10.0,
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
+        anchors=knows_points,
         decoding="subpixel",
         shape_prior=True,
         rotation=25,

@@ -151,6 +151,8 @@ MESH_VERTICES: dict[str, tuple[int, ...]] = {
         117,
     ),
 }
+# Vertices above the brows, which the box of a face leaves out.
+FOREHEAD = (54, 67, 10, 297, 284)
 # Vertices that change places in the mirrored picture.
 _MIRRORED = (
     (132, 361),
@@ -282,4 +284,4 @@ def mesh_scheme() -> LandmarkScheme:
     )
 
 
-__all__ = ["MESH_VERTICES", "mesh_scheme"]
+__all__ = ["FOREHEAD", "MESH_VERTICES", "mesh_scheme"]
