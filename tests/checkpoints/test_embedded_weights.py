@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from transformers import AutoModel, pipeline
 
 import fabrec_hf
@@ -16,9 +15,10 @@ from fabrec_hf.checkpoints.results import read_results
 from fabrec_hf.cli import main
 from fabrec_hf.data import load_faces
 from fabrec_hf.evaluation.scoring import evaluate_checkpoint
+from support.faces import SHARED
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Points of the astronaut's face, annotated by hand on an enlargement with a grid: index of the 68-point mark-up,
 # x and y in pixels. Eye corners from left to right, tip of the nose, corners of the mouth, chin.

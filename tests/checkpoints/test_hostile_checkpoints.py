@@ -6,17 +6,15 @@ import struct
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_cli import save_landmark_model
-from test_predict_fuzz import fuzz
 
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
-from fabrec_hf.errors import CheckpointError
+from support.fuzzing import fuzz
+from support.landmark_checkpoints import DAMAGE, loads_or_is_refused, refused, save_landmark_model
 
 
 @pytest.fixture(scope="module")
@@ -36,40 +34,12 @@ def copy_files(source, target):
     return target
 
 
-def refused(folder, *fragments, loaders=(load_landmark_model,)):
-    for load in loaders:
-        with pytest.raises(CheckpointError) as caught:
-            load(folder)
-        assert "\n" not in str(caught.value)
-        for fragment in fragments:
-            assert fragment in str(caught.value)
-
-
 def edit_config(folder, file="config.json", **fields):
     values = json.loads((folder / file).read_text()) | fields
     (folder / file).write_text(json.dumps(values))
 
 
 BOTH = (load_landmark_model, load_autoencoder)
-DAMAGE = {
-    "changes": st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=5),
-    "cut": st.one_of(st.just(1.0), st.floats(0, 1)),
-}
-
-
-def loads_or_is_refused(folder, file, content, reach, changes, cut):
-    """Write a file with changed bytes within `reach` and without its end; nothing but one clear error may happen."""
-    content = bytearray(content)
-    for place, value in changes:
-        content[min(int(place * reach), len(content) - 1)] = value
-    (folder / file).write_bytes(content[: round(cut * len(content))])
-    try:
-        model, processor = load_landmark_model(folder)
-    except CheckpointError as error:
-        assert "\n" not in str(error)
-    else:
-        assert model.config.image_size == processor.size.height
-        assert np.isfinite(sum(parameter.numel() for parameter in model.parameters()))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])

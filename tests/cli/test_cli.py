@@ -12,27 +12,17 @@ from PIL import Image
 from fabrec_hf import (
     FabRecAutoencoder,
     FabRecAutoencoderConfig,
-    FabRecConfig,
     FabRecForLandmarkDetection,
     FabRecImageProcessor,
-    get_scheme,
 )
 from fabrec_hf.cli import main
 from fabrec_hf.errors import BoxError
 from fabrec_hf.inference.input_files import collect_inputs, distinct_names, parse_boxes
+from support.commands import fails_with
+from support.landmark_checkpoints import TINY, save_landmark_model
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
-
-
-def save_landmark_model(folder: Path, **fields) -> Path:
-    torch.manual_seed(0)
-    values = {"num_landmarks": 5, "landmark_scheme": get_scheme("mtfl").to_dict(), "heatmap_size": 16}
-    model = FabRecForLandmarkDetection(FabRecConfig(**TINY, **(values | fields)))
-    model.save_pretrained(folder)
-    FabRecImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +45,6 @@ def photo(tmp_path) -> Path:
     path = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(path)
     return path
-
-
-def fails_with(capsys, words: list, *fragments: str) -> None:
-    """Run `fabrec` and require exit code 2, an empty stdout, and one line on stderr with the fragments."""
-    assert main([str(word) for word in words]) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    lines = [line for line in streams.err.splitlines() if line]
-    assert len(lines) == 1, streams.err
-    for fragment in fragments:
-        assert fragment in lines[0]
 
 
 def test_detect_writes_and_prints_what_processor_and_model_give(checkpoint, photo, tmp_path, capsys):

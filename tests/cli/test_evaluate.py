@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_face
 from PIL import Image
+
+from support.faces import draw_face
 
 
 datasets = pytest.importorskip("datasets")
@@ -27,7 +28,7 @@ from fabrec_hf.model.known_schemes import Normalizer, get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1}
 
 

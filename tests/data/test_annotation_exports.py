@@ -7,8 +7,9 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from PIL import Image
+
+from support.faces import SHARED
 
 
 datasets = pytest.importorskip("datasets")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from PIL import Image
+
+from support.faces import SHARED
 
 
 datasets = pytest.importorskip("datasets")
@@ -16,7 +17,7 @@ from fabrec_hf.data import first_shots, held_out_faces, load_faces, random_shots
 from fabrec_hf.errors import DataError  # noqa: E402
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LABELLED = ("image", "landmarks", "box")
 
 

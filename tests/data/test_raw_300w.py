@@ -9,10 +9,9 @@ import scipy.io
 
 datasets = pytest.importorskip("datasets")
 
-from raw_sets import draw, fails, names, read  # noqa: E402
-
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
+from support.raw_sets import draw, fails, names, read  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 import pytest
 import yaml
@@ -158,7 +157,6 @@ def test_points_with_the_names_of_the_scheme_are_put_into_its_order():
 
 
 def test_training_takes_scheme_files(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training")
     find_scheme = pytest.importorskip("train_landmarks").find_scheme
     (tmp_path / "cat.yaml").write_text(CAT)
     assert find_scheme(str(tmp_path / "cat.yaml"), None, 5).flip_pairs == ((0, 1), (3, 4))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from tiny_checkpoints import save_autoencoder, save_landmarks
 
 from fabrec_hf.checkpoints.names import weights_path
 from fabrec_hf.demo.comparison import compare, read_checkpoint, read_labels
@@ -21,9 +20,10 @@ from fabrec_hf.demo.models import ModelShelf
 from fabrec_hf.demo.uploads import Limits, Uploads, decode_picture
 from fabrec_hf.errors import CheckpointError, DataError, ImageError
 from fabrec_hf.model.geometry import crop_box_from_box
+from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMITS = Limits()
 
 if not EXAMPLES.is_dir():

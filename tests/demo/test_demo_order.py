@@ -65,7 +65,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_stays(tmp_path
     foreign = tmp_path / "fabrec-demo-begun"  # of one that starts just now: it has no lock yet
     foreign.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )
     left = Path(process.stdout.readline().strip())
     with temporary_folder() as folder:

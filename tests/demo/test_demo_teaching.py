@@ -8,8 +8,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import draw_face
-from tiny_checkpoints import save_autoencoder, save_landmarks
+
+from support.faces import draw_face
+from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 
 datasets = pytest.importorskip("datasets")

@@ -19,12 +19,11 @@ pytest.importorskip("gradio")
 pytest.importorskip("kmedoids")
 playwright = pytest.importorskip("playwright.sync_api")
 
-from space_client import running_space  # noqa: E402
-
 from fabrec_hf.demo.annotation_view import SIDE, crop_of  # noqa: E402
+from support.space_client import running_space  # noqa: E402
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}

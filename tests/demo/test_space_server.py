@@ -19,12 +19,11 @@ from PIL import Image
 gradio = pytest.importorskip("gradio")
 pytest.importorskip("kmedoids")
 
-from space_client import running_space  # noqa: E402
-
 from fabrec_hf.cli import main  # noqa: E402
+from support.space_client import running_space  # noqa: E402
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 if not (ROOT / "space").is_dir():
     pytest.skip("only in a checkout", allow_module_level=True)

@@ -16,8 +16,8 @@ from fabrec_hf.export.authors_checkpoint import convert, convert_state_dict
 from fabrec_hf.learning.discriminators import FabRecDiscriminators
 
 
-REFERENCE = Path(__file__).parent / "reference"
-SHARED = Path(__file__).parents[2] / "shared" / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
+SHARED = Path(__file__).parents[3] / "shared" / "reference"
 LAYOUTS = json.loads((REFERENCE / "layouts.json").read_text())
 
 

@@ -8,12 +8,6 @@ import torch
 from hypothesis import given
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_cli import fails_with
-from test_export import labelled  # noqa: F401
-from test_hostile_checkpoints import DAMAGE, loads_or_is_refused, refused
-from test_modeling import random_statistics
-from test_predict_fuzz import fuzz
-from tiny_checkpoints import save_autoencoder, save_landmarks
 from transformers import AutoModel
 
 from fabrec_hf import FabRecAutoencoder
@@ -24,6 +18,11 @@ from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import save_delta
 from fabrec_hf.hub.contents import gather
 from fabrec_hf.model.delta_fabrec import DELTA_NAME, apply_delta, make_delta
+from support.commands import fails_with
+from support.fuzzing import fuzz
+from support.landmark_checkpoints import DAMAGE, loads_or_is_refused, refused
+from support.tiny_checkpoints import save_autoencoder, save_landmarks
+from support.tiny_models import random_statistics
 
 
 CONVOLUTION = "autoencoder.encoder.stages.1.0.conv1.weight"
@@ -296,7 +295,7 @@ def test_weights_beyond_numbers_are_refused(taught, autoencoder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, labelled, capsys):  # noqa: F811
+def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, labelled, capsys):
     model, processor, folder = taught
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     words = ["export", "--model", folder, "--format", "delta", "--autoencoder", autoencoder, "--output", folder]
@@ -310,7 +309,7 @@ def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, label
         save_delta(model, processor, folder / "new", str(autoencoder), rank=0)
 
 
-def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_path, capsys):  # noqa: F811
+def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_path, capsys):
     words = ["export", "--model", taught[2], "--format", "delta", "--autoencoder", autoencoder, "--rank", "99"]
     words += ["--data", labelled, "--max-growth", "50", "--output", tmp_path / "out", "--json"]
     assert main([str(word) for word in words]) == 0
@@ -325,7 +324,7 @@ def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_pat
     ]
 
 
-def test_the_command_refuses_what_costs_too_much(taught, autoencoder, labelled, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_the_command_refuses_what_costs_too_much(taught, autoencoder, labelled, tmp_path, capsys, monkeypatch):
     errors = iter([5.0, 5.06])
     monkeypatch.setattr(export_command, "normalized_mean_error", lambda *_: np.array([next(errors)]))
     words = ["export", "--model", taught[2], "--format", "delta", "--autoencoder", autoencoder]

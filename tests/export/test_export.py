@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from test_cli import EXAMPLES, fails_with, save_landmark_model
-from test_modeling import random_statistics
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.cli import export as export_command
@@ -20,7 +18,12 @@ from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, FabRecError
 from fabrec_hf.export.runtime_files import FORMATS, export_model, need_package
 from fabrec_hf.export.runtimes import load_exported
+from support.commands import fails_with
+from support.landmark_checkpoints import save_landmark_model
+from support.tiny_models import random_statistics
 
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -151,28 +154,6 @@ def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, m
     assert [line[0] for line in lines] == model.config.landmark_scheme["point_names"]
     found = np.array([[float(number) for number in line[1:3]] for line in lines])
     np.testing.assert_allclose(found, points[0].numpy(), atol=0.5)  # Pillow rounds the crop to whole grey levels
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    """A converted-like folder with a train and a test split of noise pictures and labels."""
-    folder = tmp_path_factory.mktemp("labelled")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 6)):
-        rows = {
-            "image": [random.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(count)],
-            "landmarks": random.uniform(5, 35, (count, 5, 2)).tolist(),
-            "box": [[5.0, 5.0, 30.0, 30.0]] * count,
-        }
-        features = datasets.Features(
-            {
-                "image": datasets.Image(),
-                "landmarks": datasets.List(datasets.List(datasets.Value("float32"))),
-                "box": datasets.List(datasets.Value("float32")),
-            }
-        )
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
-    return folder
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from conftest import draw_face
-from hub_client import run_python
 
 from fabrec_hf.cli import main
 from fabrec_hf.data.face_set import find_face_set
 from fabrec_hf.errors import DataError, HubError
 from fabrec_hf.hub.contents import gather
 from fabrec_hf.hub.publishing import push
+from support.faces import draw_face
+from support.hub_client import run_python
 
 
 READ = """

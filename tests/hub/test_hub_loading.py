@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from hub_client import run_python
-from tiny_checkpoints import TINY, save_autoencoder, save_landmarks
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
 from fabrec_hf.hub.publishing import push
+from support.hub_client import run_python
+from support.tiny_checkpoints import TINY, save_autoencoder, save_landmarks
 
 
 # Prints what the model makes of one fixed input, as exact hexadecimal numbers.

@@ -6,14 +6,14 @@ import sys
 import time
 
 import pytest
-from hub_client import HubServer
 from huggingface_hub import HfApi, ModelCard
-from tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, HubError, SchemeError
 from fabrec_hf.hub.contents import gather
 from fabrec_hf.hub.publishing import open_repository, push
+from support.hub_client import HubServer
+from support.tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 
 COMMAND = "import sys; from fabrec_hf.cli import main; sys.exit(main())"

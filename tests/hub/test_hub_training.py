@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from tiny_checkpoints import save_autoencoder
+
+from support.tiny_checkpoints import save_autoencoder
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRETRAIN = ["--preset", "small", "--image_size", "32", "--widths", "8", "8", "8", "8", "--batch_size", "4"]
 PRETRAIN += ["--max_steps", "1", "--adversarial_weight", "0", "--held_out_fraction", "0.3"]
 LANDMARKS = ["--head_steps", "1", "--heatmap_size", "16", "--heatmap_sigma", "1", "--batch_size", "4"]

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_card_rules import check_card
 from huggingface_hub import ModelCard
 from PIL import Image
-from tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 import fabrec_hf
 from fabrec_hf.checkpoints.names import embedded_names
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.hub.model_card import CardContext, make_card
+from support.hub_card_rules import check_card
+from support.tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"
 SECTIONS = ["Use", "Training data", "Training", "Limits", "What it must not be used for", "Citation"]
 

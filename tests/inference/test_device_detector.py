@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from test_modeling import random_statistics, tiny_model
 
 from fabrec_hf import FabRecImageProcessor
 from fabrec_hf.inference.device_detector import DeviceLandmarkDetector
+from support.tiny_models import random_statistics, tiny_model
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoints import save_autoencoder, save_landmarks
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.cli import main
+from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_results_feed_supervision(tmp_path):

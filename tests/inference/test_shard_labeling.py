@@ -15,8 +15,6 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from conftest import draw_face  # noqa: E402
-
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
@@ -29,10 +27,10 @@ from fabrec_hf.inference.shard_labeling import (  # noqa: E402
     label_shards,
     open_labels,
 )
+from support.faces import draw_face  # noqa: E402
 
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "training"))
+ROOT = Path(__file__).parents[2]
 
 from label_dataset import LabelArguments  # noqa: E402
 

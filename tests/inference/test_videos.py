@@ -21,7 +21,7 @@ from fabrec_hf.metrics import RunningAcceleration, mean_acceleration
 
 av = pytest.importorskip("av")
 
-ASTRONAUT = Path(__file__).parents[1] / "examples" / "astronaut.jpg"
+ASTRONAUT = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 

@@ -78,7 +78,7 @@ def autoencoder(tmp_path_factory):
 
 
 def test_the_sweep_measures_what_fit_does():
-    path = Path(__file__).parents[1] / "training" / "configs" / "landmarks-fewshot.yaml"
+    path = Path(__file__).parents[2] / "training" / "configs" / "landmarks-fewshot.yaml"
     assert replace(fit_recipe(128, faces=10), flip_average=True) == LandmarkRecipe(**yaml.safe_load(path.read_text()))
     assert replace(fit_recipe(128, faces=50), transfer_initialization="identity") == fit_recipe(128, faces=10)
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from PIL import Image
 
 from fabrec_hf.errors import SchemeError
 from fabrec_hf.inference.drawing import COLOR_STOPS, confidence_colors, draw_landmarks
 from fabrec_hf.model.face_detection import Detection, YuNetFaceDetector, _distinct, default_face_detector, tight_box
 from fabrec_hf.model.known_schemes import LandmarkScheme
+from support.faces import SHARED
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # Eyes, brows and chin of the two photographs, read off the pictures by eye (x, y).
 ASTRONAUT = {"inside": [(204, 101), (243, 102), (222, 120), (224, 146)], "size": 92}

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
-from test_modeling import pictures, random_statistics, tiny_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,6 +11,8 @@ from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.data import load_faces
 from fabrec_hf.model.fusion_fabrec import fuse_transposed, upsample
 from fabrec_hf.model.heatmaps import decode_heatmaps, encode_heatmaps
+from support.faces import SHARED
+from support.tiny_models import pictures, random_statistics, tiny_model
 
 
 CONFIGURATIONS = {

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processor_cases import BACKENDS, BOXES, HEIGHT, MEAN, WIDTH, centroid, dot, noise, raw_pixels
 
 from fabrec_hf.model.geometry import (
     crop_box_from_box,
@@ -15,6 +14,7 @@ from fabrec_hf.model.geometry import (
     landmarks_from_crop,
     landmarks_to_crop,
 )
+from support.processor_cases import BACKENDS, BOXES, HEIGHT, MEAN, WIDTH, centroid, dot, noise, raw_pixels
 
 
 @pytest.mark.parametrize(

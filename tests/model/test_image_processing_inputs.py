@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from processor_cases import BOXES, HEIGHT, WIDTH, centroid, dot, noise, raw_pixels
 
 from fabrec_hf.model.geometry import landmarks_to_crop
+from support.processor_cases import BOXES, HEIGHT, WIDTH, centroid, dot, noise, raw_pixels
 
 
 def modes():

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from PIL import Image
-from processor_cases import BACKENDS, BOXES, noise
 from transformers import AutoImageProcessor
 
 from fabrec_hf.model.geometry import crop_box_from_box
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.image_processing_pil_fabrec import FabRecImageProcessorPil
+from support.faces import SHARED
+from support.processor_cases import BACKENDS, BOXES, noise
 
 
 def test_post_processing_by_hand(backend):

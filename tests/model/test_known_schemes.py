@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 
 from fabrec_hf.model.known_schemes import (
     LandmarkScheme,
@@ -15,6 +14,7 @@ from fabrec_hf.model.known_schemes import (
     infer_flip_pairs,
     known_normalizers,
 )
+from support.faces import SHARED
 
 
 NAMES = ("300w", "wflw", "aflw", "mtfl")

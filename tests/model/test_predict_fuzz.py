@@ -1,11 +1,6 @@
-"""The whole predict path under generated inputs: it answers in the right size or refuses in one line, and never hangs.
-
-The number of generated inputs is set by FABREC_FUZZ_EXAMPLES, over all tests of this file; 10,000 or more are for a
-thorough run.
-"""
+"""The whole predict path under generated inputs: the right size or one line of refusal, and it never hangs."""
 
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -14,34 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_modeling import random_statistics, tiny_model
 
 from fabrec_hf import FabRecImageProcessor, FabRecImageProcessorPil, FaceLandmarkPipeline
 from fabrec_hf.errors import ImageError
 from fabrec_hf.inference.input_files import open_picture
+from support.fuzzing import fuzz
+from support.tiny_models import random_statistics, tiny_model
 
 
-EXAMPLES = int(os.environ.get("FABREC_FUZZ_EXAMPLES", "600"))
 LARGEST = 20_000
 REFUSALS = (ValueError, TypeError, FileNotFoundError)
 
 # Every mode that Pillow can make an image of.
 MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa", "La"]
 MODES += ["I;16", "I;16L", "I;16B"]
-
-
-def fuzz(share):
-    """Settings for a test that takes this share of all examples: the same inputs in every run."""
-    return settings(
-        max_examples=max(10, round(EXAMPLES * share)),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")

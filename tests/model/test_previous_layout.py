@@ -11,7 +11,7 @@ from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 
 
-FOLDER = Path(__file__).parent / "previous_layout"
+FOLDER = Path(__file__).parents[1] / "previous_layout"
 IMAGES = torch.linspace(-0.5, 0.5, 3 * 32 * 32).view(1, 3, 32, 32)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A server that speaks the Hub's HTTP protocol as far as its client and the libraries on top of it do.
 
-    python tests/hub_server.py            # prints {"port": N}, serves until its standard input ends
+    python tests/support/hub_server.py            # prints {"port": N}, serves until its standard input ends
 
 Repositories live in memory. Large files go the way of Git LFS and come back from another host name, as on the Hub.
 Beside the Hub's routes, `/control/...` tells a test what arrived and lets it hold uploads back.

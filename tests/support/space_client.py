@@ -1,19 +1,15 @@
 """The demonstration as visitors meet it: its server on a loopback port, and requests that no page would send."""
 
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from space_requests import SpaceClient, uploaded
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
-from space_requests import SpaceClient, uploaded  # noqa: E402
-
-from fabrec_hf.demo.server import Settings, example_pictures, launch, make_services  # noqa: E402
+from fabrec_hf.demo.server import Settings, example_pictures, launch, make_services
 
 
 @dataclass(frozen=True)

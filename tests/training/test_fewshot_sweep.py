@@ -13,8 +13,7 @@ import torch
 
 datasets = pytest.importorskip("datasets")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "training"))
+ROOT = Path(__file__).parents[2]
 
 from landmark_sweep import Cell, paper_curve, parse_shots, table  # noqa: E402
 

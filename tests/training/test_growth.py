@@ -1,18 +1,11 @@
 """A grown autoencoder starts as the smaller one on the halved picture, and ends as a plain larger one."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
+from growth import finish, grow, set_blend  # noqa: E402
 
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig
-
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
-from growth import finish, grow, set_blend  # noqa: E402
 
 
 def small_autoencoder():

@@ -12,8 +12,7 @@ import torch
 
 datasets = pytest.importorskip("datasets")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "training"))
+ROOT = Path(__file__).parents[2]
 
 from landmark_limits import search_latents  # noqa: E402
 

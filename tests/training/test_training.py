@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_checkpoints import save_landmarks
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
 from fabrec_hf.errors import DataError, SchemeError
 from fabrec_hf.learning.schedules import batch_indices, cosine_factor
+from support.tiny_checkpoints import save_landmarks
 
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "training"))
+ROOT = Path(__file__).parents[2]
 
 
 def launch(script: str, *arguments, expect: int = 0) -> str:
