@@ -22,7 +22,7 @@ from fabrec_hf import (
 
 
 TINY = {"image_size": 64, "widths": [8, 8, 8, 8], "latent_size": 8}
-PACKAGE = Path(fabrec_hf.__file__).parent
+MODEL = Path(fabrec_hf.__file__).parent / "model"
 
 # Runs in a process of its own that cannot import the package, and writes what it found as JSON.
 SCRIPT = """
@@ -105,7 +105,7 @@ def test_the_code_that_comes_along_is_complete_and_self_contained(checkpoints, k
     assert {"configuration_fabrec", "modeling_fabrec"} <= set(files)
     assert ("pipeline_fabrec" in files) == (kind == "pipeline")
     for path in files.values():
-        assert path.read_bytes() == (PACKAGE / path.name).read_bytes()
+        assert path.read_bytes() == (MODEL / path.name).read_bytes()
         assert local_imports(path) <= set(files), path.name
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
