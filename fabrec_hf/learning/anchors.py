@@ -72,7 +72,7 @@ def predict_anchors(
 
 
 def begin_from_anchors(
-    model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme
+    model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme, share: float = REGRESSION_SHARE
 ) -> LabelledFaces:
     """Let a model that knows anchors tell its own points from them, before any step of training.
 
@@ -83,6 +83,7 @@ def begin_from_anchors(
         model: From `build_model`; changed in place.
         faces: What to learn from.
         scheme: What the points are.
+        share: How much the regression has to say beside the heatmaps, 0 to 1.
 
     Returns:
         The faces, with the anchors that the model finds in them beside the annotated points: what it is to remember.
@@ -96,7 +97,7 @@ def begin_from_anchors(
     anchors = predict_anchors(model, faces, anchor_flip_index)
     if not bool(regression.center.any()):
         regression.fit(anchors, faces.landmarks, flip_index, anchor_flip_index)
-        regression.share.fill_(REGRESSION_SHARE)
+        regression.share.fill_(share)
         with torch.no_grad():
             own = model.config.num_landmarks
             model.heatmap_head.weight[:, :own] = model.heatmap_head.weight[:, own + regression.nearest]

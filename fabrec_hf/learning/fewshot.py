@@ -200,6 +200,7 @@ def describe_fit(
         "folds": min(folds, faces),
         "scores_calibrated": result.calibrated,
         "steps": len(result.losses),
+        "instant": not result.losses and not result.stopped,
         "stopped": result.stopped,
         "seconds": round(result.seconds, 1),
         "recipe": asdict(recipe),
@@ -224,7 +225,13 @@ class _Fit:
     recipe: LandmarkRecipe
     on_step: Callable[[FitProgress], None] | None
     should_stop: Callable[[], bool] | None
+    instant: bool = False
     error: float | None = None
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Steps of the transfer layers alone, and with the encoder."""
+        return (0, 0) if self.instant else (self.recipe.head_steps, self.recipe.finetune_steps)
 
     def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
         """Take the steps of both stages on some faces, one at a time; yields their losses.
@@ -237,7 +244,7 @@ class _Fit:
         name, before, total = progress
         done = 0
         fit_shape_prior(self.model, faces, self.scheme)
-        faces = begin_from_anchors(self.model, faces, self.scheme)
+        faces = begin_from_anchors(self.model, faces, self.scheme, **({"share": 1.0} if self.instant else {}))
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]
@@ -295,6 +302,7 @@ def fit_landmarks(
     folds: int = 1,
     on_step: Callable[[FitProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    instant: bool = False,
 ) -> FitResult:
     """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
 
@@ -309,19 +317,22 @@ def fit_landmarks(
         on_step: Called after every step.
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
+        instant: Take no step at all: the points are told from the model's anchors by regression alone.
 
     Raises:
-        DataError: No face has a point.
+        DataError: No face has a point; or the model has no anchors, and is to be fitted in an instant.
         FloatingPointError: The loss is not finite.
     """
     if not bool(faces.landmarks.isfinite().all(-1).any()):
         raise DataError("None of the faces has an annotated point.")
+    if instant and model.point_regression is None:
+        raise DataError("Only what starts from a detector of other points, such as 3fabrec-mesh, is fitted instantly.")
     start = time.perf_counter()
-    fit = _Fit(model, scheme, recipe, on_step, should_stop)
+    fit = _Fit(model, scheme, recipe, on_step, should_stop, instant)
     unknown = np.full(len(faces), np.nan)
     shape = tuple(faces.landmarks.shape)
     result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
-    steps = recipe.head_steps, recipe.finetune_steps
+    steps = fit.steps
     estimated = folds > 0 and len(faces) > 1
     initial = copy.deepcopy(model.state_dict()) if estimated else {}
     best = _BestSoFar(model, faces, scheme)
@@ -348,14 +359,15 @@ def _predict_left_out(
     fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
 ) -> None:
     """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
-    model, recipe = fit.model, fit.recipe
+    model = fit.model
     learned = copy.deepcopy(model.state_dict())
     fit.error = None
     parts = min(folds if folds > 1 else HOLD_OUT_PARTS, len(faces))
     folds = min(folds, parts)
     # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
     places = np.random.default_rng(0).permutation(len(faces)) % parts
-    steps = math.ceil(ESTIMATE_SHARE * recipe.head_steps), math.ceil(ESTIMATE_SHARE * recipe.finetune_steps)
+    head_steps, finetune_steps = (math.ceil(ESTIMATE_SHARE * count) for count in fit.steps)
+    steps = head_steps, finetune_steps
     try:
         for fold in range(folds):
             model.load_state_dict(initial)

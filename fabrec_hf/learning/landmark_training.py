@@ -12,7 +12,7 @@ from ..metrics import normalized_mean_error, point_errors
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, get_scheme
-from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
 from .augmentation import AugmentationConfig, augment, plain_crops
 from .labelled_faces import LabelledFaces, image_mean
@@ -109,12 +109,15 @@ def build_processor(face_set: FaceSet | None, size: int) -> FabRecImageProcessor
     return FabRecImageProcessor(size={"height": size, "width": size}, **margins)
 
 
-def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe) -> FabRecForLandmarkDetection:
+def build_model(
+    autoencoder: str | FabRecAutoencoder | FabRecForLandmarkDetection, scheme: LandmarkScheme, recipe: LandmarkRecipe
+) -> FabRecForLandmarkDetection:
     """Put fresh transfer layers and a head on an autoencoder, or on that within a landmark model.
 
     Args:
-        autoencoder: Folder, name of a checkpoint that comes with the package, or repository `owner/name`. With
-            `anchors` in the recipe, the points of a landmark model become the anchors of the new ones.
+        autoencoder: Folder, name of a checkpoint that comes with the package, or repository `owner/name`; or what
+            `load_start` made of it. With `anchors` in the recipe, the points of a landmark model become the anchors of
+            the new ones.
         scheme: What the points are.
         recipe: Size and kind of the heatmaps, and the seed of the new layers.
 
@@ -122,7 +125,7 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
         CheckpointError: There is no whole autoencoder of that name.
         DataError: The heatmaps would be larger than the autoencoder's pictures.
     """
-    start = load_start(autoencoder)
+    start = load_start(autoencoder) if isinstance(autoencoder, str) else autoencoder
     if recipe.heatmap_size > start.config.image_size:
         raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {start.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")

@@ -36,8 +36,8 @@ from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning import landmark_training  # noqa: E402
 from fabrec_hf.learning.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
+from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
-    LabelledFaces,
     LandmarkRecipe,
     build_model,
     landmark_errors,

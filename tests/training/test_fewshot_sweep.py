@@ -22,8 +22,8 @@ from fabrec_hf.data import load_faces, random_shots, validation_split  # noqa: E
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning.augmentation import plain_crops  # noqa: E402
 from fabrec_hf.learning.fewshot import choose_faces, fit_landmarks  # noqa: E402
+from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
-    LabelledFaces,
     LandmarkRecipe,
     build_model,
     image_mean,
