@@ -97,7 +97,12 @@ class MediaPipeTeacher:
             for image, entry in zip(images, boxes, strict=True)
         ]
 
-    def _face(self, image: Any, box: Any) -> Face | None:
+    def find_vertices(self, image: Any, box: Any) -> np.ndarray:
+        """Find all vertices of the face in and around a box (x, y, width, height) of an upright picture.
+
+        Returns:
+            (478, 2) pixels of the picture with centers at integers, NaN where MediaPipe finds no face.
+        """
         pixels = load_rgb(image).round().to(torch.uint8).permute(1, 2, 0).numpy()
         x, y, width, height = (float(value) for value in box)
         margin = MARGIN * max(width, height)
@@ -106,7 +111,10 @@ class MediaPipeTeacher:
         x0, y0 = max(0, left), max(0, top)
         part = pixels[y0 : max(0, top + canvas.shape[0]), x0 : max(0, left + canvas.shape[1])]
         canvas[y0 - top : y0 - top + part.shape[0], x0 - left : x0 - left + part.shape[1]] = part
-        points = self._ask(canvas)[self.vertices] + (left - 0.5, top - 0.5)
+        return self._ask(canvas) + (left - 0.5, top - 0.5)
+
+    def _face(self, image: Any, box: Any) -> Face | None:
+        points = self.find_vertices(image, box)[self.vertices]
         if not np.isfinite(points).all():
             return None
         # Boxes are edges, points are centers.
