@@ -45,7 +45,7 @@ def test_the_regression_is_the_ridge_solution_in_features_as_well_as_in_faces():
     centered = features - features.mean(0)
     for point in range(3):
         offsets = targets[:, point, None] - shapes
-        spread = offsets.var(axis=0).sum(-1) + 1e-3 * (offsets.mean(0) ** 2).sum(-1)
+        spread = 6 * offsets.var(axis=0).sum(-1) + 2 * (offsets.mean(0) ** 2).sum(-1)
         nearest = spread.argmin()
         rest = offsets[:, nearest] - offsets[:, nearest].mean(0)
         gain = np.linalg.solve(centered.T @ centered + RIDGE * np.eye(17), centered.T @ rest)
