@@ -114,7 +114,7 @@ def fit_recipe(
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
         anchors=knows_points,
         decoding="subpixel",
-        shape_prior=True,
+        shape_prior=not knows_points,  # a detector of other points knows more of shapes than the annotated faces show
         rotation=25,
         translation=0.05,
         scale=[0.9, 1.1],
