@@ -102,6 +102,12 @@ class LatentExplorer:
         ]
 
     @torch.inference_mode()
+    def decoded_faces(self, seed: int, count: int, spread: float) -> list[Image.Image]:
+        """Decode random latent vectors, as `latents` draws them, at the size of the autoencoder."""
+        pictures = to_pictures(self._decode(self.latents(seed, count, spread)), self._finder.processor)
+        return [Image.fromarray(np.ascontiguousarray(pixels)) for pixels in pictures]
+
+    @torch.inference_mode()
     def interpolate(self, first: torch.Tensor, last: torch.Tensor, steps: int) -> Interpolation:
         """Go from one latent vector to another in a straight line.
 
