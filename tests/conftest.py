@@ -1,4 +1,4 @@
-"""Fixtures the tests share: faces drawn with lines and ellipses, whose landmarks are known exactly."""
+"""Fixtures the tests share."""
 
 import os
 from collections.abc import Iterator
@@ -12,31 +12,13 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 import datasets
 import numpy as np
 import pytest
-from hub_client import HubServer, running_hub
-from PIL import Image, ImageDraw
-from processor_cases import BACKENDS
 
 
-SHARED = Path(__file__).parents[2] / "shared"
-"""Real faces and the parity fixture, beside the checkout; what needs them is skipped without them."""
+pytest.register_assert_rewrite("support")
 
-# Eyes, nose tip and mouth corners of an upright face, as fractions of its box (the mtfl scheme's five points).
-FIVE_POINTS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
-
-
-def draw_face(seed: int, size: int = 96) -> tuple[Image.Image, np.ndarray, list[float]]:
-    """Draw one face; returns the picture, its five landmarks (pixel centres at integers) and its box."""
-    random = np.random.default_rng(seed)
-    image = Image.new("RGB", (size, size), tuple(random.integers(0, 120, 3).tolist()))
-    side = size * random.uniform(0.45, 0.6)
-    x, y = random.uniform(0.2 * size, 0.75 * size - side / 2, 2) - 0.1 * size
-    draw = ImageDraw.Draw(image)
-    draw.ellipse([x, y, x + side, y + side * 1.1], fill=tuple(random.integers(150, 255, 3).tolist()))
-    points = np.array([x, y]) + FIVE_POINTS * side
-    for px, py in points[:3]:
-        draw.ellipse([px - 3, py - 3, px + 3, py + 3], fill=(20, 20, 60))
-    draw.line([tuple(points[3]), tuple(points[4])], fill=(120, 0, 0), width=4)
-    return image, points, [float(x), float(y), float(side), float(side)]
+from support.faces import draw_face
+from support.hub_client import HubServer, running_hub
+from support.processor_cases import BACKENDS
 
 
 @pytest.fixture(params=BACKENDS, ids=["torchvision", "pil"])
@@ -72,3 +54,25 @@ def hub() -> Iterator[HubServer]:
     """A Hub of the tests' own: each test uses repositories with names of its own."""
     with running_hub() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """A converted-like folder with a train and a test split of noise pictures and labels."""
+    folder = tmp_path_factory.mktemp("labelled")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        rows = {
+            "image": [random.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(count)],
+            "landmarks": random.uniform(5, 35, (count, 5, 2)).tolist(),
+            "box": [[5.0, 5.0, 30.0, 30.0]] * count,
+        }
+        features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "landmarks": datasets.List(datasets.List(datasets.Value("float32"))),
+                "box": datasets.List(datasets.Value("float32")),
+            }
+        )
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
+    return folder

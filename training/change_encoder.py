@@ -1,16 +1,17 @@
 """Give an autoencoder another encoder, which begins near the latent vectors of the old one.
 
-    python training/change_encoder.py --autoencoder 3fabrec-autoencoder --data FACES --output_dir runs/face-mesh-start \
+    python training/change_encoder.py --autoencoder 3fabrec-autoencoder --data FACES --output_dir runs/start \
         --backbone face_mesh --weights face_landmark.tflite
 
 The generator stays. The new backbone takes published weights; its linear layer is solved for by ridge regression, so
-that it says of `--faces` pictures what the old encoder says, as far as a linear layer can. `face_landmark.tflite` comes
-with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install tflite` reads it. For a backbone of timm's,
---weights is a file of its state dict, or `timm` for the weights that timm would download.
+that it says of `--faces` pictures what the old encoder says, as far as a linear layer can. `face_landmark.tflite`
+comes with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install tflite` reads it. For a backbone of
+timm's, --weights is a file of its state dict, or `timm` for the weights that timm would download.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,7 +24,7 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
-from fabrec_hf.learning.landmark_training import image_mean
+from fabrec_hf.learning.labelled_faces import image_mean
 from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
 from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
@@ -109,7 +110,7 @@ def load_backbone(encoder: FabRecBackboneEncoder, backbone: str, weights: str | 
     Raises:
         CheckpointError: They are of another network, or there is no such file.
     """
-    network = encoder.backbone
+    network: Any = encoder.backbone
     if weights is None:
         return
     if backbone != FACE_MESH:

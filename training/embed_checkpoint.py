@@ -3,7 +3,7 @@
     python training/embed_checkpoint.py runs/300w-small 3fabrec-300w
     python training/embed_checkpoint.py runs/sweep/models/10-paper-0-600+600 3fabrec-300w-10shot --rank 32
 
-With --rank only the difference from the embedded autoencoder is kept, see `fabrec export --format delta`.
+With --rank only the difference from --autoencoder is kept, see `fabrec export --format delta`.
 The configuration keeps asking for 32-bit arithmetic, so that users load it as any other model. What was written and
 measured of the checkpoint before, `results.json`, is kept: bring it up to date with `fabrec card --add`, then write
 the cards with `make cards`.
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.rank is None:
         _save_whole(arguments.source, partial)
     else:
-        save_delta(*load_landmark_model(arguments.source), partial, rank=arguments.rank)
+        save_delta(*load_landmark_model(arguments.source), partial, arguments.autoencoder, arguments.rank)
     if (target / RESULTS_NAME).is_file():
         shutil.copy(target / RESULTS_NAME, partial)
     shutil.rmtree(target, ignore_errors=True)
@@ -61,5 +61,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the finished run")
     parser.add_argument("name", help="name to embed it under, such as 3fabrec-300w")
-    parser.add_argument("--rank", type=int, help="keep the difference from the embedded autoencoder, of this rank")
+    parser.add_argument("--rank", type=int, help="keep the difference from --autoencoder, of this rank")
+    parser.add_argument(
+        "--autoencoder", default="3fabrec-autoencoder", help="embedded checkpoint that it was taught on (%(default)s)"
+    )
     run_main(main, parser.parse_args())

@@ -26,13 +26,12 @@ from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import FabRecError
 from fabrec_hf.learning.augmentation import plain_crops
 from fabrec_hf.learning.fewshot import FitProgress, choose_faces, fit_landmarks
+from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
 from fabrec_hf.learning.landmark_training import (
-    LabelledFaces,
     LandmarkRecipe,
     build_model,
     build_processor,
     find_scheme,
-    image_mean,
     landmark_errors,
     predict_landmarks,
 )

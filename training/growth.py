@@ -84,10 +84,12 @@ def grow(old: FabRecAutoencoder) -> FabRecAutoencoder:
         for the halved pictures, and its reconstructions with every pixel doubled.
 
     Raises:
-        ValueError: If it is not of 128 px.
+        ValueError: If it is not of 128 px, or has another encoder than the paper's.
     """
     if old.config.image_size != 128:
         raise ValueError(f"Only 128-px autoencoders grow, this one is of {old.config.image_size} px.")
+    if old.config.backbone:
+        raise ValueError(f"Only the paper's encoder grows, this one has the backbone {old.config.backbone}.")
     config = FabRecAutoencoderConfig.from_dict(old.config.to_dict() | {"image_size": 256})
     model = FabRecAutoencoder(config)
     encoder, decoder = model.encoder, model.decoder
@@ -103,7 +105,7 @@ def grow(old: FabRecAutoencoder) -> FabRecAutoencoder:
         decoder.stages[index] = stage
     decoder.stages[-1].load_state_dict(old.decoder.stages[-1].state_dict())
     decoder.to_rgb.load_state_dict(old.decoder.to_rgb.state_dict())
-    model.encoder = GrowingEncoder(encoder, old.encoder)  # type: ignore[assignment]
+    model.encoder = GrowingEncoder(encoder, old.encoder)
     model.decoder = GrowingDecoder(decoder, old.decoder)  # type: ignore[assignment]
     return model
 

@@ -4,6 +4,8 @@
     accelerate launch --num_processes 8 training/label_dataset.py --data owner/faces --output_dir labels
     ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 training/label_dataset.py --data faces ...
 
+    python training/label_dataset.py --teacher mediapipe --teacher_python .mediapipe/bin/python --data faces ...
+
 The Parquet files of the data are shared out among the processes; each becomes a Parquet file of the same rows with
 `landmarks`, `box` and `scores`, one row a face. Started again after a kill, the command goes on with the files that
 are not done, and shares those out among as many processes as there are then. All processes must see the output folder.
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from mediapipe_teacher import MediaPipeTeacher
 from training_utils import parse_arguments, run_main, use_all_cores
 
 from fabrec_hf.errors import FabRecError
@@ -41,11 +44,15 @@ class LabelArguments:
     data: str = field(metadata={"help": "Parquet file, folder, glob, or a repository of Parquet files on the Hub."})
     output_dir: str = field(metadata={"help": "Folder of the labels: new, or that of the same job to go on with."})
     model: str = field(default="3fabrec-300w", metadata={"help": "Folder, embedded name or Hub name."})
+    teacher: str = field(default="model", metadata={"help": "model, or mediapipe for the 128 points of `mesh`."})
+    teacher_python: str | None = field(default=None, metadata={"help": "Interpreter that has MediaPipe; this one."})
     split: str | None = field(default=None, metadata={"help": "The split to label; all of them by default."})
     search: bool = field(default=False, metadata={"help": "Search for faces where the data has boxes, too."})
     min_score: float | None = field(default=None, metadata={"help": "Leave out landmarks that score lower, 0 to 1."})
 
     def __post_init__(self):
+        if self.teacher not in ("model", "mediapipe"):
+            raise ValueError(f"--teacher must be model or mediapipe, not {self.teacher!r}.")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"--min_score must lie in 0 to 1, not {self.min_score}.")
 
@@ -55,7 +62,11 @@ def main(arguments: LabelArguments) -> None:
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     use_all_cores(accelerator)
     folder, settings = Path(arguments.output_dir), LabelSettings(arguments.search, arguments.min_score)
-    finder = LandmarkFinder(arguments.model, str(accelerator.device))
+    finder: LandmarkFinder | MediaPipeTeacher
+    if arguments.teacher == "mediapipe":
+        finder = MediaPipeTeacher(arguments.teacher_python)
+    else:
+        finder = LandmarkFinder(arguments.model, str(accelerator.device))
     # One process looks, and the others are told: on a shared disk they might not see the same.
     told: list = [None]
     shards: list = []

@@ -21,11 +21,10 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
 from fabrec_hf.learning.augmentation import plain_crops
+from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
 from fabrec_hf.learning.landmark_training import (
-    LabelledFaces,
     build_processor,
     find_scheme,
-    image_mean,
     landmark_errors,
 )
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection

@@ -42,8 +42,9 @@ from fabrec_hf.data import first_shots, load_faces, random_shots, validation_spl
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
 from fabrec_hf.inference.dataset_prediction import checkpoint_scheme
+from fabrec_hf.learning.anchors import begin_from_anchors
+from fabrec_hf.learning.labelled_faces import LabelledFaces
 from fabrec_hf.learning.landmark_training import (
-    LabelledFaces,
     LandmarkRecipe,
     build_model,
     build_processor,
@@ -231,6 +232,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     faces = LabelledFaces(dataset, processor)
     validation = LabelledFaces(held_out, processor) if held_out is not None else None
     fit_shape_prior(model, faces, scheme)
+    faces = begin_from_anchors(model, faces, scheme)
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation)
     boundary, end = arguments.stages

@@ -1,4 +1,4 @@
-"""`fabrec convert-original`: the arguments of `convert_original.convert` on the command line."""
+"""`fabrec convert-original`: the arguments of `export.authors_checkpoint.convert` on the command line."""
 
 import argparse
 

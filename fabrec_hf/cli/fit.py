@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..data.face_set import FaceSet
     from ..learning.fewshot import FitResult
-    from ..learning.landmark_training import LabelledFaces
+    from ..learning.labelled_faces import LabelledFaces
     from ..model.known_schemes import LandmarkScheme
 
 __all__ = ["add_arguments", "run"]
@@ -54,7 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the draw, the new layers and the training (%(default)s)"
     )
     parser.add_argument(
-        "--model", default="3fabrec-autoencoder", help="autoencoder: folder, embedded or hub name (%(default)s)"
+        "--model",
+        default="3fabrec-mesh",
+        help="what to start from, a detector or an autoencoder: folder, embedded or hub name (%(default)s)",
+    )
+    parser.add_argument(
+        "--instant",
+        action="store_true",
+        help="no training: tell the points from those that the model knows, in a second",
     )
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="X times the steps (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
@@ -102,19 +109,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     """Fit, and write the detector with its pictures to `workplace/detector`; returns its results."""
-    from ..checkpoints.loading import load_autoencoder, move_to_device
+    from ..checkpoints.loading import move_to_device
+    from ..learning.anchors import load_start
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
-    from ..learning.landmark_training import LabelledFaces, build_model, build_processor, find_scheme
+    from ..learning.labelled_faces import LabelledFaces
+    from ..learning.landmark_training import build_model, build_processor, find_scheme
+    from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
-    image_size = load_autoencoder(arguments.model).config.image_size
+    start = load_start(arguments.model)
+    image_size, knows_points = start.config.image_size, isinstance(start, FabRecForLandmarkDetection)
     dataset, face_set = _load(arguments, workplace)
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     processor = build_processor(face_set, image_size)
     faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
-    recipe = fit_recipe(image_size, len(faces), arguments.seed, arguments.effort)
-    model = move_to_device(build_model(arguments.model, scheme, recipe), arguments.device)
+    recipe = fit_recipe(image_size, len(faces), arguments.seed, arguments.effort, knows_points)
+    model = move_to_device(build_model(start, scheme, recipe), arguments.device)
     with _stop_on_interrupt() as stop, _progress_bar() as report:
-        result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set)
+        result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant)
     folder = workplace / "detector"
     model.to("cpu").save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -223,7 +234,8 @@ def _summary(results: dict[str, Any], output: Path) -> str:
     points = f"{results['points']} point" + ("s" if results["points"] > 1 else "")
     unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalising distance"
     total = results["recipe"]["head_steps"] + results["recipe"]["finetune_steps"]
-    stopped = f", stopped at step {results['steps']} of {total}" if results["steps"] < total else ""
+    halted = results["steps"] < total and not results["instant"]
+    stopped = f", stopped at step {results['steps']} of {total}" if halted else ""
     lines = [f"Learned {points} from {faces} in {results['seconds']:.0f} s{stopped}."]
     if results["training_error"] is not None:
         lines.append(f"Error on these faces: {results['training_error']:.2f} % of {unit}.")

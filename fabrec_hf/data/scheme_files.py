@@ -27,7 +27,7 @@ __all__ = ["infer_scheme", "load_scheme", "match_scheme", "write_scheme"]
 
 logger = logging.getLogger(__name__)
 
-BUILT_IN = ("300w", "wflw", "aflw", "mtfl")
+BUILT_IN = ("300w", "wflw", "aflw", "mtfl", "mesh")
 
 _YAML, _JSON = (".yaml", ".yml"), (".json",)
 
@@ -36,10 +36,10 @@ def load_scheme(spec: str | os.PathLike | LandmarkScheme | None) -> LandmarkSche
     """Return a built-in scheme, or read that of a file.
 
     Args:
-        spec: A built-in name (`"300w"`, `"wflw"`, `"aflw"`, `"mtfl"`) or a YAML or JSON file, in which points may be
-            given by name. `num_landmarks` may be left out where there are `point_names`; without `flip_pairs` the
-            names that differ in left and right only are paired (`flip_pairs: []` says that there are none). A scheme
-            and None are returned as they are.
+        spec: A built-in name (`"300w"`, `"wflw"`, `"aflw"`, `"mtfl"`, `"mesh"`) or a YAML or JSON file, in which
+            points may be given by name. `num_landmarks` may be left out where there are `point_names`; without
+            `flip_pairs` the names that differ in left and right only are paired (`flip_pairs: []` says that there are
+            none). A scheme and None are returned as they are.
 
     Raises:
         SchemeError: If there is no such scheme or file, or the file is not a valid scheme.

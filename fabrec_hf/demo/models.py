@@ -13,7 +13,7 @@ from ..model.modeling_fabrec import FabRecAutoencoder
 
 __all__ = ["AUTOENCODER", "LANDMARKS", "ModelShelf"]
 
-LANDMARKS, AUTOENCODER = "3fabrec-300w", "3fabrec-autoencoder"
+LANDMARKS, AUTOENCODER, START = "3fabrec-300w", "3fabrec-autoencoder", "3fabrec-mesh"
 
 
 class ModelShelf:
@@ -21,12 +21,16 @@ class ModelShelf:
 
     Args:
         landmarks: Name of the landmark model of the demonstration.
-        autoencoder: Name of the autoencoder that reconstructs faces and that detectors are taught from.
+        autoencoder: Name of the autoencoder that reconstructs faces.
+        start: Name of what detectors are taught from; another autoencoder than the default one is that, too.
         capacity: Landmark models to keep.
     """
 
-    def __init__(self, landmarks: str = LANDMARKS, autoencoder: str = AUTOENCODER, capacity: int = 4):
+    def __init__(
+        self, landmarks: str = LANDMARKS, autoencoder: str = AUTOENCODER, capacity: int = 4, start: str | None = None
+    ):
         self.landmarks_name, self.autoencoder_name, self.capacity = landmarks, autoencoder, capacity
+        self.start_name = start or (START if autoencoder == AUTOENCODER else autoencoder)
         self._finders: OrderedDict[tuple[str, int], LandmarkFinder] = OrderedDict()
         self._autoencoder: FabRecAutoencoder | None = None
         self._lock = threading.Lock()

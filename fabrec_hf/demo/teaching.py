@@ -22,8 +22,10 @@ from ..data.source import face_features
 from ..errors import DataError
 from ..inference.drawing import draw_landmarks
 from ..inference.landmark_finder import LandmarkFinder
+from ..learning.anchors import load_start
 from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
-from ..learning.landmark_training import LabelledFaces, build_model, build_processor
+from ..learning.labelled_faces import LabelledFaces
+from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .annotation import AnnotatedFace, Project
@@ -156,20 +158,20 @@ def teach(
 
 
 def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float) -> tuple[Any, ...]:
-    from ..checkpoints.loading import load_autoencoder
-
-    size = load_autoencoder(autoencoder).config.image_size
-    recipe = fit_recipe(size, len(dataset), effort=effort)
+    start = load_start(autoencoder)
+    size = start.config.image_size
+    recipe = fit_recipe(size, len(dataset), effort=effort, knows_points=isinstance(start, FabRecForLandmarkDetection))
     processor = build_processor(None, size)
     faces = LabelledFaces(dataset, processor, progress=False)
-    return recipe, build_model(autoencoder, scheme, recipe), faces, processor
+    return recipe, build_model(start, scheme, recipe), faces, processor
 
 
 class Proposer:
     """Learns along while a person annotates, and proposes where the points of the next face are.
 
-    With each completed face it learns a little more; until it has learned for the first time, the mean shape of the
-    annotated faces is proposed.
+    What starts from a detector tells the points from those that it knows, from the first face on. What starts from an
+    autoencoder learns a little more with each completed face; until it has learned for the first time, the mean shape
+    of the annotated faces is proposed.
 
     Args:
         session: Whose faces.
@@ -198,9 +200,10 @@ class Proposer:
             rows = [row for row in project.annotated if project.faces[row].complete]
             scheme, dataset = project.scheme, labelled_dataset(project, self._session.photographs, rows)
         recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT)
-        if self._model is not None:
+        instant = model.point_regression is not None  # right from the first face on, and done at once
+        if self._model is not None and not instant:
             model.load_state_dict(copy.deepcopy(self._model.state_dict()))
-        result = fit_landmarks(model, faces, scheme, recipe, 0, on_step, should_stop)
+        result = fit_landmarks(model, faces, scheme, recipe, 0, on_step, should_stop, instant)
         if not result.stopped:
             self._model, self.learned_from = model.eval(), len(rows)
         return result

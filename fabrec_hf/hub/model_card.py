@@ -22,7 +22,7 @@ __all__ = ["PICTURE_NAME", "CardContext", "evaluation_results", "make_card"]
 PICTURE_NAME = "example.png"
 
 METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
-DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL"}
+DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL", "mesh": "mesh"}
 
 UNKNOWN_TERMS = (
     "**Licence not stated.** The terms of the data that it was trained on apply; nobody has written them here."

@@ -1,7 +1,8 @@
 """A landmark model, its image processor and a face detector in one: pictures in, faces with landmarks out."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from ..model.face_detection import Detection, default_face_detector
 from ..model.known_schemes import LandmarkScheme
 
 
-__all__ = ["Box", "Face", "LandmarkFinder"]
+__all__ = ["Box", "Face", "Labeler", "LandmarkFinder"]
 
 Box = tuple[float, ...]
 """A face as (x, y, width, height) in pixels of the upright picture, edges, in the convention of the model."""
@@ -21,6 +22,33 @@ Face = dict[str, torch.Tensor]
 """What `post_process_keypoint_detection` returns for a face: `keypoints`, `scores`, `bbox`."""
 
 FACES_PER_PASS = 32
+
+
+class Labeler(Protocol):
+    """What labels pictures: a `LandmarkFinder`, or a teacher of another kind with the same methods."""
+
+    name: str
+    scheme: Any
+    processor: Any
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether several pictures at once are no faster than one by one."""
+
+    @property
+    def num_landmarks(self) -> int:
+        """Number of points L of a face."""
+
+    def fingerprint(self) -> str:
+        """Say what the labels depend on."""
+
+    def detect(self, image: Any) -> list[Box]:
+        """Find the faces of a picture."""
+
+    def find(
+        self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
+    ) -> list[list[Face]]:
+        """Find the landmarks of the faces in pictures."""
 
 
 class LandmarkFinder:
@@ -60,6 +88,20 @@ class LandmarkFinder:
     def scheme_name(self) -> str | None:
         """The name of the model's landmark scheme."""
         return self.scheme.name if self.scheme else None
+
+    @property
+    def num_landmarks(self) -> int:
+        """Number of points L of a face."""
+        return self.model.config.num_landmarks
+
+    def fingerprint(self) -> str:
+        """Hash the weights and the settings of the model and its processor: its labels are no other model's."""
+        digest = hashlib.sha256(self.model.config.to_json_string().encode())
+        digest.update(self.processor.to_json_string().encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def on_cpu(self) -> bool:

@@ -5,7 +5,6 @@ what is in it: where that file is, the shard is done, so that a run that was kil
 content depends on the shard alone, neither on the number of processes nor on that of threads.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -34,7 +33,7 @@ from ..data.source import face_features
 from ..errors import DataError, ImageError
 from ..model.image_inputs import load_rgb
 from .dataset_prediction import FACES_PER_THREAD, lone_threads
-from .landmark_finder import Box, Face, LandmarkFinder
+from .landmark_finder import Box, Face, Labeler
 
 
 __all__ = ["LabelReport", "LabelSettings", "Shard", "finish_labels", "find_shards", "label_shards", "open_labels"]
@@ -144,7 +143,7 @@ def _repository_files(name: str) -> dict[str, list[str]]:
     return {str(split): list(paths) for split, paths in (files or {}).items()}
 
 
-def open_labels(folder: Path, shards: Sequence[Shard], finder: LandmarkFinder, settings: LabelSettings) -> list[Shard]:
+def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings: LabelSettings) -> list[Shard]:
     """Prepare the folder of the labels and return the shards that are still to be labelled; for one process.
 
     Args:
@@ -157,7 +156,7 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: LandmarkFinder, s
         DataError: If the folder holds something else, or labels of other data, another model or other settings.
         FabRecError: If it cannot be written to.
     """
-    job = {"shards": [asdict(shard) for shard in shards], "model": _fingerprint(finder), **asdict(settings)}
+    job = {"shards": [asdict(shard) for shard in shards], "model": finder.fingerprint(), **asdict(settings)}
     content = json.dumps(job, indent=2)
     note = folder / "job.json"
     if note.is_file():
@@ -176,7 +175,7 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: LandmarkFinder, s
 
 
 def label_shards(
-    shards: Sequence[Shard], folder: Path, finder: LandmarkFinder, settings: LabelSettings, progress: bool = False
+    shards: Sequence[Shard], folder: Path, finder: Labeler, settings: LabelSettings, progress: bool = False
 ) -> None:
     """Label shards and write `data/TARGET` in the folder of the labels.
 
@@ -204,7 +203,7 @@ def label_shards(
                 bar.update(report.pictures)
 
 
-def finish_labels(folder: Path, shards: Sequence[Shard], finder: LandmarkFinder) -> dict[str, LabelReport]:
+def finish_labels(folder: Path, shards: Sequence[Shard], finder: Labeler) -> dict[str, LabelReport]:
     """Sum up what all processes have written: `summary.json`, `face_set.json` and the card; for one process.
 
     Returns:
@@ -233,7 +232,7 @@ def finish_labels(folder: Path, shards: Sequence[Shard], finder: LandmarkFinder)
     return reports
 
 
-def _card(finder: LandmarkFinder, reports: dict[str, LabelReport]) -> str:
+def _card(finder: Labeler, reports: dict[str, LabelReport]) -> str:
     files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in reports)
     lines = [
         f"| {split} | {report.pictures:,} | {report.faces:,} | {report.without_face:,} | {report.unreadable:,} |"
@@ -250,16 +249,6 @@ def _card(finder: LandmarkFinder, reports: dict[str, LabelReport]) -> str:
     )
 
 
-def _fingerprint(finder: LandmarkFinder) -> str:
-    """Hash the weights and the settings of the model and its processor: its labels are no other model's."""
-    digest = hashlib.sha256(finder.model.config.to_json_string().encode())
-    digest.update(finder.processor.to_json_string().encode())
-    for name, value in sorted(finder.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Some rows on their way through the stages; pictures that cannot be read are None."""
@@ -270,7 +259,7 @@ class _Batch:
     faces: Sequence[Sequence[Face]] = ()
 
 
-def _label_shard(shard: Shard, target: Path, finder: LandmarkFinder, settings: LabelSettings) -> Iterator[LabelReport]:
+def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSettings) -> Iterator[LabelReport]:
     """Label a shard, rows by rows; yields what was found in them."""
     total, draft = LabelReport(), target.with_suffix(".partial")
     try:
@@ -299,19 +288,19 @@ def _label_shard(shard: Shard, target: Path, finder: LandmarkFinder, settings: L
     draft.replace(target)
 
 
-def _schema(source: pyarrow.Schema, finder: LandmarkFinder, name: str) -> pyarrow.Schema:
+def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schema:
     """Return the columns of the labels: those of the source, then ours."""
     if "image" not in source.names:
         raise DataError(f"{name} has no column image; it has {', '.join(source.names)}.")
     known = datasets.Features.from_arrow_schema(source)
-    count = finder.model.config.num_landmarks
+    count = finder.num_landmarks
     ours = face_features(count) | {"scores": datasets.List(datasets.Value("float32"), length=count)}
     columns = {column: kind for column, kind in known.items() if column not in _OWN_COLUMNS}
     columns["image"] = datasets.Image()
     return datasets.Features(columns | {column: ours[column] for column in _OWN_COLUMNS}).arrow_schema
 
 
-def _decode(rows: pyarrow.RecordBatch, finder: LandmarkFinder, settings: LabelSettings) -> _Batch:
+def _decode(rows: pyarrow.RecordBatch, finder: Labeler, settings: LabelSettings) -> _Batch:
     """Read the pictures of some rows, and find the faces of those that come without a box."""
     given = rows.column("box").to_pylist() if "box" in rows.schema.names and not settings.search else None
     images, boxes = [], []
@@ -333,7 +322,7 @@ def _open(source: dict[str, Any] | None) -> Any:
     return load_rgb(Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]))
 
 
-def _find(batch: _Batch, finder: LandmarkFinder, settings: LabelSettings, pool: Any) -> _Batch:
+def _find(batch: _Batch, finder: Labeler, settings: LabelSettings, pool: Any) -> _Batch:
     """Find the landmarks, a few pictures at a time: which ones go together depends on the rows only."""
     size = FACES_PER_THREAD if finder.on_cpu else PICTURES_PER_PASS
     places = [index for index, boxes in enumerate(batch.boxes) if boxes]

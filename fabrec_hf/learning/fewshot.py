@@ -13,8 +13,9 @@ import torch
 from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .anchors import begin_from_anchors
+from .labelled_faces import LabelledFaces
 from .landmark_training import (
-    LabelledFaces,
     LandmarkRecipe,
     calibrate,
     fit_shape_prior,
@@ -83,23 +84,27 @@ def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:
     return torch.cdist(latents, latents[chosen]).argmin(dim=1).numpy()
 
 
-def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) -> LandmarkRecipe:
+def fit_recipe(
+    image_size: int, faces: int, seed: int = 0, effort: float = 1.0, knows_points: bool = False
+) -> LandmarkRecipe:
     """What `fabrec fit` trains with: minutes on two CPU cores.
 
-    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps.
+    Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps. What
+    starts from a detector of other points, such as `3fabrec-mesh`, has less to learn, in fewer and smaller steps.
 
     Args:
         image_size: Side of the autoencoder's pictures in pixels; heatmaps have half of it.
         faces: Annotated faces there are to learn from.
         seed: Of the new layers, the order and the augmentation.
         effort: Multiplies the number of steps.
+        knows_points: Whether the start is a detector, whose points become anchors.
     """
     return LandmarkRecipe(
         head_steps=0,
-        finetune_steps=max(1, round(600 * effort)),
+        finetune_steps=max(1, round((300 if knows_points else 600) * effort)),
         batch_size=10,
-        finetune_head_learning_rate=3e-3,
-        encoder_learning_rate=5e-4,
+        finetune_head_learning_rate=1e-3 if knows_points else 3e-3,
+        encoder_learning_rate=1e-4 if knows_points else 5e-4,
         warmup_steps=20,
         cosine_schedule=True,
         max_grad_norm=1.0,
@@ -107,6 +112,7 @@ def fit_recipe(image_size: int, faces: int, seed: int = 0, effort: float = 1.0) 
         heatmap_sigma=3.5 * image_size / 128,
         foreground_weight=10.0,
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
+        anchors=knows_points,
         decoding="subpixel",
         shape_prior=True,
         rotation=25,
@@ -194,6 +200,7 @@ def describe_fit(
         "folds": min(folds, faces),
         "scores_calibrated": result.calibrated,
         "steps": len(result.losses),
+        "instant": not result.losses and not result.stopped,
         "stopped": result.stopped,
         "seconds": round(result.seconds, 1),
         "recipe": asdict(recipe),
@@ -218,7 +225,13 @@ class _Fit:
     recipe: LandmarkRecipe
     on_step: Callable[[FitProgress], None] | None
     should_stop: Callable[[], bool] | None
+    instant: bool = False
     error: float | None = None
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Steps of the transfer layers alone, and with the encoder."""
+        return (0, 0) if self.instant else (self.recipe.head_steps, self.recipe.finetune_steps)
 
     def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
         """Take the steps of both stages on some faces, one at a time; yields their losses.
@@ -231,6 +244,7 @@ class _Fit:
         name, before, total = progress
         done = 0
         fit_shape_prior(self.model, faces, self.scheme)
+        faces = begin_from_anchors(self.model, faces, self.scheme, **({"share": 1.0} if self.instant else {}))
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]
@@ -288,6 +302,7 @@ def fit_landmarks(
     folds: int = 1,
     on_step: Callable[[FitProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    instant: bool = False,
 ) -> FitResult:
     """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
 
@@ -302,19 +317,22 @@ def fit_landmarks(
         on_step: Called after every step.
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
+        instant: Take no step at all: the points are told from the model's anchors by regression alone.
 
     Raises:
-        DataError: No face has a point.
+        DataError: No face has a point; or the model has no anchors, and is to be fitted in an instant.
         FloatingPointError: The loss is not finite.
     """
     if not bool(faces.landmarks.isfinite().all(-1).any()):
         raise DataError("None of the faces has an annotated point.")
+    if instant and model.point_regression is None:
+        raise DataError("Only what starts from a detector of other points, such as 3fabrec-mesh, is fitted instantly.")
     start = time.perf_counter()
-    fit = _Fit(model, scheme, recipe, on_step, should_stop)
+    fit = _Fit(model, scheme, recipe, on_step, should_stop, instant)
     unknown = np.full(len(faces), np.nan)
     shape = tuple(faces.landmarks.shape)
     result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
-    steps = recipe.head_steps, recipe.finetune_steps
+    steps = fit.steps
     estimated = folds > 0 and len(faces) > 1
     initial = copy.deepcopy(model.state_dict()) if estimated else {}
     best = _BestSoFar(model, faces, scheme)
@@ -341,14 +359,15 @@ def _predict_left_out(
     fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
 ) -> None:
     """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
-    model, recipe = fit.model, fit.recipe
+    model = fit.model
     learned = copy.deepcopy(model.state_dict())
     fit.error = None
     parts = min(folds if folds > 1 else HOLD_OUT_PARTS, len(faces))
     folds = min(folds, parts)
     # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
     places = np.random.default_rng(0).permutation(len(faces)) % parts
-    steps = math.ceil(ESTIMATE_SHARE * recipe.head_steps), math.ceil(ESTIMATE_SHARE * recipe.finetune_steps)
+    head_steps, finetune_steps = (math.ceil(ESTIMATE_SHARE * count) for count in fit.steps)
+    steps = head_steps, finetune_steps
     try:
         for fold in range(folds):
             model.load_state_dict(initial)

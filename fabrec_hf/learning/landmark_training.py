@@ -1,31 +1,26 @@
 """What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
 
-import copy
 from dataclasses import dataclass, field
 
-import datasets
 import numpy as np
 import torch
 
-from ..checkpoints.loading import load_autoencoder
-from ..data.annotations import annotations
-from ..data.decoding import CANVAS_RATIO, decode_canvases
 from ..data.face_set import FaceSet
-from ..data.scheme_files import infer_scheme, load_scheme
+from ..data.scheme_files import BUILT_IN, infer_scheme, load_scheme
 from ..errors import DataError, SchemeError
 from ..metrics import normalized_mean_error, point_errors
 from ..model.configuration_fabrec import FabRecConfig
-from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, get_scheme
-from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .anchors import anchors_of, load_start, take_over
 from .augmentation import AugmentationConfig, augment, plain_crops
+from .labelled_faces import LabelledFaces, image_mean
 from .schedules import batch_indices, seed_step
 from .score_calibration import fit_calibration
 
 
 __all__ = [
-    "LabelledFaces",
     "LandmarkRecipe",
     "build_model",
     "build_processor",
@@ -60,6 +55,7 @@ class LandmarkRecipe:
     decoding: str = field(default="argmax", metadata={"help": "argmax (the paper's) or subpixel."})
     flip_average: bool = field(default=False, metadata={"help": "Average with the mirrored crop when predicting."})
     shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
+    anchors: bool = field(default=False, metadata={"help": "Tell points from those that the start knows, if any."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -91,46 +87,6 @@ class LandmarkRecipe:
         )
 
 
-class LabelledFaces:
-    """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop.
-
-    Args:
-        dataset: Rows with `image`, `landmarks` (L, 2) in its pixels, NaN where missing, and `box`.
-        processor: Says how crops are cut, and of what size.
-        progress: Show a progress bar while pictures are decoded.
-
-    Attributes:
-        size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas.
-        canvases: (N, 3, C, C) uint8.
-        landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
-        crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
-        boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
-
-    Raises:
-        DataError: A column is missing, or a row has no usable box or landmarks.
-    """
-
-    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor, progress: bool = True):
-        self.size = size = int(processor.size["height"])
-        landmarks, boxes = annotations(dataset)
-        crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
-        self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
-        self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
-        self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
-        self.crop_fraction = 1 / CANVAS_RATIO
-
-    def __len__(self) -> int:
-        return len(self.canvases)
-
-    def subset(self, rows: np.ndarray) -> "LabelledFaces":
-        """Return the faces of some rows, which are integers (M,)."""
-        part = copy.copy(self)
-        part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
-        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
-        return part
-
-
 def find_scheme(name: str | None, face_set: FaceSet | None, num_landmarks: int) -> LandmarkScheme:
     """Return the named scheme, or that of the data, or the built-in one with that many points, or a bare one.
 
@@ -139,7 +95,7 @@ def find_scheme(name: str | None, face_set: FaceSet | None, num_landmarks: int) 
     """
     scheme = load_scheme(name) or (face_set.scheme if face_set else None)
     if scheme is None:
-        built_in = map(get_scheme, ("300w", "wflw", "aflw", "mtfl"))
+        built_in = map(get_scheme, BUILT_IN)
         matching = [scheme for scheme in built_in if scheme.num_landmarks == num_landmarks]
         return matching[0] if matching else infer_scheme("custom", num_landmarks=num_landmarks)
     if scheme.num_landmarks != num_landmarks:
@@ -153,11 +109,15 @@ def build_processor(face_set: FaceSet | None, size: int) -> FabRecImageProcessor
     return FabRecImageProcessor(size={"height": size, "width": size}, **margins)
 
 
-def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe) -> FabRecForLandmarkDetection:
+def build_model(
+    autoencoder: str | FabRecAutoencoder | FabRecForLandmarkDetection, scheme: LandmarkScheme, recipe: LandmarkRecipe
+) -> FabRecForLandmarkDetection:
     """Put fresh transfer layers and a head on an autoencoder, or on that within a landmark model.
 
     Args:
-        autoencoder: Folder, name of a checkpoint that comes with the package, or repository `owner/name`.
+        autoencoder: Folder, name of a checkpoint that comes with the package, or repository `owner/name`; or what
+            `load_start` made of it. With `anchors` in the recipe, the points of a landmark model become the anchors of
+            the new ones.
         scheme: What the points are.
         recipe: Size and kind of the heatmaps, and the seed of the new layers.
 
@@ -165,18 +125,24 @@ def build_model(autoencoder: str, scheme: LandmarkScheme, recipe: LandmarkRecipe
         CheckpointError: There is no whole autoencoder of that name.
         DataError: The heatmaps would be larger than the autoencoder's pictures.
     """
-    source = load_autoencoder(autoencoder)
-    if recipe.heatmap_size > source.config.image_size:
-        raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {source.config.image_size}.")
+    start = load_start(autoencoder) if isinstance(autoencoder, str) else autoencoder
+    if recipe.heatmap_size > start.config.image_size:
+        raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {start.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
     settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average", "shape_prior")}
     architecture = ("image_size", "widths", "latent_size", "encoder_depth", "encoder_pooling", "backbone")
-    settings |= {name: getattr(source.config, name) for name in architecture}
+    settings |= {name: getattr(start.config, name) for name in architecture}
+    config = FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
+    if recipe.anchors:
+        config.anchors = anchors_of(start, config)
     torch.manual_seed(recipe.seed)
-    model = FabRecForLandmarkDetection(
-        FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
-    )
-    model.autoencoder.load_state_dict(source.state_dict())
+    model = FabRecForLandmarkDetection(config)
+    if isinstance(start, FabRecForLandmarkDetection):
+        model.autoencoder.load_state_dict(start.autoencoder.state_dict())
+        if config.anchors is not None:
+            take_over(model, start)
+    else:
+        model.autoencoder.load_state_dict(start.state_dict())
     return model.to(memory_format=torch.channels_last)
 
 
@@ -231,7 +197,9 @@ def training_loss(
     seed_step(recipe.seed, step, rank)
     rows = batch_indices(len(faces), recipe.batch_size, recipe.seed, step)[rank::world_size]
     canvases, landmarks = faces.canvases[rows].to(device), faces.landmarks[rows].to(device)
-    flip_index = scheme.flip_index if scheme.flip_pairs else None
+    if faces.anchors is not None:
+        landmarks = torch.cat([landmarks, faces.anchors[rows].to(device)], dim=1)
+    flip_index = faces.flip_index(scheme)
     crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, recipe.augmentation, landmarks, flip_index)
     model.train()
     images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
@@ -251,11 +219,6 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def image_mean(device: torch.device) -> torch.Tensor:
-    """What the processor takes off the colours, (1, 3, 1, 1)."""
-    return torch.tensor(FabRecImageProcessor.image_mean, device=device).view(1, 3, 1, 1)
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ from .image_inputs import load_rgb
 
 # YuNet's boxes reach to the hairline. Medians over 300 faces of 300-W's training pictures, by
 # `training/benchmarks/benchmark_face_detection.py`: the landmark box's centre relative to the detected centre, in
-# units of the detected width and height, and its size relative to the detected size. On the 554 faces of the common test set this
-# brings the mean IoU with the landmark box from 0.701 to 0.884.
+# units of the detected width and height, and its size relative to the detected size. On the 554 faces of
+# the common test set this brings the mean IoU with the landmark box from 0.701 to 0.884.
 CENTER_SHIFT = (0.002, 0.124)
 SIZE_RATIO = (1.030, 0.755)
 

@@ -1,7 +1,7 @@
 """Landmark schemes: what the points of a face are called, how they mirror, and how an error on them is normalised.
 
 A scheme is data. It travels in a checkpoint's `config.json`, so that a model for a user's own points needs nothing
-else to be flipped, scored, drawn or evaluated. Four schemes are built in:
+else to be flipped, scored, drawn or evaluated. Five schemes are built in:
 
 | name | points | mark-up | normaliser |
 |---|---|---|---|
@@ -9,6 +9,7 @@ else to be flipped, scored, drawn or evaluated. Four schemes are built in:
 | `wflw` | 98 | WFLW (Wu et al. 2018) | outer eye corners, 60 and 72 |
 | `aflw` | 19 | AFLW, ears left out (Zhu et al. 2016) | side of the square face box |
 | `mtfl` | 5 | MTFL (Zhang et al. 2014) | eyes, 0 and 1 |
+| `mesh` | 128 | vertices of MediaPipe's face mesh | pupils, 56 and 65 |
 
 "Left" and "right" in point names are those of the picture, as in the published lists of AFLW and MTFL: a `left_eye`
 has the smaller x on an upright face.
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from .landmark_scheme import LandmarkScheme, Normalizer, infer_flip_pairs
+from .mesh_scheme import mesh_scheme
 
 
 __all__ = [
@@ -141,11 +143,13 @@ def _scheme_mtfl() -> LandmarkScheme:
     )
 
 
-_SCHEMES = {scheme.name: scheme for scheme in (_scheme_300w(), _scheme_wflw(), _scheme_aflw(), _scheme_mtfl())}
+_SCHEMES = {
+    scheme.name: scheme for scheme in (_scheme_300w(), _scheme_wflw(), _scheme_aflw(), _scheme_mtfl(), mesh_scheme())
+}
 
 
 def get_scheme(name: str) -> LandmarkScheme:
-    """Return a built-in scheme: `"300w"`, `"wflw"`, `"aflw"` or `"mtfl"`.
+    """Return a built-in scheme: `"300w"`, `"wflw"`, `"aflw"`, `"mtfl"` or `"mesh"`.
 
     Raises:
         ValueError: If there is no scheme of that name.
@@ -164,6 +168,7 @@ _EYE_LENGTHS: dict[str, dict[str, Any]] = {
     "wflw": {"inter_ocular": (60, 72), "inter_pupil": (96, 97)},
     "aflw": {"inter_ocular": (6, 11), "inter_pupil": (7, 10)},
     "mtfl": {"inter_pupil": (0, 1)},
+    "mesh": {"inter_ocular": (64, 57), "inter_pupil": (65, 56)},
 }
 
 

@@ -7,10 +7,6 @@ from torch import nn
 from .configuration_fabrec import FabRecAutoencoderConfig
 
 
-LAST_SIZE = 4
-"""Side of the encoder's last map, and of the decoder's first."""
-
-
 class FabRecEncoder(nn.Module):
     """ResNet-18 with a latent vector for an output (paper section 4.2.1).
 
@@ -31,9 +27,9 @@ class FabRecEncoder(nn.Module):
             stages.append(_encoder_stage(in_channels, out_channels, 1 if index == 0 else 2, config.encoder_depth))
             in_channels = out_channels
         self.stages = nn.Sequential(*stages)
-        # The last map is 4 x 4 for every size of picture.
+        # The last map is 4 x 4 from 128 px on, for which there are more stages, and 2 x 2 or one pixel below.
         self.pool = nn.AdaptiveAvgPool2d(1) if config.encoder_pooling == "average" else nn.Identity()
-        positions = 1 if config.encoder_pooling == "average" else LAST_SIZE**2
+        positions = 1 if config.encoder_pooling == "average" else min(4, config.image_size // 32) ** 2
         self.fc = nn.Linear(widths[-1] * positions, config.latent_size)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:

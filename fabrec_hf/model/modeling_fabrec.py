@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -135,7 +136,8 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
 
     def __init__(self, config: FabRecAutoencoderConfig):
         super().__init__(config)
-        self.encoder = FabRecBackboneEncoder(config) if config.backbone else FabRecEncoder(config)
+        # One of two classes with different parts: who uses the parts knows which.
+        self.encoder: Any = FabRecBackboneEncoder(config) if config.backbone else FabRecEncoder(config)
         self.decoder = FabRecDecoder(config)
         self.post_init()
 

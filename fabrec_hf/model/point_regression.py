@@ -116,7 +116,7 @@ def mirror(points: torch.Tensor, flip_index: Sequence[int]) -> torch.Tensor:
 
 
 def _normalize(anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return shapes (N, A, 2) about their middle (N, 1, 2) with coordinates of unit length, and their size (N, 1, 1)."""
+    """Return shapes (N, A, 2) of unit length about their middle (N, 1, 2), and their size (N, 1, 1)."""
     middle = anchors.mean(dim=1, keepdim=True)
     shapes = anchors - middle
     size = shapes.square().sum(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-6)

@@ -25,12 +25,16 @@ import numpy as np
 import torch
 from PIL import Image
 from space_requests import SpaceClient, uploaded
-from training_utils import parse_arguments, run_main
 
-from fabrec_hf.demo.detection import SEARCH_SIDE, WebcamStream, find_faces
-from fabrec_hf.demo.models import ModelShelf
-from fabrec_hf.demo.uploads import Limits, decode_picture
-from fabrec_hf.errors import FabRecError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
+
+from training_utils import parse_arguments, run_main  # noqa: E402
+
+from fabrec_hf.demo.detection import SEARCH_SIDE, WebcamStream, find_faces  # noqa: E402
+from fabrec_hf.demo.models import ModelShelf  # noqa: E402
+from fabrec_hf.demo.uploads import Limits, decode_picture  # noqa: E402
+from fabrec_hf.errors import FabRecError  # noqa: E402
 
 
 FRAME = (640, 480)

@@ -15,22 +15,28 @@ instructions for it; on a GPU `--dynamo_backend inductor` adds compilation.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from pretrain import PretrainingArguments, Trainer
-from training_utils import use_all_cores
 
-from fabrec_hf.evaluation.reconstruction_errors import canvas_size
-from fabrec_hf.learning.augmentation import augment
-from fabrec_hf.learning.autoencoder_losses import discriminator_loss, generator_loss, reconstruction_loss
-from fabrec_hf.learning.schedules import seed_step
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
+
+from pretrain import PretrainingArguments, Trainer  # noqa: E402
+from training_utils import use_all_cores  # noqa: E402
+
+from fabrec_hf.evaluation.reconstruction_errors import canvas_size  # noqa: E402
+from fabrec_hf.learning.augmentation import augment  # noqa: E402
+from fabrec_hf.learning.autoencoder_losses import discriminator_loss, generator_loss, reconstruction_loss  # noqa: E402
+from fabrec_hf.learning.schedules import seed_step  # noqa: E402
 
 
 def authors_window() -> torch.Tensor:

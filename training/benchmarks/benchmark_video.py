@@ -8,19 +8,24 @@ over the video, taken along the path, stands in for their true places, and only 
 """
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from training_utils import parse_arguments, run_main
 
-from fabrec_hf.inference.landmark_finder import LandmarkFinder
-from fabrec_hf.inference.smoothing import FaceSmoother, OneEuroFilter
-from fabrec_hf.inference.video_files import VideoWriter
-from fabrec_hf.inference.videos import VideoSettings, landmark_video
-from fabrec_hf.metrics import summarize_jitter
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
+
+from training_utils import parse_arguments, run_main  # noqa: E402
+
+from fabrec_hf.inference.landmark_finder import LandmarkFinder  # noqa: E402
+from fabrec_hf.inference.smoothing import FaceSmoother, OneEuroFilter  # noqa: E402
+from fabrec_hf.inference.video_files import VideoWriter  # noqa: E402
+from fabrec_hf.inference.videos import VideoSettings, landmark_video  # noqa: E402
+from fabrec_hf.metrics import summarize_jitter  # noqa: E402
 
 
 RATE = 25.0

@@ -361,6 +361,6 @@ def learn_along(services: Services, session: Session) -> None:
         return
     proposer = session.proposer
     if proposer is None or proposer.names != session.project.names:
-        proposer = session.proposer = Proposer(session, services.shelf.autoencoder_name)
+        proposer = session.proposer = Proposer(session, services.shelf.start_name)
     if session.job is None or not session.job.active:
         session.learning_along = services.fits.add(FitJob(proposer.learn, owner=f"proposals of {session.key}"))

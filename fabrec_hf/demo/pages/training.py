@@ -93,7 +93,7 @@ def build(services: Services, key: gr.State) -> Parts:
             strength = min(max(float(strength), 0.1), 2.0)
             if session.learning_along is not None:
                 session.learning_along.cancel()  # what it would propose from is about to be learned better
-            work = partial(teach, session, services.shelf.autoencoder_name, strength)
+            work = partial(teach, session, services.shelf.start_name, strength)
             session.job = services.fits.add(FitJob(work, owner=f"training of {session.key}"))
         return show_job(services, session)
 

@@ -1,0 +1,83 @@
+"""Annotated faces in memory, as training takes them."""
+
+import copy
+
+import datasets
+import numpy as np
+import torch
+
+from ..data.annotations import annotations
+from ..data.decoding import CANVAS_RATIO, decode_canvases
+from ..model.geometry import crop_box_from_box, landmarks_to_crop
+from ..model.image_processing_fabrec import FabRecImageProcessor
+from ..model.known_schemes import LandmarkScheme
+
+
+__all__ = ["LabelledFaces", "image_mean"]
+
+
+class LabelledFaces:
+    """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop.
+
+    Args:
+        dataset: Rows with `image`, `landmarks` (L, 2) in its pixels, NaN where missing, and `box`.
+        processor: Says how crops are cut, and of what size.
+        progress: Show a progress bar while pictures are decoded.
+
+    Attributes:
+        size: Side of the crops in pixels.
+        crop_fraction: Side of the plain crop relative to the canvas.
+        canvases: (N, 3, C, C) uint8.
+        landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
+        crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
+        boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
+        anchors: (N, A, 2) in the units of the landmarks: other points that a model is to remember; None at first.
+        anchor_flip_index: Their permutation under mirroring, None if they have no pairs.
+
+    Raises:
+        DataError: A column is missing, or a row has no usable box or landmarks.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor, progress: bool = True):
+        self.size = size = int(processor.size["height"])
+        landmarks, boxes = annotations(dataset)
+        crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
+        self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
+        self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
+        self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
+        self.crop_fraction = 1 / CANVAS_RATIO
+
+        self.anchors: torch.Tensor | None = None
+        self.anchor_flip_index: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    def subset(self, rows: np.ndarray) -> "LabelledFaces":
+        """Return the faces of some rows, which are integers (M,)."""
+        part = copy.copy(self)
+        part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
+        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
+        part.anchors = None if self.anchors is None else self.anchors[rows]
+        return part
+
+    def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabelledFaces":
+        """Return the same faces with points (N, A, 2) that a model is to remember, and how these mirror."""
+        same = copy.copy(self)
+        same.anchors, same.anchor_flip_index = anchors, flip_index
+        return same
+
+    def flip_index(self, scheme: LandmarkScheme) -> list[int] | None:
+        """Return the permutation of landmarks and anchors under mirroring, None if one of them has no pairs."""
+        if not scheme.flip_pairs:
+            return None
+        if self.anchors is None:
+            return scheme.flip_index
+        if self.anchor_flip_index is None:
+            return None
+        return [*scheme.flip_index, *(scheme.num_landmarks + place for place in self.anchor_flip_index)]
+
+
+def image_mean(device: torch.device) -> torch.Tensor:
+    """What the processor takes off the colours, (1, 3, 1, 1)."""
+    return torch.tensor(FabRecImageProcessor.image_mean, device=device).view(1, 3, 1, 1)

@@ -1,0 +1,412 @@
+"""COCO keypoints on files written by hand, and the ways from `datasets` to COCO and `.pts` files and back."""
+
+import io
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.faces import SHARED
+
+
+datasets = pytest.importorskip("datasets")
+
+from fabrec_hf.data import load_faces  # noqa: E402
+from fabrec_hf.data.formats.coco import export_coco  # noqa: E402
+from fabrec_hf.data.formats.pts import export_pts  # noqa: E402
+from fabrec_hf.data.readers import open_source  # noqa: E402
+from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+
+
+NAN = [np.nan, np.nan]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (10, 20, 30)).save(path)
+
+
+def rows(source, split="train"):
+    found = list(pickle.loads(pickle.dumps(source)).rows(split))
+    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
+    return found
+
+
+FACE = {"id": 3, "name": "face", "keypoints": ["left_eye", "right_eye", "nose"], "skeleton": [[1, 3], [3, 2]]}
+
+
+def annotation(number, image, keypoints, **more):
+    return {"id": number, "image_id": image, "category_id": 3, "keypoints": keypoints} | more
+
+
+def coco(path, *annotations, categories=(FACE,), names=("one.png", "b/two.png")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": list(categories)}))
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ reading COCO
+
+
+def test_a_coco_file(root):
+    picture(root / "one.png")
+    path = coco(
+        root / "faces.json",
+        annotation(11, 2, [1, 2, 2, 3.5, 4, 1, 9, 9, 0], bbox=[1, 2, 3, 4.5], attributes={"age": 3, "name": "Ann"}),
+        annotation(12, 1, [0, 0, 0, 0, 0, 0, 5, 6, 2], bbox=[0, 0, 0, 0], iscrowd=0),
+        annotation(13, 1, [0, 0, 0, 0, 0, 0, 5, 7, 2], attributes={"picture": "p", "subset": 4, "tags": [1]}),
+        annotation(14, 1, [1, 1, 2, 1, 1, 2, 1, 1, 2], iscrowd=1),
+        annotation(15, 1, [0, 0, 0] * 3),
+        annotation(16, 1, []),
+        {"id": 17, "image_id": 1, "category_id": 3, "bbox": [1, 1, 1, 1]},
+        annotation(18, 1, [1, 1, 2], category_id=4),
+    )
+    source = open_source("coco", path)
+    assert source.scheme == LandmarkScheme(
+        "custom", 3, ("left_eye", "right_eye", "nose"), ((0, 1),), edges=((0, 2), (2, 1))
+    )
+    found = rows(source)
+    assert [row["name"] for row in found] == ["Ann", "one.png:12", "one.png:13"]
+    assert [row["picture"] for row in found] == ["b/two.png", "one.png", "p"]
+    assert [row["subset"] for row in found] == [None, None, "4"] and [row["age"] for row in found] == [3, None, None]
+    assert list(source.attributes) == ["age"]
+    np.testing.assert_array_equal(found[0]["landmarks"], [[1, 2], [3.5, 4], NAN])
+    assert found[0]["visibility"] == [True, False, False]
+    assert found[0]["box"].tolist() == [1, 2, 3, 4.5] and found[1]["box"] is None and found[2]["box"] is None
+    assert found[0]["image"]["path"] == str(root / "b" / "two.png")
+    mine = LandmarkScheme("mine", 3, ("nose", "left_eye", "right_eye"))
+    row = rows(open_source("coco", path, scheme=mine, split="test"), "test")[0]
+    np.testing.assert_array_equal(row["landmarks"], [NAN, [1, 2], [3.5, 4]])
+    assert row["visibility"] == [False, True, False]
+
+
+def test_categories(root):
+    picture(root / "one.png")
+    cat = {"id": 4, "name": "cat", "keypoints": ["0", "1"]}
+    dog = {"id": 5, "name": "dog"}
+    faces = [annotation(1, 1, [1, 2, 2] * 3), annotation(2, 1, [3, 4, 2, 5, 6, 2], category_id=4)]
+    path = coco(root / "faces.json", *faces, categories=(FACE, cat, dog))
+    with pytest.raises(DataError, match=r"categories face, cat; say which one \(category\)"):
+        open_source("coco", path)
+    with pytest.raises(DataError, match="no category 'dog' with keypoints; it has face, cat"):
+        open_source("coco", path, category="dog")
+    for category in ("cat", "4"):
+        source = open_source("coco", path, category=category)
+        assert source.scheme == LandmarkScheme("custom", 2)  # names that are numbers say nothing
+        assert rows(source)[0]["landmarks"].tolist() == [[3, 4], [5, 6]]
+    coco(path, faces[0], categories=(FACE, dog))
+    assert len(rows(open_source("coco", path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "images"),
+    [
+        ("train.json", ""),
+        ("train.json", "images"),
+        ("annotations/train.json", "images"),
+        ("annotations/train.json", "train"),
+        ("annotations/person_keypoints_train2017.json", "train2017"),
+        ("annotations/person_keypoints_train2017.json", "images/train2017"),
+        ("annotations/person_keypoints_train2017.json", "annotations"),
+        ("annotations/person_keypoints_train2017.json", ""),
+    ],
+)
+def test_pictures_are_found_in_common_places(root, file, images):
+    picture(root / images / "b" / "two.png")  # the first picture is missing, which does not matter here
+    faces = [annotation(1, 1, [1, 2, 2] * 3), annotation(2, 2, [1, 2, 2] * 3)]
+    coco(root / file, *faces)
+    for path in (root, root / file):
+        source = open_source("coco", path)
+        assert list(source.splits) == ["train"]
+        assert rows(source)[1]["image"]["path"] == str(root / images / "b" / "two.png")
+
+
+def test_pictures_that_are_elsewhere(root, tmp_path):
+    picture(tmp_path / "else" / "train" / "one.png")
+    picture(tmp_path / "else" / "two.png")
+    path = coco(root / "annotations" / "train.json", annotation(1, 1, [1, 2, 2] * 3))
+    with pytest.raises(DataError, match=r"one.png, found nowhere in .*say where \(images\)"):
+        open_source("coco", path)
+    for images in (tmp_path / "else", tmp_path / "else" / "train"):
+        source = open_source("coco", path, images=images)
+        assert rows(source)[0]["image"]["path"] == str(tmp_path / "else" / "train" / "one.png")
+    for name in (str(tmp_path / "else" / "two.png"), "../../else/two.png"):
+        coco(path, annotation(1, 1, [1, 2, 2] * 3), names=(name,))
+        assert rows(open_source("coco", path))[0]["picture"] == name
+    with pytest.raises(DataError, match="no folder nowhere of pictures"):
+        open_source("coco", path, images="nowhere")
+
+
+def test_a_coco_folder_has_one_file_a_split(root):
+    for split in ("train", "val"):
+        picture(root / f"{split}2017" / "one.png")
+        coco(root / f"annotations/person_keypoints_{split}2017.json", annotation(1, 1, [1, 2, 2] * 3))
+        (root / f"annotations/captions_{split}2017.json").write_text("{}")
+    source = open_source("coco", root)
+    assert list(source.splits) == ["train", "validation"]
+    assert rows(source, "validation")[0]["image"]["path"] == str(root / "val2017" / "one.png")
+    with pytest.raises(DataError, match="tells its splits itself"):
+        open_source("coco", root, split="train")
+    other = FACE | {"keypoints": ["a", "b", "c"]}
+    coco(root / "annotations/person_keypoints_val2017.json", annotation(1, 1, [1, 2, 2] * 3), categories=(other,))
+    with pytest.raises(DataError, match="has other keypoints than"):
+        open_source("coco", root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": None}, "is no COCO keypoints file: it has no list 'annotations'"),
+        ({"images": [1]}, "it has no list 'images' of objects"),
+        ({"categories": []}, "has no category with keypoints"),
+        ({"categories": [{"id": 3, "name": "face"}]}, "has no category with keypoints"),
+        ({"categories": [FACE | {"keypoints": "nose"}]}, "must be a list of names"),
+        ({"categories": [FACE | {"keypoints": ["a", "a", "b"]}]}, "faces.json has two points|'a' stands twice"),
+        ({"categories": [FACE | {"skeleton": [[0, 1]]}]}, r"skeleton joins points from 1 to 3, not \[0, 1\]"),
+        ({"categories": [FACE | {"skeleton": [[1, 2, 3]]}]}, "skeleton joins points"),
+        ({"annotations": []}, "holds no annotated face of that category"),
+        ({"annotations": [annotation(7, 1, [1, 2, 2])]}, "annotation 7: keypoints must be a list of 9 numbers"),
+        ({"annotations": [annotation(7, 1, [1, 2])]}, "annotation 7: keypoints must be a list of x, y, v"),
+        ({"annotations": [annotation(7, 1, [1, 2, 3] * 3)]}, "annotation 7: the third number of a keypoint is 0, 1"),
+        ({"annotations": [annotation(7, 1, [1, None, 2] * 3)]}, "annotation 7: keypoints holds what is no finite"),
+        ({"annotations": [annotation(7, 1, [1, np.nan, 2] * 3)]}, "annotation 7: keypoints holds what is no finite"),
+        ({"annotations": [annotation(7, 9, [1, 2, 2] * 3)]}, "annotation 7: there is no image 9 with a file_name"),
+        ({"annotations": [annotation(7, 1, [1, 2, 2] * 3, bbox=[1, 2])]}, "annotation 7: bbox must be a list of 4"),
+        ({"annotations": [annotation(7, 1, [1, 2, 2] * 3, bbox=[1, 2, 0, 5])]}, "a box without area"),
+        ({"annotations": [annotation(7, 1, [1, 2, 2] * 3, attributes=[1])]}, "attributes must be an object"),
+    ],
+)
+def test_a_mistake_in_a_coco_file_is_one_line(root, change, message):
+    picture(root / "one.png")
+    path = coco(root / "faces.json", annotation(1, 1, [1, 2, 2] * 3))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises((DataError, SchemeError), match=message) as error:
+        rows(open_source("coco", path))
+    assert "\n" not in str(error.value)
+
+
+def test_other_wrong_coco_data(root):
+    with pytest.raises(DataError, match="holds no .json file, nor does annotations in it"):
+        open_source("coco", root)
+    (root / "faces.json").write_text("{")
+    with pytest.raises(DataError, match="faces.json is no whole JSON file"):
+        open_source("coco", root)
+    (root / "faces.json").write_text("[]")
+    with pytest.raises(DataError, match="is no COCO keypoints file"):
+        open_source("coco", root)
+    picture(root / "one.png")
+    coco(root / "faces.json", annotation(1, 1, [1, 2, 2] * 3))
+    with pytest.raises(SchemeError, match="has 3 points a face, but the scheme 300w 68"):
+        open_source("coco", root, scheme="300w")
+
+
+# ------------------------------------------------------------------------------------------------ there and back
+
+
+def encoded(form, turned=False, **options):
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    if turned:
+        exif[0x0112] = 6
+    pixels = np.random.default_rng(len(form)).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, form, exif=exif, **options)
+    return stream.getvalue()
+
+
+COLUMNS = ("name", "picture", "subset", "age", "score", "group", "good")
+
+
+@pytest.fixture
+def faces():
+    """Four faces with everything that a column can hold, whose numbers need all digits of float32."""
+    random = np.random.default_rng(1)
+    points = (random.random((4, 3, 2)) * 300).astype(np.float32)
+    points[1, 2] = np.nan
+    boxes = (random.random((4, 4)) * 100 + 1).astype(np.float32)
+    forms = ["WEBP", "JPEG", "PNG", "JPEG"]
+    content = {
+        "image": [{"bytes": encoded(form, turned=i == 3), "path": "wrong.bmp"} for i, form in enumerate(forms)],
+        "landmarks": points.tolist(),
+        "box": [boxes[0].tolist(), None, boxes[2].tolist(), boxes[3].tolist()],
+        "visibility": [[True, False, True], [True, True, False], [True] * 3, [False] * 3],
+        "name": ["photo one.jpg", "../b/two", "ünï", None],
+        "picture": ["p/1", "p/1", "p/2", "p/3"],
+        "subset": ["x", None, 'with "quotes", commas', "y"],
+        "split": ["train", "train", "train", "train"],
+        "age": [3, None, -5, 2**40],
+        "score": [0.1, None, 1e-30, 2.5],
+        "group": ["a", "b", None, "12"],
+        "good": [True, None, False, True],
+        "vector": [[1.0], [], [2.0, 3.0], [4.0]],
+    }
+    number = datasets.Value("float32")
+    features = {
+        "image": datasets.Image(),
+        "landmarks": datasets.List(datasets.List(number, length=2), length=3),
+        "box": datasets.List(number, length=4),
+        "visibility": datasets.List(datasets.Value("bool"), length=3),
+        **{name: datasets.Value("string") for name in ("name", "picture", "subset", "split", "group")},
+        "age": datasets.Value("int64"),
+        "score": datasets.Value("float64"),
+        "good": datasets.Value("bool"),
+        "vector": datasets.List(datasets.Value("float64")),
+    }
+    features = datasets.Features({name: features[name] for name in content})
+    return datasets.Dataset.from_dict(content, features=features)
+
+
+def same(before, after):
+    """Check that points, boxes and pictures are the same to the last bit."""
+    assert len(before) == len(after)
+    raw = [faces.cast_column("image", datasets.Image(decode=False)) for faces in (before, after)]
+    for first, second in zip(*raw, strict=True):
+        np.testing.assert_array_equal(np.float32(first["landmarks"]), np.float32(second["landmarks"]))
+        assert first["box"] == second["box"]
+        with open(second["image"]["path"], "rb") as stream:
+            assert stream.read() == first["image"]["bytes"]
+
+
+def test_faces_become_coco_and_come_back(faces, root):
+    scheme = LandmarkScheme("mine", 3, ("left_eye", "right_eye", "nose"), ((0, 1),), edges=((0, 2),))
+    assert export_coco(faces, scheme, root / "new", "train") == 4
+    assert sorted(path.relative_to(root / "new").as_posix() for path in root.glob("new/*/**/*")) == [
+        "annotations/train.json",
+        "images/train",
+        "images/train/000000_photo_one.webp",
+        "images/train/000001_b_two.jpg",
+        "images/train/000002_n.png",
+        "images/train/000003.jpg",
+    ]
+    source = open_source("coco", root / "new")
+    assert source.scheme == LandmarkScheme("custom", 3, scheme.point_names, ((0, 1),), edges=((0, 2),))
+    after = source.load("train")
+    same(faces, after)
+    for column in COLUMNS:
+        expected = list(faces[column])
+        if column == "name":
+            expected[3] = "train/000003.jpg"
+        assert list(after[column]) == expected, column
+        assert after.features[column] == faces.features[column]
+    assert after["visibility"] == faces["visibility"]
+    content = json.loads((root / "new/annotations/train.json").read_text(encoding="utf-8"))
+    assert content["categories"][0]["skeleton"] == [[1, 3]]
+    assert [(image["width"], image["height"]) for image in content["images"]] == [(40, 30)] * 3 + [(30, 40)]
+    first, second = content["annotations"][:2]
+    assert first["num_keypoints"] == 3 and second["num_keypoints"] == 2 and second["keypoints"][6:] == [0, 0, 0]
+    assert first["area"] == pytest.approx(first["bbox"][2] * first["bbox"][3]) and "bbox" not in second
+    assert first["keypoints"][2::3] == [2, 1, 2]
+    # Another split joins the first; the same one is refused.
+    export_coco(faces.select([2]), scheme, root / "new", "test")
+    same(faces.select([2]), open_source("coco", root / "new").load("test"))
+    same(faces, open_source("coco", root / "new").load("train"))
+    with pytest.raises(DataError, match="train exists already; name a new folder"):
+        export_coco(faces, scheme, root / "new", "train")
+
+
+def test_faces_without_names_boxes_or_points_become_coco(faces, root, caplog):
+    bare = faces.select_columns(["image", "landmarks"])
+    nothing = bare.map(lambda row: {"landmarks": [[None, None]] * 3}, features=bare.features).select([0])
+    with caplog.at_level(logging.WARNING):
+        export_coco(datasets.concatenate_datasets([bare, nothing]), LandmarkScheme("bare", 3), root, "validation")
+    assert "1 faces of validation have no annotated point" in caplog.text
+    assert "NaN" not in (root / "annotations/validation.json").read_text()
+    source = open_source("coco", root)
+    assert source.scheme == LandmarkScheme("custom", 3) and not source.attributes
+    found = source.load("validation")
+    np.testing.assert_array_equal(np.float32(found["landmarks"]), np.float32(bare["landmarks"]))
+    assert found["box"] == [None] * 4 and found["visibility"][1] == [True, True, False]
+
+
+def test_faces_become_pts_and_come_back(faces, root):
+    assert export_pts(faces, root / "new") == 4
+    assert sorted(path.name for path in (root / "new" / "train").iterdir()) == [
+        "000000_photo_one.pts", "000000_photo_one.webp", "000001_b_two.jpg", "000001_b_two.pts",
+        "000002_n.png", "000002_n.pts", "000003.jpg", "000003.pts", "faces.csv",
+    ]  # fmt: skip
+    source = open_source("pts", root / "new")
+    after = source.load("train")
+    same(faces, after)
+    for column in COLUMNS:
+        expected = list(faces[column])
+        if column == "name":
+            expected[3] = "train/000003.jpg"
+        assert list(after[column]) == expected, column
+        assert after.features[column] == faces.features[column]
+    with pytest.raises(DataError, match="train is not empty; name a new folder"):
+        export_pts(faces, root / "new")
+
+
+def test_pts_of_several_splits(faces, root):
+    mixed = faces.remove_columns("split").add_column("split", ["train", "private", "train", "validation"])
+    export_pts(mixed, root)
+    source = open_source("pts", root)
+    assert set(source.splits) == {"train", "validation", "private"}
+    same(mixed.select([0, 2]), source.load("train"))
+    same(mixed.select([1]), source.load("private"))
+    # Without a column split everything lies in the folder itself, and a folder within the split's folder reads too.
+    export_pts(faces.remove_columns(["split", "name"]), root / "plain")
+    same(faces, open_source("pts", root / "plain").load("train"))
+    export_pts(faces, root / "nested" / "train")
+    same(faces, open_source("pts", root / "nested").load("train"))
+    export_pts(faces.select_columns(["image", "landmarks"]), root / "bare")
+    assert (root / "bare" / "faces.csv").read_text().splitlines()[:2] == ["image", "000000.webp"]
+    assert open_source("pts", root / "bare").load("train")["box"] == [None] * 4
+
+
+def test_nothing_is_left_of_a_failed_export(faces, root):
+    scheme = LandmarkScheme("mine", 3)
+    broken = faces.select_columns(["image", "landmarks"]).cast_column("image", datasets.Image(decode=False))
+    images = [dict(image) for image in broken["image"]]
+    gif = io.BytesIO()
+    Image.new("P", (4, 4)).save(gif, "GIF")
+    for content, message in [
+        (images[2]["bytes"][:20], "picture in row 2 cannot be read"),
+        (gif.getvalue(), "picture in row 2 is GIF; convert it to one of JPEG"),
+        (None, "picture in row 2 cannot be read"),
+    ]:
+        images[2] = {"bytes": content, "path": None}
+        damaged = broken.remove_columns("image").add_column("image", images).cast_column("image", datasets.Image())
+        for write in (lambda d: export_coco(d, scheme, root, "train"), lambda d: export_pts(d, root)):
+            with pytest.raises(DataError, match=message):
+                write(damaged)
+            assert not list(root.iterdir())
+    with pytest.raises(SchemeError, match="Row 0 has 3 points, but 300w has 68"):
+        export_coco(faces, get_scheme("300w"), root, "train")
+    with pytest.raises(DataError, match="a split is called by"):
+        export_coco(faces, scheme, root, "a/b")
+    for write in (lambda d: export_coco(d, scheme, root, "train"), lambda d: export_pts(d, root)):
+        with pytest.raises(DataError, match="have no column landmarks to write"):
+            write(faces.remove_columns("landmarks"))
+    assert not list(root.iterdir())
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared face data")
+def test_real_faces_come_back(root):
+    faces = load_faces(SHARED / "data/300w", "test", ("image", "landmarks", "box")).select(range(20))
+    export_coco(faces, get_scheme("300w"), root / "coco", "test")
+    export_pts(faces, root / "pts" / "test")
+    for kind in ("coco", "pts"):
+        source = open_source(kind, root / kind, scheme="300w")
+        assert source.scheme == get_scheme("300w")
+        after = source.load("test")
+        same(faces, after)
+        for column in ("name", "picture", "subset"):
+            assert after[column] == faces[column]
+    assert open_source("coco", root / "coco").scheme.flip_pairs == get_scheme("300w").flip_pairs

@@ -1,0 +1,447 @@
+"""Few-shot fitting: which faces to annotate, and a detector from a handful of them, of any scheme."""
+
+import csv
+import itertools
+import json
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+
+datasets = pytest.importorskip("datasets")
+pytest.importorskip("kmedoids")
+
+from fabrec_hf import (  # noqa: E402
+    FabRecAutoencoder,
+    FabRecAutoencoderConfig,
+    FabRecImageProcessor,
+)
+from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.data import load_faces  # noqa: E402
+from fabrec_hf.data.readers import guess_kind  # noqa: E402
+from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.learning import landmark_training  # noqa: E402
+from fabrec_hf.learning.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
+from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.landmark_training import (  # noqa: E402
+    LandmarkRecipe,
+    build_model,
+    landmark_errors,
+    predict_landmarks,
+    training_loss,
+)
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.model.shape_prior import ShapePrior  # noqa: E402
+
+
+SCHEME = get_scheme("mtfl")
+RECIPE = LandmarkRecipe(
+    head_steps=2,
+    finetune_steps=4,
+    batch_size=4,
+    heatmap_size=16,
+    heatmap_sigma=2.0,
+    finetune_head_learning_rate=3e-3,
+    encoder_learning_rate=1e-3,
+    decoding="subpixel",
+    shape_prior=True,  # each detector must know the shapes that it learns from, and no others
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("autoencoder")
+    FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 16, 16])).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def test_the_sweep_measures_what_fit_does():
+    path = Path(__file__).parents[2] / "training" / "configs" / "landmarks-fewshot.yaml"
+    assert replace(fit_recipe(128, faces=10), flip_average=True) == LandmarkRecipe(**yaml.safe_load(path.read_text()))
+    assert replace(fit_recipe(128, faces=50), transfer_initialization="identity") == fit_recipe(128, faces=10)
+
+
+def labelled(drawn_faces, count=5):
+    dataset = load_faces(drawn_faces).select(range(count))
+    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
+
+
+@pytest.fixture
+def pts_folder(tmp_path, drawn_faces):
+    """Four pictures with .pts files of three points each, one point missing."""
+    folder = tmp_path / "annotated"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(4))):
+        row["image"].save(folder / f"{index}.png")
+        points = [f"{x} {y}" for x, y in row["landmarks"][:3]]
+        if index == 2:
+            points[1] = "nan nan"
+        text = "\n".join(["version: 1", "n_points: 3", "{", *points, "}"])
+        (folder / f"{index}.pts").write_text(text + "\n")
+    return folder
+
+
+def test_the_chosen_faces_are_the_best_medoids_there_are():
+    """Against all pairs of fifteen faces, and against the three blobs that a person sees."""
+    latents = torch.randn(15, 4, generator=torch.Generator().manual_seed(3))
+    vectors = latents.numpy()
+    lengths = np.linalg.norm(vectors - np.sort(vectors, axis=0)[7], axis=1)
+    rows = np.flatnonzero(abs(lengths / np.sort(lengths)[7] - 1.05) <= 0.2)
+    distances = np.linalg.norm(vectors[:, None] - vectors[rows], axis=2)
+    costs = {pair: distances[list(pair)].min(axis=0).sum() for pair in itertools.combinations(rows, 2)}
+    assert 5 <= len(rows) < 15 and tuple(sorted(choose_faces(latents, 2))) == min(costs, key=costs.get)
+    blobs = 10 * torch.eye(3).repeat_interleave(torch.tensor([5, 15, 12]), dim=0)
+    blobs += 0.3 * torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+    large, middle, small = choose_faces(blobs, 3)
+    assert 5 <= large < 20 <= middle < 32 and 0 <= small < 5
+    assert np.bincount(assign_faces(blobs, [large, middle, small])).tolist() == [15, 12, 5]
+    assert sorted(choose_faces(latents, 15)) == list(range(15)) and len(choose_faces(latents, 1)) == 1
+    with pytest.raises(DataError, match="16 faces were asked for, but there are 15"):
+        choose_faces(latents, 16)
+
+
+def test_a_face_unlike_all_others_is_chosen_only_if_others_do_not_suffice():
+    latents = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    latents /= latents.norm(dim=1, keepdim=True)
+    latents[7], latents[3] = 9 * latents[7], 0.1 * latents[3]
+    assert all(not {3, 7} & set(choose_faces(latents, count)) for count in (1, 3, 5))
+    assert {3, 7} <= set(choose_faces(latents, 20))
+
+
+def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
+    faces = labelled(drawn_faces)
+    recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60, "flip": 0.0, "rotation": 0.0, "occlusion": 0.0})
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    generator = {name: value.clone() for name, value in model.autoencoder.decoder.state_dict().items()}
+    encoder = model.autoencoder.encoder.conv1.weight.clone()
+    before = landmark_errors(predict_landmarks(model, faces, model.device)[0], faces, SCHEME).mean()
+    result = fit_landmarks(model, faces, SCHEME, recipe, folds=0)
+    assert len(result.losses) == 62 and not result.stopped and result.seconds > 0
+    assert np.mean(result.losses[-5:]) < 0.6 * np.mean(result.losses[:5])
+    assert result.training_errors.mean() < 0.7 * before
+    assert np.isnan(result.held_out_errors).all()
+    assert all(torch.equal(value, generator[name]) for name, value in model.autoencoder.decoder.state_dict().items())
+    assert not torch.equal(model.autoencoder.encoder.conv1.weight, encoder)
+
+
+def moved_by_one_step(drawn_faces, autoencoder, max_grad_norm):
+    """How all weights move when descent goes down a gradient at a rate of one: (P,)."""
+    recipe = replace(RECIPE, head_steps=0, finetune_steps=1, max_grad_norm=max_grad_norm, shape_prior=False)
+    recipe = replace(recipe, finetune_head_learning_rate=1.0, encoder_learning_rate=1.0)
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    fit_landmarks(model, labelled(drawn_faces), SCHEME, recipe, folds=0)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
+
+
+def test_a_gradient_that_is_too_long_is_shortened_and_no_other(drawn_faces, autoencoder, monkeypatch):
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    whole = moved_by_one_step(drawn_faces, autoencoder, 0.0)
+    length = float(whole.norm())
+    assert length > 0
+    halved = moved_by_one_step(drawn_faces, autoencoder, length / 2)
+    assert torch.allclose(halved, whole / 2, rtol=1e-3, atol=1e-5 * length)
+    unlimited = moved_by_one_step(drawn_faces, autoencoder, 2 * length)
+    assert torch.allclose(unlimited, whole, rtol=1e-3, atol=1e-5 * length)
+    with pytest.raises(ValueError, match="--max_grad_norm must not be negative"):
+        replace(RECIPE, max_grad_norm=-1.0)
+
+
+def test_sixteen_bits_round_the_loss_and_no_geometry(drawn_faces, autoencoder, monkeypatch):
+    faces, device = labelled(drawn_faces), torch.device("cpu")
+    recipes = {bits: replace(RECIPE, bfloat16=bits == 16) for bits in (16, 32)}
+    model = build_model(str(autoencoder), SCHEME, RECIPE)
+    seen = []
+    model.register_forward_pre_hook(
+        lambda _, images, options: seen.append((*images, options["labels"])), with_kwargs=True
+    )
+
+    def losses(capable):
+        monkeypatch.setattr(landmark_training, "has_bfloat16", lambda _: capable)
+        return {bits: training_loss(model, faces, recipes[bits], SCHEME, 0, device).item() for bits in recipes}
+
+    rounded = losses(capable=True)
+    assert rounded[16] != rounded[32] and rounded[16] == pytest.approx(rounded[32], rel=0.03)
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    exact = losses(capable=False)
+    assert exact[16] == exact[32] == rounded[32]
+
+
+def test_sixteen_bits_are_for_devices_with_instructions_for_them(monkeypatch):
+    cpu = torch.device("cpu")
+    for capabilities, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known, raising=False)
+        assert landmark_training.has_bfloat16(cpu) is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not landmark_training.has_bfloat16(cpu)
+    assert not landmark_training.has_bfloat16(torch.device("meta"))
+
+
+def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    models = [build_model(str(autoencoder), SCHEME, RECIPE) for _ in range(2)]
+    plain = fit_landmarks(models[0], faces, SCHEME, RECIPE, folds=0)
+    result = fit_landmarks(models[1], faces, SCHEME, RECIPE, folds=9, on_step=seen.append)
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+    prior = ShapePrior(5)
+    prior.fit(faces.landmarks, SCHEME.flip_index)
+    assert torch.equal(models[1].shape_prior.gain, prior.gain) and not torch.equal(prior.gain, torch.eye(10))
+    assert np.array_equal(plain.training_errors, result.training_errors)
+    assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
+    # Five faces, so five folds of three quarters of the steps: two with the head alone and three with the encoder.
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 25
+    assert seen[-1] == FitProgress("estimating", 25, 25, seen[-1].loss, seen[-1].error)
+    # Between folds, the error of the faces that were predicted so far; before the first, none.
+    assert [step.error for step in seen[6:11]] == [None] * 5
+    places = np.random.default_rng(0).permutation(5)
+    assert seen[16].error == pytest.approx(result.held_out_errors[places < 2].mean(), abs=1e-3)
+    # What was predicted for a face is what a detector predicts that learned from the others alone.
+    left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
+    shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
+    model = build_model(str(autoencoder), SCHEME, shorter)
+    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, folds=0)
+    expected, _ = predict_landmarks(model, faces.subset(np.array([left_out])), model.device)
+    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected[0])
+
+
+def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    result = fit_landmarks(build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, on_step=seen.append)
+    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 5
+    left_out = np.random.default_rng(0).permutation(5) % 3 == 0
+    assert left_out.sum() == 2 and np.array_equal(np.isfinite(result.held_out_errors), left_out)
+    shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
+    model = build_model(str(autoencoder), SCHEME, shorter)
+    fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, folds=0)
+    expected, _ = predict_landmarks(model, faces.subset(np.flatnonzero(left_out)), model.device)
+    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected)
+
+
+def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
+    faces, steps = labelled(drawn_faces), []
+    model = build_model(str(autoencoder), SCHEME, RECIPE)
+    head = model.heatmap_head.weight.detach().clone()
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, 3, steps.append, lambda: len(steps) == 3)
+    assert result.stopped and len(result.losses) == 3 and np.isnan(result.held_out_errors).all()
+    assert not torch.equal(model.heatmap_head.weight, head) and np.isfinite(result.training_errors).all()
+
+
+def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, autoencoder):
+    faces, seen = labelled(drawn_faces), []
+    # Without a prior, which brings a model that knows nothing yet nearer, too.
+    recipe = replace(RECIPE, finetune_steps=60, shape_prior=False)
+    model = build_model(str(autoencoder), SCHEME, recipe)
+    fit_landmarks(model, faces, SCHEME, recipe, folds=0, on_step=seen.append)
+    errors = [step.error for step in seen]
+    assert errors[0] is None and len(set(errors[1:26])) == len(set(errors[26:51])) == 1
+    assert errors[-1] < 0.7 * errors[1]
+    # What is shown from step 27 on is the error of the model that has learned for 26.
+    half = build_model(str(autoencoder), SCHEME, recipe)
+    taken = []
+    fit_landmarks(half, faces, SCHEME, recipe, 0, taken.append, lambda: len(taken) == 26)
+    found = landmark_errors(predict_landmarks(half, faces, half.device)[0], faces, SCHEME).mean()
+    assert errors[26] == pytest.approx(found, abs=1e-3)
+
+
+def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder):
+    """After step 26, where the error is measured, the head is spoiled as a bad step would do it."""
+    faces, steps = labelled(drawn_faces), []
+    recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60})
+    models = [build_model(str(autoencoder), SCHEME, recipe) for _ in range(2)]
+    fit_landmarks(models[0], faces, SCHEME, recipe, 0, steps.append, lambda: len(steps) == 26)
+    steps.clear()
+
+    def spoil(progress):
+        steps.append(progress)
+        if len(steps) == 28:
+            models[1].heatmap_head.weight.data.mul_(-1)
+
+    result = fit_landmarks(models[1], faces, SCHEME, recipe, 0, spoil, lambda: len(steps) == 28)
+    assert result.stopped and len(result.losses) == 28
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+def test_a_point_that_is_nowhere_annotated_is_not_learned(drawn_faces, autoencoder):
+    faces = labelled(drawn_faces, count=1)
+    faces.landmarks[:, 4] = torch.nan
+    scheme = LandmarkScheme("five", 5)
+    model = build_model(str(autoencoder), scheme, RECIPE)
+    head = model.heatmap_head.weight.detach().clone()
+    fit_landmarks(model, faces, scheme, RECIPE)
+    moved = (model.heatmap_head.weight.detach() - head).abs().amax(dim=(0, 2, 3))
+    assert moved[4] == 0 and (moved[:4] > 0).all()
+    faces.landmarks[:] = torch.nan
+    with pytest.raises(DataError, match="None of the faces"):
+        fit_landmarks(model, faces, scheme, RECIPE)
+
+
+def test_the_kind_of_data_shows_in_its_files(tmp_path, drawn_faces, pts_folder):
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("")
+    assert guess_kind(tmp_path / "a.json") == "coco" and guess_kind(drawn_faces) == "parquet"
+    assert guess_kind(pts_folder) == "pts" and guess_kind(tmp_path / "pictures") == "imagefolder"
+    assert guess_kind(f"{drawn_faces}/*.parquet") == "parquet"
+    for path, words in (("a.txt", "cannot be told"), ("none.json", "no file or folder"), (".git", "no file")):
+        with pytest.raises(DataError, match=words):
+            guess_kind(tmp_path / path)
+
+
+def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path, capsys):
+    output = tmp_path / "detector"
+    words = ["fit", pts_folder, "--output", output, "--model", autoencoder, "--effort", 0.01, "--json"]
+    assert main([str(word) for word in words]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert (
+        results["faces"] == 4 and results["points"] == 3 and results["folds"] == 1 and results["held_out_faces"] == 2
+    )
+    assert json.loads((output / "fit.json").read_text()) == results
+    assert Image.open(output / "held_out.png").size[0] > 300
+    assert main(["detect", str(pts_folder / "0.png"), "--model", str(output), "--boxes", "20,20,50,50", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert len(record["faces"][0]["keypoints"]) == 3
+    assert main([str(word) for word in words]) == 2, "nothing is overwritten"
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fitting")] == []
+
+
+def test_fit_says_what_it_did_and_what_is_estimated(drawn_faces, autoencoder, tmp_path, capsys):
+    def printed(*words) -> str:
+        common = ["fit", drawn_faces, "--model", autoencoder, "--effort", 0.01]
+        assert main([str(word) for word in [*common, *words]]) == 0
+        return capsys.readouterr().out
+
+    text = printed("--shots", 1, "--output", tmp_path / "one")
+    assert text.startswith("Learned 5 points from 1 face in ") and "which takes two faces or more" in text
+    assert not (tmp_path / "one" / "held_out.png").exists()
+    text = printed("--shots", 4, "--output", tmp_path / "four")
+    assert "from 2 of the faces, predicted by" in text and "in 4 times the time: --folds 4." in text
+    text = printed("--shots", 4, "--folds", 2, "--output", tmp_path / "halves")
+    assert "by 2-fold cross-validation: each face" in text and "Leave-one-out: --folds 4." in text
+    text = printed("--shots", 3, "--folds", 99, "--output", tmp_path / "left-out")
+    assert "by leave-one-out: each face" in text and "--folds" not in text
+    text = printed("--shots", 2, "--folds", 0, "--output", tmp_path / "none")
+    assert "not estimated (as asked); --folds 1 holds a third out, --folds 2 leaves one face out" in text
+
+
+@pytest.mark.parametrize("rows", [["a.png,40,40"], ["a.png,40,40", "b.png,30,50", "c.png,,"]])
+def test_fit_learns_a_single_point_without_names_or_pairs(rows, drawn_faces, autoencoder, tmp_path, capsys):
+    for index, row in enumerate(load_faces(drawn_faces).select(range(len(rows)))):
+        row["image"].save(tmp_path / f"{'abc'[index]}.png")
+    (tmp_path / "points.csv").write_text("\n".join(["image,tip_x,tip_y", *rows, ""]))
+    words = ["fit", tmp_path / "points.csv", "--output", tmp_path / "detector", "--model", autoencoder]
+    assert main([str(word) for word in [*words, "--effort", 0.01, "--json"]]) == 0
+    results = json.loads(capsys.readouterr().out)
+    annotated = sum(not row.endswith(",,") for row in rows)
+    assert results["points"] == 1 and results["faces"] == annotated and results["training_error"] > 0
+    assert results["held_out_faces"] == (1 if annotated > 1 else 0)
+
+
+def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    common = ["--output", str(tmp_path / "out"), "--model", str(autoencoder)]
+    for words, fragment in (
+        ([str(tmp_path / "empty")], "holds no annotations"),
+        ([str(drawn_faces), "--shots", "99"], "99 faces were asked for"),
+        ([str(drawn_faces), "--scheme", "300w"], "has 68 points but the data 5"),
+        ([str(drawn_faces), "--effort", "0"], "--effort"),
+        ([str(drawn_faces), "--folds", "-1"], "--folds"),
+        ([str(drawn_faces), "--device", "abacus"], "abacus"),
+    ):
+        assert main(["fit", *words, *common]) == 2
+        captured = capsys.readouterr()
+        assert fragment in captured.err.splitlines()[-1] and "Traceback" not in captured.err and captured.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"), [("learning", ["--effort", 900]), ("estimating", ["--effort", 0.05, "--folds", 24])]
+)
+def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
+    """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    words = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())", "fit", drawn_faces]
+    words += ["--output", tmp_path / "early", "--model", autoencoder, "--json", *options]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))  # a bar needs room
+    shown = b""
+    with subprocess.Popen(
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
+    ) as process:
+        os.close(theirs)
+        deadline = time.monotonic() + 240
+        while not re.search(rf"{stage}: .*error [\d.]+ %".encode(), shown) and time.monotonic() < deadline:
+            shown += os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b""
+        process.send_signal(signal.SIGINT)
+        drain = threading.Thread(target=_read_to_the_end, args=(ours,))  # a full terminal would block the process
+        drain.start()
+        output, _ = process.communicate(timeout=120)
+        drain.join()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    results = json.loads(output)
+    assert results["stopped"] is True and (tmp_path / "early" / "model.safetensors").is_file()
+    if stage == "learning":
+        assert results["steps"] < 270_000 and results["held_out_faces"] == 0
+    else:
+        assert results["steps"] == 30 and 0 < results["held_out_faces"] < 24
+        assert (tmp_path / "early" / "held_out.png").is_file()
+    assert not list(tmp_path.glob(".fitting-*"))
+
+
+def _read_to_the_end(terminal: int) -> None:
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:  # how Linux says that nobody writes any more
+        pass
+
+
+def test_select_lists_the_faces_that_stand_for_the_most(drawn_faces, autoencoder, tmp_path, capsys):
+    folder, output = tmp_path / "photographs", tmp_path / "selected"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(7))):
+        row["image"].save(folder / f"{index}.png")
+    common = ["--model", str(autoencoder), "--cropped"]
+    assert main(["select", str(folder), "--count", "3", "--output", str(output), "--json", *common]) == 0
+    records = json.loads(capsys.readouterr().out)
+    shares = [record["share"] for record in records]
+    assert len(records) == 3 and sum(shares) == pytest.approx(1, abs=1e-3) and shares == sorted(shares)[::-1]
+    assert all(record["box"] == [0, 0, 96, 96] and not record["detected"] for record in records)
+    with open(output / "selected.csv", newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [record["file"] for record in records]
+    sheet = np.asarray(Image.open(output / "selected.png"))
+    first = np.asarray(Image.open(records[0]["file"]).convert("RGB").resize((156, 156), Image.Resampling.BICUBIC))
+    assert np.abs(sheet[2:158, 2:158].astype(int) - first).mean() < 8
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert main(["select", str(folder), "--count", "3", *common]) == 2, "a picture could not be read"
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err and captured.out.count("stands for") == 3
+    assert main(["select", str(folder), "--count", "20", *common]) == 2
+    assert "only 7 were found" in capsys.readouterr().err

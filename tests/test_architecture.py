@@ -1,0 +1,76 @@
+"""The rooms of the package: each imports the rooms below it alone (docs/architecture.md draws them)."""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import fabrec_hf
+
+
+PACKAGE = Path(fabrec_hf.__file__).parent
+
+# Every room and the rooms that it may import, from the ground up.
+ROOMS = {
+    "errors": "",
+    "model": "",
+    "common": "errors",
+    "checkpoints": "errors model",
+    "metrics": "errors common model",
+    "data": "errors model",
+    "inference": "errors common model checkpoints metrics data",
+    "learning": "errors model checkpoints metrics data",
+    "evaluation": "errors common model metrics data inference learning",
+    "export": "errors common model checkpoints learning",
+    "hub": "errors common model checkpoints data inference evaluation",
+    "demo": "errors common model checkpoints metrics data inference learning hub",
+    "cli": "errors common model checkpoints metrics data inference learning evaluation export hub demo",
+}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """The rooms that a file imports anywhere, within functions too; "" is `fabrec_hf` itself."""
+    place = ("fabrec_hf", *file.relative_to(PACKAGE).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            start = ".".join(place[: len(place) + 1 - node.level]) + "." if node.level else ""
+            module = (start + (node.module or "")).rstrip(".")
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "fabrec_hf" else [module]
+        parts = [name.split(".") for name in names]
+        found |= {part[1] if len(part) > 1 else "" for part in parts if part[0] == "fabrec_hf"}
+    return found
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "errors"])
+def test_a_room_imports_the_rooms_below_it_alone(room):
+    below = list(ROOMS)[: list(ROOMS).index(room)]
+    allowed = {room, *ROOMS[room].split()}
+    assert allowed - {room} <= set(below)
+    used = {name for file in (PACKAGE / room).rglob("*.py") for name in imported_rooms(file)} - {"__version__"}
+    assert used <= allowed
+
+
+def test_every_folder_is_a_room():
+    assert {init.parent.name for init in PACKAGE.glob("*/__init__.py")} == set(ROOMS) - {"errors"}
+
+
+def test_the_models_files_import_their_siblings_alone():
+    """transformers copies a file and what it imports as `from .name import y` into a checkpoint, flat."""
+    for file in (PACKAGE / "model").glob("*.py"):
+        levels = {node.level for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert levels <= {0, 1}, file
+        assert imported_rooms(file) <= {"model"}, file
+
+
+@pytest.mark.parametrize("former", ["device_inference", "face_detection", "runtimes"])
+def test_documented_modules_say_where_they_moved(former):
+    sys.modules.pop(f"fabrec_hf.{former}", None)
+    with pytest.warns(FutureWarning, match=rf"fabrec_hf\.{former} moved to fabrec_hf\.\w+\.\w+") as warned:
+        module = importlib.import_module(f"fabrec_hf.{former}")
+    new = importlib.import_module(str(warned[0].message).split(" moved to ")[1])
+    assert module.__all__ == new.__all__
+    assert all(getattr(module, name) is getattr(new, name) for name in new.__all__)
