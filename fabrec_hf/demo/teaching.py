@@ -183,6 +183,7 @@ class Proposer:
         self._model: FabRecForLandmarkDetection | None = None
         self.names: tuple[str, ...] = session.project.names
         self.learned_from = 0
+        self.adopted = False
 
     def adopt(self, model: FabRecForLandmarkDetection, learned_from: int) -> None:
         """Propose from now on what a detector finds.
@@ -191,7 +192,7 @@ class Proposer:
             model: A detector of the same points, in eval mode; it is not changed.
             learned_from: Faces that it learned from.
         """
-        self._model, self.learned_from = model, learned_from
+        self._model, self.learned_from, self.adopted = model, learned_from, True
 
     def learn(self, on_step: Callable[[FitProgress], None], should_stop: Callable[[], bool]) -> FitResult:
         """Learn from all faces that are annotated so far; the model that proposes meanwhile stays as it is."""
@@ -214,7 +215,8 @@ class Proposer:
         if self._model is not None:
             processor = build_processor(None, self._model.config.image_size)
             inputs = processor(image, boxes=[list(face.box)])
-            landmarks = self._model(inputs["pixel_values"]).landmarks.double().numpy()
+            pixel_values = inputs["pixel_values"].to(self._model.device, self._model.dtype)
+            landmarks = self._model(pixel_values).landmarks.double().cpu().numpy()
             return landmarks_from_crop(landmarks, inputs["crop_boxes"].numpy())[0]
         project = self._session.project
         rows = [row for row in project.annotated if project.faces[row].complete]

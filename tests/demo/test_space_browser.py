@@ -342,10 +342,10 @@ def test_two_fingers_enlarge_and_one_places(chromium, space):
     context.close()
 
 
-def test_drawn_faces_are_there_to_try(page):
+def test_sample_faces_are_there_to_try(page):
     open_tab(page, "Teach")
     playwright.expect(page.get_by_role("button", name="Choose the faces to annotate")).to_be_disabled()
-    page.get_by_role("button", name="Or try 12 drawn faces").click()
+    page.get_by_role("button", name="Or try 12 sample faces").click()
     page.locator("#teach-photographs >> text=12 photographs, 12 faces").wait_for()
     page.get_by_role("button", name="Choose the faces to annotate").click()
     page.locator("#teach-status").get_by_text("Face 1 of 10").wait_for()

@@ -12,7 +12,7 @@ from ..annotation_view import SIDE, crop_of
 from ..face_board import SCRIPT, apply_action, board_value
 from ..fit_queue import FitJob
 from ..latent import LatentExplorer
-from ..samples import SAMPLES, add_samples
+from ..samples import DRAWN, draw_samples
 from ..services import HIDDEN, LONG, Services, guarded
 from ..sessions import Session
 from ..teaching import Proposer, draw_results, find_session_faces, rank_faces
@@ -72,7 +72,7 @@ def _lay_out_photographs(services: Services) -> _Photographs:
         folder = gr.File(label="A folder of photographs", file_count="directory", height=180, min_width=260)
         with gr.Column(min_width=220):
             single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
-            samples = gr.Button(f"Or try {SAMPLES} drawn faces")
+            samples = gr.Button(f"Or try {len(services.examples) + DRAWN} sample faces")
             summary = gr.Markdown("", elem_id="teach-photographs")
     return _Photographs(folder, single, samples, summary)
 
@@ -174,7 +174,10 @@ def build(services: Services, key: gr.State) -> training.Parts:
         session = services.sessions.open(secret)
         with session.lock:
             explorer = LatentExplorer(services.shelf.finder(), services.shelf)
-            session.project.add_faces(add_samples(session, explorer, services.uploads))
+            finder = services.shelf.finder()
+            kept, _ = session.add_photographs([str(path) for path in services.examples], services.uploads)
+            session.project.add_faces(find_session_faces(session, kept, finder))
+            session.project.add_faces(draw_samples(session, explorer, services.uploads))
             return show(session)
 
     @guarded
@@ -343,7 +346,7 @@ def correct_doubtful(services: Services, session: Session) -> None:
     if not doubtful:
         raise DataError("Every face is annotated: add other photographs.")
     project = session.project
-    proposer = Proposer(session, services.shelf.autoencoder_name)
+    proposer = Proposer(session, services.shelf.start_name)
     proposer.adopt(finder.model, len(project.annotated))
     session.proposer = proposer
     project.choose([*project.order, *(face.row for face in doubtful)])
@@ -360,6 +363,8 @@ def learn_along(services: Services, session: Session) -> None:
     if not complete_faces(session.project):
         return
     proposer = session.proposer
+    if proposer is not None and proposer.adopted:
+        return  # a detector that was trained in full proposes better than one that learns along
     if proposer is None or proposer.names != session.project.names:
         proposer = session.proposer = Proposer(session, services.shelf.start_name)
     if session.job is None or not session.job.active:
