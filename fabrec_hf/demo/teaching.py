@@ -259,7 +259,7 @@ def draw_results(session: Session, finder: LandmarkFinder, count: int) -> list[R
     """
     project = session.project
     taught = set(project.annotated)
-    rows = [row for row, face in enumerate(project.faces) if row not in taught and not face.skipped][:count]
+    rows = [row for row in range(len(project.faces)) if row not in taught][:count]
     found = []
     for row in rows:
         face = project.faces[row]

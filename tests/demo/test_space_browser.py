@@ -29,6 +29,7 @@ SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 PHOTOGRAPHS = [str(ROOT / "examples" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
 SLOW = 180_000  # milliseconds that a busy machine may take
+MAKE_FILES = "Make files: annotations (COCO, .pts) and checkpoint"
 
 if CHROMIUM is None or not os.environ.get("SPACE_BROWSER"):
     pytest.skip("there is no Chromium, or SPACE_BROWSER=1 is not set", allow_module_level=True)
@@ -174,6 +175,17 @@ def test_the_camera_is_looked_at(page):
     page.get_by_text("Stop", exact=True).click()
 
 
+def test_what_has_nothing_to_act_on_is_disabled(page):
+    for tab, names in (
+        ("Detect", ["Find faces"]),
+        ("Teach", ["Choose the faces to annotate", "Train", "Cancel", MAKE_FILES]),
+        ("Compare", ["Compare"]),
+    ):
+        open_tab(page, tab)
+        for name in names:
+            playwright.expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+
+
 def downloaded(page, name):
     with page.expect_download() as download:
         page.locator(f"a[download='{name}']").first.click()
@@ -184,6 +196,10 @@ def test_latent_space(page):
     open_tab(page, "Latent space")
     page.get_by_role("button", name="Draw faces").click()
     page.get_by_text("heatmaps 6").first.wait_for()
+    slider = page.get_by_role("slider", name="Shape 1").first
+    slider.focus()
+    page.keyboard.press("End")
+    page.locator("#latent-face img").wait_for()
     page.get_by_role("button", name="Go from one to the other").click()
     pictures(page, "Animation").first.wait_for()
     pictures(page, "Step by step").nth(8).wait_for()
@@ -374,9 +390,6 @@ def test_teach_from_photographs_to_a_detector(page, space):
     page.get_by_role("button", name="Next face").click()
     status.get_by_text("Face 2 of 2").wait_for()
     status.get_by_text("proposed").wait_for()
-    page.get_by_role("button", name="Skip this face").click()
-    status.get_by_text("Face 2 of 2").wait_for()
-
     # The tab is lost and opened again: nothing is.
     page.reload()
     open_tab(page, "Teach")
@@ -390,6 +403,12 @@ def test_teach_from_photographs_to_a_detector(page, space):
     page.locator("#teach-training >> text=/Done. 1 face in/").wait_for(timeout=5 * SLOW)
     page.get_by_text("Heatmap loss").wait_for()
     page.get_by_text("grace_hopper.jpg").first.wait_for()
+    # One click opens the doubtful face, with what was learned proposed.
+    page.get_by_role("button", name="Correct the most doubtful ones").click()
+    status.get_by_text("Face 2 of 2").wait_for()
+    status.get_by_text("proposed").wait_for()
+    page.get_by_role("button", name="Skip this face").click()
+    status.get_by_text("This face is skipped").wait_for()
     page.get_by_role("button", name="Make files").click()
     page.locator("a[download='annotations-coco.zip']").first.wait_for()
     assert zipfile.is_zipfile(io.BytesIO(downloaded(page, "annotations-pts.zip")))

@@ -6,11 +6,11 @@ from PIL import Image
 
 import fabrec_hf
 from fabrec_hf.inference.drawing import draw_landmarks, draw_overview, face_tile, tile_points
-from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer
+from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
 GREY = (90, 90, 90)
-TWO = LandmarkScheme("two", ("left_eye", "nose"), Normalizer("box"))
+TWO = LandmarkScheme("two", 2, ("left_eye", "nose"))
 
 
 def small_face():

@@ -342,10 +342,11 @@ def correct_doubtful(services: Services, session: Session) -> None:
     if "taught in this session" not in session.checkpoints():
         raise DataError("Train a detector first.")
     finder = services.shelf.finder(session.detector)
-    doubtful = draw_results(session, finder, training.SHOWN)[:DOUBTFUL]
-    if not doubtful:
-        raise DataError("Every face is annotated: add other photographs.")
     project = session.project
+    results = draw_results(session, finder, training.SHOWN)
+    doubtful = [face for face in results if not project.faces[face.row].skipped][:DOUBTFUL]
+    if not doubtful:
+        raise DataError("Every face is annotated or skipped: add other photographs.")
     proposer = Proposer(session, services.shelf.start_name)
     proposer.adopt(finder.model, len(project.annotated))
     session.proposer = proposer

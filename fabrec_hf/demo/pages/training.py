@@ -155,9 +155,11 @@ def show_job(services: Services, session: Session) -> tuple[Any, ...]:
         running = (gr.Timer(active=True), gr.skip(), gr.HTML(value=draw_bar(job), visible=True))
         return text, table, gr.skip(), *running, cancel, push, gr.skip()
     drawn: list[Any] = []
+    correctable = False
     if has_detector and session.project.faces:
         with session.lock:
             found = draw_results(session, services.shelf.finder(session.detector), SHOWN)
+        correctable = any(not session.project.faces[face.row].skipped for face in found)
         drawn = [(face.picture, f"{face.name} · mean score {face.score:.2f}") for face in found]
     text = "A detector was taught in an earlier visit." if has_detector else ""
     if job is not None:
@@ -175,7 +177,7 @@ def show_job(services: Services, session: Session) -> tuple[Any, ...]:
         gr.HTML(visible=False),
         cancel,
         push,
-        gr.Button(visible=bool(drawn)),
+        gr.Button(visible=correctable),
     )
 
 
