@@ -104,9 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.score_words import score_note
 
     finder = LandmarkFinder(arguments.model, device=arguments.device)
-    note = score_note(finder.model.config)
-    if note:
-        say(f"fabrec detect: {note}", sys.stderr)
     entries = zip(paths, distinct_names(paths), strict=True)
     with tempfile.TemporaryDirectory() as scratch:
         detection = _Detection(arguments, boxes, finder, Path(scratch))
@@ -118,6 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
                 detection.detect_pictures(dict(group))
         if detection.found_any:
             detection.print_document()
+            note = score_note(finder.model.config)
+            if note:
+                say(f"fabrec detect: {note}", sys.stderr)
     return 0 if detection.found_any and not detection.failures else 2
 
 

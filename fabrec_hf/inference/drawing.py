@@ -24,7 +24,7 @@ LABELS = ("names", "index")
 SMALLEST_RADIUS = 1 / 1100
 LARGEST_RADIUS_OF_FACE = 1 / 40
 # A face with a smaller share of the picture's longer side is drawn once more, enlarged, by `draw_overview`.
-SMALL_FACE = 0.2
+SMALL_FACE = 0.125
 MOST_INSETS = 6
 INSET_MARGIN = 0.35
 

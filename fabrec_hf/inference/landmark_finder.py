@@ -32,11 +32,6 @@ class Labeler(Protocol):
     processor: Any
 
     @property
-    def point_names(self) -> tuple[str, ...] | None:
-        """The names of the model's points, if it carries a scheme."""
-        return self.scheme.point_names if self.scheme else None
-
-    @property
     def on_cpu(self) -> bool:
         """Whether several pictures at once are no faster than one by one."""
 
@@ -107,6 +102,11 @@ class LandmarkFinder:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def point_names(self) -> tuple[str, ...] | None:
+        """The names of the model's points, if it carries a scheme."""
+        return self.scheme.point_names if self.scheme else None
 
     @property
     def on_cpu(self) -> bool:
