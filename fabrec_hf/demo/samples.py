@@ -13,9 +13,9 @@ from .uploads import Uploads
 __all__ = ["DRAWN", "draw_samples"]
 
 DRAWN = 10
-# A seed whose faces differ in pose, and so near to the mean face that they are clear.
+# Nearer to the mean face they all look alike, further out they fall apart.
 SAMPLE_SEED = 25
-SAMPLE_SPREAD = 0.25
+SAMPLE_SPREAD = 0.35
 SAMPLE_SIDE = 320
 # What the board shows around a crop; the colours of its rim go on there, a black frame would be no photograph.
 FRAME = 48

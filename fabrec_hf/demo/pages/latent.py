@@ -12,10 +12,11 @@ from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, gua
 
 __all__ = ["build"]
 
-# Of one standard deviation, the training's target, many faces fall apart, and of half of it some show coloured noise
-# in the corners; real ones lie nearer to the centre.
-REACH = 2.5
+# Of one standard deviation, the training's target, most faces fall apart; real ones lie nearer to the centre. Even at
+# this distance a few show coloured noise in a corner.
 SPREAD = 0.3
+# How far the sliders go along a single direction, where faces hold together further out.
+REACH = 2.5
 
 
 def build(services: Services) -> None:
