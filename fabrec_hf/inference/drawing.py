@@ -230,8 +230,15 @@ def _draw_texts(canvas: Image.Image, points: np.ndarray, texts: Sequence[str]) -
     for point, text in zip(points[seen], np.asarray(texts, dtype=object)[seen], strict=True):
         right = point[0] >= middle[0]
         x, y = point + 0.5 + ((size / 2, 0) if right else (-size / 2, 0))
-        stroke = {"stroke_width": max(1, round(size / 9)), "stroke_fill": (20, 20, 30)}
-        pen.text((float(x), float(y)), text, fill=(255, 255, 255), anchor="lm" if right else "rm", font=font, **stroke)
+        pen.text(
+            (float(x), float(y)),
+            text,
+            fill=(255, 255, 255),
+            anchor="lm" if right else "rm",
+            font=font,
+            stroke_width=max(1, round(size / 9)),
+            stroke_fill=(20, 20, 30),
+        )
 
 
 def _draw_face(
