@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .checkpoints.names import resolve_checkpoint, weights_path
+from .inference.drawing import draw_landmarks
 from .model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .model.embedded_fabrec import WEIGHTS as _WEIGHTS
 from .model.image_processing_fabrec import FabRecImageProcessor
@@ -57,6 +58,7 @@ __all__ = [
     "FabRecImageProcessorPil",
     "FaceLandmarkPipeline",
     "LandmarkScheme",
+    "draw_landmarks",
     "get_scheme",
     "resolve_checkpoint",
     "weights_path",

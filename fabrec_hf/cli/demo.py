@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="for reconstructions and teaching (%(default)s)",
     )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
     parser.add_argument("--port", type=int, help="port to listen at; the first free one from 7860 on by default")
     parser.add_argument(
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             examples=example_pictures(arguments.examples),
             host=arguments.host,
             port=arguments.port,
+            device=arguments.device,
         ),
         on_start=lambda url: say(f"The demonstration runs at {url} (Ctrl-C ends it)."),
     )

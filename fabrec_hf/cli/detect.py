@@ -41,8 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "are searched for",
     )
     parser.add_argument(
-        "--min-score", type=float, metavar="S", help="leave out landmarks with a score below S, in [0, 1]"
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="leave out landmarks with a score below S, in [0, 1]; of a calibrated detector the score is the share of "
+        "such points that lie near the truth, else the height of a heatmap, for which S has to be found by trying",
     )
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument(
+        "--draw-names", action="store_const", const="names", dest="labels", help="write the points' names beside them"
+    )
+    texts.add_argument(
+        "--draw-index", action="store_const", const="index", dest="labels", help="write the points' numbers, from 0"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
     parser.add_argument(
         "--detect-every",
         type=int,
@@ -57,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="write NAME.landmarks.png and NAME.json of every picture here, and NAME.landmarks.mp4, NAME.json and "
-        "NAME.csv of every video",
+        help="write NAME.landmarks.png, NAME.json and NAME.csv of every picture here, and "
+        "NAME.landmarks.mp4, NAME.json and NAME.csv of every video",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a picture or video")
 
@@ -83,12 +95,15 @@ def run(arguments: argparse.Namespace) -> int:
     paths = collect_inputs(arguments.inputs)
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
+    if arguments.labels and arguments.output is None:
+        raise FabRecError("--draw-names and --draw-index are for the drawings: say where with --output DIR.")
     if arguments.output is not None:
         check_output_folder(arguments.output)
 
     from ..inference.landmark_finder import LandmarkFinder
+    from ..inference.score_words import score_note
 
-    finder = LandmarkFinder(arguments.model)
+    finder = LandmarkFinder(arguments.model, device=arguments.device)
     entries = zip(paths, distinct_names(paths), strict=True)
     with tempfile.TemporaryDirectory() as scratch:
         detection = _Detection(arguments, boxes, finder, Path(scratch))
@@ -100,6 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
                 detection.detect_pictures(dict(group))
         if detection.found_any:
             detection.print_document()
+            note = score_note(finder.model.config)
+            if note:
+                say(f"fabrec detect: {note}", sys.stderr)
     return 0 if detection.found_any and not detection.failures else 2
 
 
@@ -123,7 +141,9 @@ class _Detection:
         from ..inference.pictures import landmark_pictures
 
         draw, faces = self.output is not None, 0
-        results = landmark_pictures(list(names), self.finder, self.boxes, self.arguments.min_score, draw)
+        results = landmark_pictures(
+            list(names), self.finder, self.boxes, self.arguments.min_score, draw, self.arguments.labels
+        )
         hidden = None if len(names) > 1 else True
         with closing(results), tqdm(total=len(names), unit="picture", disable=hidden, file=sys.stderr) as bar:
             for result in results:
@@ -156,6 +176,7 @@ class _Detection:
             min_score=self.arguments.min_score,
             boxes=self.boxes,
             draw=self.output is not None,
+            labels=self.arguments.labels,
         )
         folder = self.scratch if self.output is None else self.output
         try:

@@ -230,6 +230,8 @@ def _draw(
 
 def _summary(results: dict[str, Any], output: Path) -> str:
     """Say in words what a fit has come to."""
+    from ..inference.score_words import UNCALIBRATED
+
     faces = f"{results['faces']} face" + ("s" if results["faces"] > 1 else "")
     points = f"{results['points']} point" + ("s" if results["points"] > 1 else "")
     unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalising distance"
@@ -240,6 +242,8 @@ def _summary(results: dict[str, Any], output: Path) -> str:
     if results["training_error"] is not None:
         lines.append(f"Error on these faces: {results['training_error']:.2f} % of {unit}.")
     lines.append(f"Error on new faces: {_estimate(results, unit, output)}")
+    if not results["scores_calibrated"]:
+        lines.append(UNCALIBRATED)
     lines.append(f"Saved to {output}: try it by fabrec detect PHOTO --model {output} --output found.")
     return "\n".join(lines)
 

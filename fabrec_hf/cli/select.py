@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cropped", action="store_true", help="the pictures are face crops already: take them whole, detect nothing"
     )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write selected.csv and selected.png here")
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a face")
 
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_output_folder(arguments.output)
     from ..learning.fewshot import assign_faces, choose_faces
 
-    encoder = _FaceEncoder(arguments.model, arguments.cropped)
+    encoder = _FaceEncoder(arguments.model, arguments.cropped, arguments.device)
     faces, latents, failures = _encode_all(paths, encoder)
     pool = np.arange(len(faces))
     if len(pool) > LARGEST_POOL:
@@ -115,12 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
 class _FaceEncoder:
     """Finds the faces of a picture and encodes them; `cropped` pictures are taken whole."""
 
-    def __init__(self, model: str, cropped: bool):
-        from ..checkpoints.loading import load_autoencoder
+    def __init__(self, model: str, cropped: bool, device: str | None = None):
+        from ..checkpoints.loading import load_autoencoder, move_to_device
         from ..model.face_detection import default_face_detector
         from ..model.image_processing_fabrec import FabRecImageProcessor
 
-        self.model = load_autoencoder(model)
+        self.model = move_to_device(load_autoencoder(model), device)
         size = self.model.config.image_size
         margins = {"extend_top": 0.0, "extend_bottom": 0.0} if cropped else {}
         self.processor = FabRecImageProcessor(size={"height": size, "width": size}, **margins)
@@ -135,7 +136,8 @@ class _FaceEncoder:
         detected = bool(boxes)
         boxes = boxes or [(0.0, 0.0, float(image.width), float(image.height))]
         with torch.inference_mode():
-            latents = self.model.encode(self.processor(image, boxes=boxes)["pixel_values"])
+            pixel_values = self.processor(image, boxes=boxes)["pixel_values"]
+            latents = self.model.encode(pixel_values.to(self.model.device)).cpu()
         return [FoundFace(str(path), tuple(map(float, box)), detected) for box in boxes], latents  # type: ignore
 
     def crop(self, face: FoundFace) -> np.ndarray:

@@ -217,6 +217,11 @@ class Project:
         self._change(replace(self.face, skipped=True))
         self.go_to_next_open()
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._history)
+
     def undo(self) -> bool:
         """Take the last change back, wherever it was made; False if there is none."""
         if not self._history:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ..data.formats.pts import read_pts
 from ..errors import CheckpointError, DataError
-from ..inference.drawing import draw_landmarks
+from ..inference.drawing import face_tile, tile_points
 from ..inference.landmark_finder import LandmarkFinder
 from ..metrics import normalized_mean_error
 from .uploads import Photograph, Uploads
@@ -26,6 +26,9 @@ CHECKPOINT_FILES = ("config.json", "model.safetensors", "preprocessor_config.jso
 # The largest that a visitor's model may be; the paper's own takes 256-px crops and has 512 channels.
 LARGEST = {"image_size": 512, "num_landmarks": 500, "latent_size": 1024, "encoder_depth": 4, "heatmap_size": 512}
 LARGEST_WIDTH = 1024
+# Side of a drawn face in pixels, radius of the ring about a point that differs, and how far it does as a share of the
+# face.
+TILE, RING, DIFFERING = 512, 11, 0.05
 LARGEST_CHECKPOINT = 200 * 2**20
 
 
@@ -87,6 +90,7 @@ def compare(
         )
     for row, photo in enumerate(photographs):
         truth = labels.get(Path(photo.name).stem)
+        first: Mapping[str, Any] | None = None
         for column, (name, finder) in enumerate(finders.items()):
             # Each model has boxes of its own convention for the same face.
             boxes = finder.detect(photo.image)
@@ -95,11 +99,42 @@ def compare(
             faces = finder.find([photo.image], [boxes[:1]])[0]
             error = _error(faces[0], truth, finder, photo.scale) if faces else np.nan
             comparison.errors[row, column] = error
-            picture = draw_landmarks(photo.image, faces, finder.scheme)
-            picture.thumbnail((900, 900))
+            picture = photo.image.copy()
+            picture.thumbnail((TILE, TILE))
+            if faces:
+                first = faces[0] if first is None else first
+                picture = _draw(photo.image, faces[0], first, finder)
             caption = f"{name}: no face" if not faces else name if np.isnan(error) else f"{name}: {error:.2f} %"
             comparison.pictures.append((picture, f"{photo.name} · {caption}"))
     return comparison
+
+
+def differing_points(face: Mapping[str, Any], other: Mapping[str, Any]) -> np.ndarray:
+    """Return (L,) which points of a face lie elsewhere than another checkpoint has them; none if it has others.
+
+    Args:
+        face: `keypoints` in pixels and `bbox`, whose longer side distances are measured by.
+        other: The same of the other checkpoint.
+    """
+    points, others = (np.asarray(each["keypoints"], dtype=np.float64) for each in (face, other))
+    if points.shape != others.shape:
+        return np.zeros(len(points), dtype=bool)
+    side = float(np.asarray(other["bbox"], dtype=np.float64)[2:].max())
+    return np.linalg.norm(points - others, axis=1) > DIFFERING * side
+
+
+def _draw(
+    image: Image.Image, face: Mapping[str, Any], first: Mapping[str, Any], finder: LandmarkFinder
+) -> Image.Image:
+    """Draw a face enlarged, with rings about the points that the first checkpoint has elsewhere."""
+    # The same cut for all checkpoints.
+    picture = face_tile(image, {**face, "bbox": first["bbox"]}, TILE, finder.scheme)
+    pen = ImageDraw.Draw(picture)
+    points = tile_points(face["keypoints"], first["bbox"], TILE)
+    for x, y in points[differing_points(face, first)] + 0.5:
+        for extent, color, width in ((RING + 1, (20, 20, 30), 4), (RING, (255, 255, 255), 2)):
+            pen.ellipse((x - extent, y - extent, x + extent, y + extent), outline=color, width=width)
+    return picture
 
 
 def _error(face: Mapping[str, Any], truth: np.ndarray | None, finder: LandmarkFinder, scale: float) -> float:

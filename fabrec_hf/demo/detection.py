@@ -1,6 +1,5 @@
 """What the Detect page shows of a photograph, as arrays, pictures and plain data."""
 
-import csv
 import io
 import json
 import time
@@ -14,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..inference.drawing import draw_landmarks
+from ..inference.drawing import draw_landmarks, draw_overview
 from ..inference.explained_away import explained_away
-from ..inference.face_records import picture_record
+from ..inference.face_records import picture_record, picture_table
 from ..inference.landmark_finder import LandmarkFinder
 from ..inference.tracking import FaceTracker
 from ..model.known_schemes import LandmarkScheme
@@ -81,7 +80,7 @@ class FoundFaces:
         drawn = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in self.faces]
         for number, face in enumerate(drawn, start=1):
             face["label"] = str(number) if len(drawn) > 1 else ""  # type: ignore[assignment]
-        return draw_landmarks(self.photograph.image, drawn, self.scheme, min_score=threshold or None)
+        return draw_overview(self.photograph.image, drawn, self.scheme, min_score=threshold or None)
 
     def record(self, threshold: float = 0.0) -> dict[str, Any]:
         """Return what was found as plain data in pixels of the file; landmarks below the threshold are null."""
@@ -90,8 +89,8 @@ class FoundFaces:
             points = (face.keypoints + 0.5) * scale - 0.5
             points[face.scores < threshold] = np.nan
             faces.append({"keypoints": points, "scores": face.scores, "bbox": face.box * scale})
-        name = self.scheme.name if self.scheme else None
-        return picture_record(Path(self.photograph.name), self.photograph.size, faces, self.model, name)
+        name, names = (self.scheme.name, self.scheme.point_names) if self.scheme else (None, None)
+        return picture_record(Path(self.photograph.name), self.photograph.size, faces, self.model, name, names)
 
     def files(self, threshold: float = 0.0) -> dict[str, bytes]:
         """Return the JSON, the CSV and the overlay by the name of the file."""
@@ -100,19 +99,9 @@ class FoundFaces:
         self.overlay(threshold).save(picture, "PNG", compress_level=1)  # about a quarter of the time
         return {
             f"{stem}.json": json.dumps(record, indent=2).encode(),
-            f"{stem}.csv": self._table(record).encode(),
+            f"{stem}.csv": picture_table(record).encode(),
             f"{stem}.landmarks.png": picture.getvalue(),
         }
-
-    def _table(self, record: dict[str, Any]) -> str:
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["face", "point", "name", "x", "y", "score"])
-        names = self.scheme.point_names if self.scheme else ()
-        for number, face in enumerate(record["faces"], start=1):
-            for index, (point, score) in enumerate(zip(face["keypoints"], face["scores"], strict=True)):
-                writer.writerow([number, index, names[index] if names else "", *(point or ("", "")), score])
-        return table.getvalue()
 
     def landmark_picture(self, face: int, threshold: float = 0.0) -> Image.Image:
         """Return the landmarks of a face that score at least the threshold, drawn on its crop."""
@@ -126,7 +115,7 @@ class FoundFaces:
         return _tile(heat_colors(views.crop, views.heat, (62, 245, 212)))
 
     def explained_picture(self, face: int) -> Image.Image:
-        """Return the "explained away" map of a face over its crop, which is shown grey."""
+        """Return what of a face is not reconstructed, red over its crop, which is shown grey."""
         views = self.faces[face]
         grey = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
         opacity = 0.85 * views.explained[..., None]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from ..learning.fewshot import FitProgress, FitResult
 __all__ = ["FitJob", "FitQueue"]
 
 logger = logging.getLogger(__name__)
+
+STEPS_TO_KNOW = 5
 
 Work = Callable[[Callable[[FitProgress], None], Callable[[], bool]], FitResult]
 
@@ -38,6 +41,7 @@ class FitJob:
     progress: FitProgress | None = None
     result: FitResult | None = None
     error: str | None = None
+    _stage: tuple[str, float, int] | None = field(default=None, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -78,7 +82,18 @@ class FitJob:
     def _report(self, progress: FitProgress) -> None:
         if progress.stage == "learning":
             self.losses.append(progress.loss)
+        if self._stage is None or self._stage[0] != progress.stage:
+            self._stage = progress.stage, time.monotonic(), progress.step
         self.progress = progress
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the present stage still takes at the speed that it had so far; None before that is known."""
+        progress, stage = self.progress, self._stage
+        if progress is None or stage is None or progress.step - stage[2] < STEPS_TO_KNOW:
+            return None
+        passed = time.monotonic() - stage[1]
+        return passed / (progress.step - stage[2]) * (progress.steps - progress.step)
 
 
 class FitQueue:

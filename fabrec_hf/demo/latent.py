@@ -1,6 +1,7 @@
 """Walks through the latent space: random faces, and the way from one face to another (paper figures 3 and 4)."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,16 @@ from .models import ModelShelf
 from .uploads import Photograph
 
 
-__all__ = ["LARGEST_SEED", "Interpolation", "LatentExplorer", "animate"]
+__all__ = ["LARGEST_SEED", "LOOKS", "SHAPES", "Interpolation", "LatentExplorer", "animate"]
 
 LARGEST_SEED = 2**32 - 1
 TILE = 256
 HEAT_COLOR = (62, 245, 212)
+# Directions that move landmarks, and directions that change the picture apart from those; what they are found by.
+SHAPES, LOOKS = 4, 2
+STEP = 0.5
+BATCH = 24
+LOOK_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,12 @@ class LatentExplorer:
         ]
 
     @torch.inference_mode()
+    def decoded_faces(self, seed: int, count: int, spread: float) -> list[Image.Image]:
+        """Decode random latent vectors, as `latents` draws them, at the size of the autoencoder."""
+        pictures = to_pictures(self._decode(self.latents(seed, count, spread)), self._finder.processor)
+        return [Image.fromarray(np.ascontiguousarray(pixels)) for pixels in pictures]
+
+    @torch.inference_mode()
     def interpolate(self, first: torch.Tensor, last: torch.Tensor, steps: int) -> Interpolation:
         """Go from one latent vector to another in a straight line.
 
@@ -123,6 +135,48 @@ class LatentExplorer:
             found = {"keypoints": points * TILE - 0.5, "scores": confidences}
             frames.append(draw_landmarks(picture, [found], self._finder.scheme))
         return Interpolation(tuple(frames), landmarks)
+
+    @torch.inference_mode()
+    def directions(self) -> torch.Tensor:
+        """Return unit vectors (SHAPES + LOOKS, D) along which faces change the most about the mean face.
+
+        The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: those by
+        which landmarks move most. The others are those of the small grey picture's, at right angles to the first:
+        light, colour and texture. Signs are set so that the largest entry is positive.
+        """
+        size = self._autoencoder.config.latent_size
+        steps = STEP * torch.cat([torch.eye(size), -torch.eye(size)])
+        landmarks, pictures = [], []
+        for part in steps.split(BATCH):
+            decoded = self._decode(part)
+            outputs = self._finder.model(decoded.to(self._finder.model.device, self._finder.model.dtype))
+            landmarks.append(outputs.landmarks.float().cpu().flatten(1))
+            small = torch.nn.functional.interpolate(decoded.float(), size=LOOK_SIDE, mode="area")
+            pictures.append(small.mean(dim=1).flatten(1))
+        shape, look = (torch.cat(rows) for rows in (landmarks, pictures))
+        moved, changed = ((each[:size] - each[size:]) / (2 * STEP) for each in (shape, look))  # (D, outputs)
+        shapes = torch.linalg.svd(moved.T, full_matrices=False).Vh[:SHAPES]
+        rest = changed - shapes.T @ (shapes @ changed)
+        looks = torch.linalg.svd(rest.T, full_matrices=False).Vh[:LOOKS]
+        found = torch.cat([shapes, looks])
+        largest = found.gather(1, found.abs().argmax(dim=1, keepdim=True))
+        return found * largest.sign()
+
+    @torch.inference_mode()
+    def face_along(self, directions: torch.Tensor, amounts: Sequence[float]) -> Image.Image:
+        """Decode the face that lies this far along each direction from the mean face, and draw its landmarks.
+
+        Args:
+            directions: (K, D) unit vectors.
+            amounts: K distances.
+
+        Raises:
+            DataError: If there are other amounts than directions.
+        """
+        if len(amounts) != len(directions):
+            raise DataError(f"There are {len(directions)} directions, but {len(amounts)} amounts.")
+        latent = torch.tensor([[float(amount) for amount in amounts]]) @ directions
+        return self.interpolate(latent, latent, 2).frames[0]
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self._autoencoder.decode(latents.to(self._autoencoder.device)).cpu()

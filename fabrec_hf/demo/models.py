@@ -24,11 +24,18 @@ class ModelShelf:
         autoencoder: Name of the autoencoder that reconstructs faces.
         start: Name of what detectors are taught from; another autoencoder than the default one is that, too.
         capacity: Landmark models to keep.
+        device: Where they compute; the GPU by default where there is one.
     """
 
     def __init__(
-        self, landmarks: str = LANDMARKS, autoencoder: str = AUTOENCODER, capacity: int = 4, start: str | None = None
+        self,
+        landmarks: str = LANDMARKS,
+        autoencoder: str = AUTOENCODER,
+        capacity: int = 4,
+        start: str | None = None,
+        device: str | None = None,
     ):
+        self.device = device
         self.landmarks_name, self.autoencoder_name, self.capacity = landmarks, autoencoder, capacity
         self.start_name = start or (START if autoencoder == AUTOENCODER else autoencoder)
         self._finders: OrderedDict[tuple[str, int], LandmarkFinder] = OrderedDict()
@@ -49,7 +56,7 @@ class ModelShelf:
         key = text, max((weights.stat().st_mtime_ns for weights in Path(text).glob("*.safetensors")), default=0)
         with self._lock:
             if key not in self._finders:
-                self._finders[key] = LandmarkFinder(text)
+                self._finders[key] = LandmarkFinder(text, device=self.device)
             self._finders.move_to_end(key)
             while len(self._finders) > self.capacity:
                 self._finders.popitem(last=False)
@@ -60,7 +67,7 @@ class ModelShelf:
         """The autoencoder."""
         with self._lock:
             if self._autoencoder is None:
-                self._autoencoder = move_to_device(load_autoencoder(self.autoencoder_name), None)
+                self._autoencoder = move_to_device(load_autoencoder(self.autoencoder_name), self.device)
             return self._autoencoder
 
     @torch.inference_mode()

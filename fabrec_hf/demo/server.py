@@ -40,6 +40,7 @@ class Settings:
         host: Address to listen at; None leaves it to Gradio, which listens on this machine only.
         port: Port to listen at; None takes the first free one from 7860 on.
         limits: What one visitor may ask for.
+        device: Where models find faces; the GPU by default where there is one. Detectors are taught on the CPU.
     """
 
     models: Sequence[str] = ("3fabrec-300w",)
@@ -50,6 +51,7 @@ class Settings:
     host: str | None = None
     port: int | None = None
     limits: Limits = field(default_factory=Limits)
+    device: str | None = None
 
 
 def example_pictures(folder: Path | None) -> list[Path]:
@@ -95,7 +97,7 @@ def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
     from .sessions import SessionStore
 
     try:
-        shelf = ModelShelf(settings.models[0], settings.autoencoder)
+        shelf = ModelShelf(settings.models[0], settings.autoencoder, device=settings.device)
         for model in reversed(settings.models):
             shelf.finder(model)
         shelf.finder().detect(Image.new("RGB", (320, 320)))  # loads the detector before the first visitor comes

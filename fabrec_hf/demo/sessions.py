@@ -46,6 +46,8 @@ class Session:
         job: The last training that was asked for.
         learning_along: The last one that proposes positions.
         proposer: What proposes positions while points are placed.
+        cuts: Pictures of faces that the page shows, by row and side; removed with the session.
+        answered: Number of the last action on the board.
     """
 
     def __init__(self, key: str, folder: Path, limits: Limits):
@@ -56,6 +58,8 @@ class Session:
         self.job: FitJob | None = None
         self.learning_along: FitJob | None = None
         self.proposer: Proposer | None = None
+        self.cuts: dict[tuple[int, int], Path] = {}
+        self.answered = 0
         self._opened: tuple[str, Image.Image] | None = None
 
     @property
@@ -137,12 +141,19 @@ class Session:
         """Forget an uploaded checkpoint that cannot be used."""
         shutil.rmtree(folder, ignore_errors=True)
 
+    def drop_cuts(self) -> None:
+        """Remove the pictures that the page was shown."""
+        for file in self.cuts.values():
+            file.unlink(missing_ok=True)
+        self.cuts.clear()
+
     def clear(self) -> None:
         """Forget everything, and stop what is learning."""
         for job in (self.job, self.learning_along):
             if job is not None:
                 job.cancel()
         self.job = self.learning_along = self.proposer = self._opened = None
+        self.drop_cuts()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.project = Project.load(self.folder)
 
@@ -206,6 +217,7 @@ class SessionStore:
         self._swept = now
         for key, session in list(self._sessions.items()):
             if now - session.used > self.max_age:
+                session.drop_cuts()
                 del self._sessions[key]
         for folder in self.root.iterdir():
             if folder.name not in self._sessions and now - _last_change(folder) > self.max_age:

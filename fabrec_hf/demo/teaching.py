@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,12 +29,14 @@ from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .annotation import AnnotatedFace, Project
+from .annotation_view import SIDE, crop_of, cut_face
 from .models import ModelShelf
 from .sessions import Session
 
 
 __all__ = [
     "Proposer",
+    "ResultFace",
     "annotation_files",
     "draw_results",
     "find_session_faces",
@@ -45,6 +48,7 @@ __all__ = [
 
 # Steps that a detector takes with each face that is completed, to propose positions in the next one.
 PROPOSAL_EFFORT = 0.075
+RESULT_SIDE = 320
 
 
 def find_session_faces(
@@ -179,6 +183,16 @@ class Proposer:
         self._model: FabRecForLandmarkDetection | None = None
         self.names: tuple[str, ...] = session.project.names
         self.learned_from = 0
+        self.adopted = False
+
+    def adopt(self, model: FabRecForLandmarkDetection, learned_from: int) -> None:
+        """Propose from now on what a detector finds.
+
+        Args:
+            model: A detector of the same points, in eval mode; it is not changed.
+            learned_from: Faces that it learned from.
+        """
+        self._model, self.learned_from, self.adopted = model, learned_from, True
 
     def learn(self, on_step: Callable[[FitProgress], None], should_stop: Callable[[], bool]) -> FitResult:
         """Learn from all faces that are annotated so far; the model that proposes meanwhile stays as it is."""
@@ -201,7 +215,8 @@ class Proposer:
         if self._model is not None:
             processor = build_processor(None, self._model.config.image_size)
             inputs = processor(image, boxes=[list(face.box)])
-            landmarks = self._model(inputs["pixel_values"]).landmarks.double().numpy()
+            pixel_values = inputs["pixel_values"].to(self._model.device, self._model.dtype)
+            landmarks = self._model(pixel_values).landmarks.double().cpu().numpy()
             return landmarks_from_crop(landmarks, inputs["crop_boxes"].numpy())[0]
         project = self._session.project
         rows = [row for row in project.annotated if project.faces[row].complete]
@@ -217,22 +232,43 @@ class Proposer:
         return landmarks_from_crop(mean, crop_box_from_box(list(face.box)))
 
 
-def draw_results(session: Session, finder: LandmarkFinder, count: int) -> list[tuple[Image.Image, str]]:
-    """Draw what a detector finds in photographs that it was not taught on: (picture, name of the photograph)."""
+@dataclass(frozen=True)
+class ResultFace:
+    """What a detector finds in a face that it was not taught on.
+
+    Attributes:
+        row: Of the face in the project.
+        picture: The face enlarged, with its landmarks.
+        score: Mean score of the landmarks.
+        name: Of the photograph.
+    """
+
+    row: int
+    picture: Image.Image
+    score: float
+    name: str
+
+
+def draw_results(session: Session, finder: LandmarkFinder, count: int) -> list[ResultFace]:
+    """Draw what a detector finds in faces that it was not taught on, the most doubtful first.
+
+    Args:
+        session: Whose faces.
+        finder: The detector.
+        count: How many faces are looked at.
+    """
     project = session.project
-    taught = {project.faces[row].file for row in project.annotated}
-    files: dict[str, list[AnnotatedFace]] = {}
-    for face in project.faces:
-        if face.file not in taught:
-            files.setdefault(face.file, []).append(face)
-    drawn = []
-    for faces in list(files.values())[:count]:
-        image = session.photograph(faces[0])
-        found = finder.find([image], [[face.box for face in faces]])[0]
-        picture = draw_landmarks(image, found, finder.scheme)
-        picture.thumbnail((900, 900))
-        drawn.append((picture, faces[0].name))
-    return drawn
+    taught = set(project.annotated)
+    rows = [row for row in range(len(project.faces)) if row not in taught][:count]
+    found = []
+    for row in rows:
+        face = project.faces[row]
+        landmarks = finder.find([session.photograph(face)], [[face.box]])[0][0]
+        points = crop_of(face.box).from_photograph(landmarks["keypoints"].numpy()) * (RESULT_SIDE / SIDE) - 0.5
+        tile = cut_face(session.photograph(face), face.box, RESULT_SIDE)
+        picture = draw_landmarks(tile, [{"keypoints": points, "scores": landmarks["scores"]}], finder.scheme)
+        found.append(ResultFace(row, picture, float(landmarks["scores"].mean()), face.name))
+    return sorted(found, key=lambda face: face.score)
 
 
 def annotation_files(project: Project, photographs: Path) -> dict[str, bytes]:

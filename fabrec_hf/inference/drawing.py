@@ -19,6 +19,15 @@ COLOR_STOPS = ((224, 36, 94), (255, 176, 32), (62, 245, 212))
 SUPERSAMPLING = 4
 LARGEST_CANVAS = 4096
 
+LABELS = ("names", "index")
+# Points have at least this radius as a share of the picture's longer side, as long as they do not hide the face.
+SMALLEST_RADIUS = 1 / 1100
+LARGEST_RADIUS_OF_FACE = 1 / 40
+# A face with a smaller share of the picture's longer side is drawn once more, enlarged, by `draw_overview`.
+SMALL_FACE = 0.125
+MOST_INSETS = 6
+INSET_MARGIN = 0.35
+
 
 def confidence_colors(scores: Any, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """Return the colours that stand for confidences.
@@ -46,6 +55,7 @@ def draw_landmarks(
     scheme: LandmarkScheme | None = None,
     min_score: float | None = None,
     draw_boxes: bool = True,
+    labels: str | None = None,
 ) -> Image.Image:
     """Draw faces onto a copy of a picture.
 
@@ -60,16 +70,23 @@ def draw_landmarks(
         scheme: whose edges are drawn; none if None.
         min_score: points that score lower, and the edges to them, are left out.
         draw_boxes: whether to draw `bbox`.
+        labels: `"names"` writes the names of the scheme's points beside them, `"index"` their places in it, counted
+            from 0 as in every file; nothing is written if None.
 
     Returns:
         An RGB picture of the size of the upright one.
 
     Raises:
         SchemeError: if a face has another number of points than the scheme, or not one score a point.
-        ValueError: if the image cannot be read.
+        ValueError: if the image cannot be read, or `labels` is something else.
+
+    Example:
+        In a notebook this is the figure of the cell:
+
+        >>> fabrec_hf.draw_landmarks(image, pipe(image))  # doctest: +SKIP
     """
-    pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-    canvas = Image.fromarray(np.ascontiguousarray(pixels))
+    texts = _point_texts(labels, scheme)
+    canvas = Image.fromarray(_pixels(image))
     for face in faces:
         points = np.asarray(face["keypoints"], dtype=float).reshape(-1, 2).copy()
         scores = np.ones(len(points)) if face.get("scores") is None else np.asarray(face["scores"], dtype=float)
@@ -81,9 +98,147 @@ def draw_landmarks(
             points[scores < min_score] = np.nan
         box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
         _draw_face(canvas, points + 0.5, scores, box, scheme.edges if scheme is not None else ())
+        if labels:
+            _draw_texts(canvas, points, texts or [str(index) for index in range(len(points))])
         if box is not None and face.get("label"):
             _draw_label(canvas, box, face["label"])
     return canvas
+
+
+def draw_overview(
+    image: Any,
+    faces: Sequence[Mapping[str, Any]],
+    scheme: LandmarkScheme | None = None,
+    min_score: float | None = None,
+    labels: str | None = None,
+) -> Image.Image:
+    """Draw faces as `draw_landmarks` does, and those that are small once more, enlarged, in a strip below.
+
+    Args:
+        image: anything that the image processor reads.
+        faces: what `draw_landmarks` takes; those without `bbox` are not enlarged.
+        scheme: whose edges are drawn.
+        min_score: points that score lower are left out.
+        labels: what is written beside points; where faces are enlarged, only there.
+
+    Returns:
+        An RGB picture of the upright one's size where no face is small, else of that width and higher by the strip.
+
+    Raises:
+        SchemeError, ValueError: as `draw_landmarks`.
+    """
+    plain = Image.fromarray(_pixels(image))
+    boxes = {
+        index: np.asarray(face["bbox"], dtype=float)
+        for index, face in enumerate(faces)
+        if face.get("bbox") is not None
+    }
+    small = [index for index, box in boxes.items() if 0 < box[2:].max() < SMALL_FACE * max(plain.size)][:MOST_INSETS]
+    if not small:
+        return draw_landmarks(plain, faces, scheme, min_score, labels=labels)
+    numbered = [
+        {**face, "label": face.get("label") or (str(index + 1) if index in small else "")}
+        for index, face in enumerate(faces)
+    ]
+    drawn = draw_landmarks(plain, numbered, scheme, min_score)
+    side = min(plain.width // max(len(small), 3), plain.width)
+    strip = Image.new("RGB", (plain.width, side), (20, 20, 30))
+    for place, index in enumerate(small):
+        strip.paste(_enlarged(plain, numbered[index], side, scheme, min_score, labels), (place * side, 0))
+    whole = Image.new("RGB", (plain.width, plain.height + side))
+    whole.paste(drawn)
+    whole.paste(strip, (0, plain.height))
+    return whole
+
+
+def face_tile(
+    image: Any,
+    face: Mapping[str, Any],
+    side: int,
+    scheme: LandmarkScheme | None = None,
+    min_score: float | None = None,
+    labels: str | None = None,
+) -> Image.Image:
+    """Cut a face with its surroundings out of a picture and draw its landmarks, side x side pixels.
+
+    Args:
+        image: anything that the image processor reads.
+        face: what `draw_landmarks` takes; `bbox` is needed.
+        side: of the result, in pixels.
+        scheme: whose edges are drawn.
+        min_score: points that score lower are left out.
+        labels: what is written beside points.
+    """
+    return _enlarged(Image.fromarray(_pixels(image)), face, side, scheme, min_score, labels)
+
+
+def tile_points(points: Any, box: Any, side: int) -> np.ndarray:
+    """Return where points (L, 2) in pixels of a picture lie in the `face_tile` of a box, in its pixels."""
+    corner, scale = _tile_place(box, side)
+    return (np.asarray(points, dtype=float) + 0.5 - corner) / scale - 0.5
+
+
+def _tile_place(box: Any, side: int) -> tuple[np.ndarray, float]:
+    """Return the upper left corner of the tile of a box, and pixels of the picture for one of the tile."""
+    box = np.asarray(box, dtype=float)
+    length = float(max(box[2:].max(), 1.0)) * (1 + 2 * INSET_MARGIN)
+    return box[:2] + box[2:] / 2 - length / 2, length / side
+
+
+def _enlarged(
+    image: Image.Image,
+    face: Mapping[str, Any],
+    side: int,
+    scheme: LandmarkScheme | None,
+    min_score: float | None,
+    labels: str | None,
+) -> Image.Image:
+    corner, scale = _tile_place(face["bbox"], side)
+    reduced = max(1, int(scale))  # bilinear sampling alone would alias where the picture is shrunk
+    source = image.reduce(reduced) if reduced > 1 else image
+    place = tuple(value / reduced for value in (scale, 0, corner[0], 0, scale, corner[1]))
+    tile = source.transform((side, side), Image.Transform.AFFINE, place, Image.Resampling.BICUBIC)
+    moved = {"keypoints": tile_points(face["keypoints"], face["bbox"], side), "scores": face.get("scores")}
+    drawn = draw_landmarks(tile, [moved], scheme, min_score, labels=labels)
+    if face.get("label"):
+        margin = side / 20
+        _draw_label(drawn, np.array([margin, 3.2 * margin, side / 2, side / 2]), str(face["label"]))
+    return drawn
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """Return any picture as (H, W, 3) uint8."""
+    pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return np.ascontiguousarray(pixels)
+
+
+def _point_texts(labels: str | None, scheme: LandmarkScheme | None) -> list[str] | None:
+    """Return what is written beside the points of every face; None for their places."""
+    if labels is not None and labels not in LABELS:
+        raise ValueError(f"labels must be one of {', '.join(LABELS)} or None, not {labels!r}.")
+    return list(scheme.point_names) if labels == "names" and scheme is not None else None
+
+
+def _draw_texts(canvas: Image.Image, points: np.ndarray, texts: Sequence[str]) -> None:
+    """Write a text beside every point, on the side that leads away from the middle of the face."""
+    seen = np.isfinite(points).all(1)
+    if not seen.any():
+        return
+    middle = points[seen].mean(0)
+    size = max(9.0, float(np.ptp(points[seen], axis=0).max()) / 32)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
+    for point, text in zip(points[seen], np.asarray(texts, dtype=object)[seen], strict=True):
+        right = point[0] >= middle[0]
+        x, y = point + 0.5 + ((size / 2, 0) if right else (-size / 2, 0))
+        pen.text(
+            (float(x), float(y)),
+            text,
+            fill=(255, 255, 255),
+            anchor="lm" if right else "rm",
+            font=font,
+            stroke_width=max(1, round(size / 9)),
+            stroke_fill=(20, 20, 30),
+        )
 
 
 def _draw_face(
@@ -100,7 +255,9 @@ def _draw_face(
     if len(corners) == 0:
         return
     face_size = float(max(np.ptp(corners, axis=0).max(), 1.0))
-    line, radius = max(1.0, face_size / 220), max(1.2, face_size / 75)
+    line = max(1.0, face_size / 220)
+    visible = min(max(canvas.size) * SMALLEST_RADIUS, face_size * LARGEST_RADIUS_OF_FACE)
+    radius = max(1.2, face_size / 75, visible)
     first = np.floor(np.maximum(corners.min(0) - 2 * radius, 0)).astype(int)
     stop = np.ceil(np.minimum(corners.max(0) + 2 * radius, canvas.size)).astype(int)
     if (stop <= first).any():  # the face lies outside the picture
@@ -152,4 +309,4 @@ def _draw_point(pen: ImageDraw.ImageDraw, point: np.ndarray, radius: float, colo
         pen.ellipse((*(point - extent), *(point + extent)), fill=fill)
 
 
-__all__ = ["confidence_colors", "draw_landmarks"]
+__all__ = ["LABELS", "confidence_colors", "draw_landmarks", "draw_overview", "face_tile", "tile_points"]

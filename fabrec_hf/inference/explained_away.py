@@ -1,4 +1,4 @@
-"""What of a face its reconstruction leaves out: hands, hair, glasses, paint and shadows that are explained away.
+"""What of a face is not reconstructed: hands, hair, glasses, paint and shadows that are explained away.
 
 An autoencoder of faces draws what its latent vector says of a face and nothing else (paper section 3.2), so that
 where its picture differs from the input, something else than a face was seen.

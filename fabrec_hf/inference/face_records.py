@@ -1,5 +1,7 @@
 """What was found in a picture or a frame, as plain data for JSON and as a line for people."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-__all__ = ["count_faces", "describe_picture", "face_record", "picture_record"]
+__all__ = ["count_faces", "describe_picture", "face_record", "picture_record", "picture_table"]
 
 
 def face_record(box: Any, keypoints: Any, scores: Any) -> dict[str, Any]:
@@ -23,17 +25,35 @@ def face_record(box: Any, keypoints: Any, scores: Any) -> dict[str, Any]:
 
 
 def picture_record(
-    path: Path, size: tuple[int, int], faces: Sequence[Mapping[str, Any]], model: str, scheme: str | None
+    path: Path,
+    size: tuple[int, int],
+    faces: Sequence[Mapping[str, Any]],
+    model: str,
+    scheme: str | None,
+    point_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return what was found in a picture of (width, height)."""
+    """Return what was found in a picture of (width, height); `point_names` are None where the model has none."""
     return {
         "image": str(path),
         "width": size[0],
         "height": size[1],
         "model": model,
         "scheme": scheme,
+        "point_names": None if point_names is None else list(point_names),
         "faces": [face_record(face["bbox"], face["keypoints"], face["scores"]) for face in faces],
     }
+
+
+def picture_table(record: Mapping[str, Any]) -> str:
+    """Return a picture's record as CSV: a line a landmark, with its name; x and y are empty where it was left out."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["face", "point", "name", "x", "y", "score"])
+    names = record["point_names"]
+    for number, face in enumerate(record["faces"], start=1):
+        for index, (point, score) in enumerate(zip(face["keypoints"], face["scores"], strict=True)):
+            writer.writerow([number, index, names[index] if names else "", *(point or ("", "")), score])
+    return table.getvalue()
 
 
 def describe_picture(record: Mapping[str, Any], overlay: Path | None) -> str:

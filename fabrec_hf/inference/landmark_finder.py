@@ -104,6 +104,11 @@ class LandmarkFinder:
         return digest.hexdigest()
 
     @property
+    def point_names(self) -> tuple[str, ...] | None:
+        """The names of the model's points, if it carries a scheme."""
+        return self.scheme.point_names if self.scheme else None
+
+    @property
     def on_cpu(self) -> bool:
         """Whether the model computes on the CPU, where several pictures at once are no faster than one by one."""
         return self.model.device.type == "cpu"

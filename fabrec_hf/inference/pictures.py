@@ -12,8 +12,8 @@ from PIL import Image
 
 from ..common.thread_stages import Stages
 from ..errors import FabRecError
-from .drawing import draw_landmarks
-from .face_records import picture_record
+from .drawing import draw_overview
+from .face_records import picture_record, picture_table
 from .input_files import check_inside, open_picture
 from .landmark_finder import Face, LandmarkFinder
 
@@ -31,8 +31,8 @@ class PictureResult:
     Attributes:
         path: The picture.
         record: What was found, as plain data; None if there was an error.
-        files: Content of the files to write by suffix: the overlay and the JSON, where they were asked for and there
-            is a face.
+        files: Content of the files to write by suffix: the overlay, the JSON and the CSV, where they were asked
+            for and there is a face.
         error: Why the picture could not be used.
     """
 
@@ -59,6 +59,7 @@ def landmark_pictures(
     boxes: Sequence[Any] | None = None,
     min_score: float | None = None,
     draw: bool = False,
+    labels: str | None = None,
 ) -> Generator[PictureResult, None, None]:
     """Find the landmarks of all faces in pictures; a few pictures are in memory at a time.
 
@@ -68,6 +69,7 @@ def landmark_pictures(
         boxes: The faces of each picture; without them, faces are searched for.
         min_score: Landmarks that score lower are left out.
         draw: Whether to make the files.
+        labels: `"names"` or `"index"` of the points, to write beside them in the overlay.
 
     Yields:
         The result of each picture in order; one that cannot be read does not stop the others.
@@ -92,8 +94,10 @@ def landmark_pictures(
 
     def finish(job: _Job) -> _Job:
         assert job.image is not None
-        record = picture_record(job.path, job.image.size, job.faces, finder.name, finder.scheme_name)
-        files = _files(job, record, finder) if draw and job.faces else {}
+        record = picture_record(
+            job.path, job.image.size, job.faces, finder.name, finder.scheme_name, finder.point_names
+        )
+        files = _files(job, record, finder, labels) if draw and job.faces else {}
         return replace(job, image=None, faces=(), result=PictureResult(job.path, record, files))
 
     stages = {"read": _for_each(read), "detect": _for_each(detect), "find": find, "draw": _for_each(finish)}
@@ -117,7 +121,11 @@ def _guarded(function: Any, job: _Job) -> _Job:
         return _Job(job.path, result=PictureResult(job.path, error=error))
 
 
-def _files(job: _Job, record: dict[str, Any], finder: LandmarkFinder) -> dict[str, bytes]:
+def _files(job: _Job, record: dict[str, Any], finder: LandmarkFinder, labels: str | None) -> dict[str, bytes]:
     picture = io.BytesIO()
-    draw_landmarks(job.image, job.faces, finder.scheme).save(picture, format="PNG")
-    return {".landmarks.png": picture.getvalue(), ".json": json.dumps(record, indent=2).encode()}
+    draw_overview(job.image, job.faces, finder.scheme, labels=labels).save(picture, format="PNG")
+    return {
+        ".landmarks.png": picture.getvalue(),
+        ".json": json.dumps(record, indent=2).encode(),
+        ".csv": picture_table(record).encode(),
+    }

@@ -34,6 +34,7 @@ class VideoSettings:
         min_score: Landmarks that score lower are left out.
         boxes: The faces of the first frame; without them, faces are searched for.
         draw: Whether the annotated video is written.
+        labels: `"names"` or `"index"` of the points, to write beside them.
     """
 
     detect_every: int = 15
@@ -41,6 +42,7 @@ class VideoSettings:
     min_score: float | None = None
     boxes: Sequence[Sequence[float]] | None = None
     draw: bool = True
+    labels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,9 @@ def _stage_functions(finder: LandmarkFinder, results: VideoResults, settings: Vi
             }
             for face in job.faces
         ]
-        overlay = np.asarray(draw_landmarks(job.frame.pixels, faces, finder.scheme)) if faces else job.frame.pixels
+        if not faces:
+            return replace(job, overlay=job.frame.pixels)
+        overlay = np.asarray(draw_landmarks(job.frame.pixels, faces, finder.scheme, labels=settings.labels))
         return replace(job, overlay=overlay)
 
     def encode(job: _Job) -> _Job:

@@ -14,10 +14,12 @@ from fabrec_hf import (
     FabRecAutoencoderConfig,
     FabRecForLandmarkDetection,
     FabRecImageProcessor,
+    get_scheme,
 )
 from fabrec_hf.cli import main
 from fabrec_hf.errors import BoxError
 from fabrec_hf.inference.input_files import collect_inputs, distinct_names, parse_boxes
+from fabrec_hf.inference.score_words import UNCALIBRATED
 from support.commands import fails_with
 from support.landmark_checkpoints import TINY, save_landmark_model
 
@@ -61,10 +63,20 @@ def test_detect_writes_and_prints_what_processor_and_model_give(checkpoint, phot
     ]
     assert main([*map(str, words), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert [file.name for file in sorted((tmp_path / "a/b").iterdir())] == ["photo.json", "photo.landmarks.png"]
+    assert [file.name for file in sorted((tmp_path / "a/b").iterdir())] == [
+        "photo.csv",
+        "photo.json",
+        "photo.landmarks.png",
+    ]
     assert json.loads((tmp_path / "a/b/photo.json").read_text()) == printed[0]
     assert (printed[0]["width"], printed[0]["height"], printed[0]["scheme"]) == (80, 60, "mtfl")
     assert [face["bbox"] for face in printed[0]["faces"]] == [[20, 10, 30, 24], [-5, 5, 20, 20]]
+    names = list(get_scheme("mtfl").point_names)
+    assert printed[0]["point_names"] == names
+    lines = (tmp_path / "a/b/photo.csv").read_text().splitlines()
+    x, y = printed[0]["faces"][1]["keypoints"][2]
+    assert lines[0] == "face,point,name,x,y,score" and len(lines) == 11
+    assert lines[8] == f"2,2,{names[2]},{x},{y},{printed[0]['faces'][1]['scores'][2]}"
 
     model = FabRecForLandmarkDetection.from_pretrained(checkpoint)
     inputs = FabRecImageProcessor.from_pretrained(checkpoint)(Image.open(photo), boxes=[[20, 10, 30, 24]])
@@ -85,7 +97,23 @@ def test_detect_prints_one_line_a_picture(checkpoint, photo, capsys):
     streams = capsys.readouterr()
     assert streams.out.startswith(f"{photo}: 1 face, mean score 0.")
     assert streams.out.count("\n") == 1
-    assert streams.err == ""
+    assert streams.err == f"fabrec detect: {UNCALIBRATED}\n"
+
+
+def test_a_calibrated_detector_is_said_nothing_of(photo, capsys):
+    assert main(["detect", str(photo), "--model", "3fabrec-300w", "--boxes", "20,10,30,24"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_names_and_numbers_are_drawn_where_they_are_asked_for(checkpoint, photo, tmp_path, capsys):
+    words = ["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24", "--device", "cpu"]
+    pictures = []
+    for number, more in enumerate(([], ["--draw-names"], ["--draw-index"])):
+        assert main([*words, "--output", str(tmp_path / str(number)), *more]) == 0
+        pictures.append(np.asarray(Image.open(tmp_path / str(number) / "photo.landmarks.png")))
+    assert all((pictures[one] != pictures[other]).any() for one, other in ((0, 1), (0, 2), (1, 2)))
+    capsys.readouterr()
+    fails_with(capsys, [*words, "--draw-names"], "--output DIR")
 
 
 def test_min_score_leaves_points_out(checkpoint, photo, capsys):
@@ -108,7 +136,7 @@ def test_detect_finds_the_faces_of_a_folder(checkpoint, tmp_path, capsys):
     x, y, width, height = records[0]["faces"][0]["bbox"]
     assert x < 204 < 243 < x + width  # her eyes
     assert y < 100 < 150 < y + height  # eyes and mouth
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_pictures_without_a_face_are_reported_and_the_others_go_on(checkpoint, photo, tmp_path, capsys):
@@ -119,7 +147,11 @@ def test_pictures_without_a_face_are_reported_and_the_others_go_on(checkpoint, p
     streams = capsys.readouterr()
     assert streams.out.count("\n") == 1 and "astronaut.jpg: 1 face" in streams.out
     assert f"{photo}: no face found; give its box with --boxes" in streams.err
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"astronaut.json", "astronaut.landmarks.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "astronaut.csv",
+        "astronaut.json",
+        "astronaut.landmarks.png",
+    }
 
     words.insert(1, broken)
     assert main([str(word) for word in words]) == 2
@@ -348,7 +380,7 @@ def test_the_command_runs_as_a_process(checkpoint, photo, start):
     command = [sys.executable, *start]
     words = ["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"fabrec detect: {UNCALIBRATED}\n")
     assert done.stdout.startswith(f"{photo}: 1 face")
 
 

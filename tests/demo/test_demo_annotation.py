@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 
 from fabrec_hf.demo.annotation import AnnotatedFace, Project, parse_names
-from fabrec_hf.demo.annotation_view import SIDE, crop_of, draw_annotation
+from fabrec_hf.demo.annotation_view import SIDE, crop_of, cut_face
+from fabrec_hf.demo.face_board import apply_action, board_value, from_board
+from fabrec_hf.demo.sessions import SessionStore
+from fabrec_hf.demo.uploads import Limits, Uploads
 from fabrec_hf.errors import DataError, SchemeError
 
 
@@ -127,12 +130,98 @@ def test_a_click_is_where_it_was_made():
     np.testing.assert_allclose(view.from_photograph(np.array([[x, y]])), [[100.5, 200.5]])
 
 
-def test_the_picture_shows_points_where_they_are():
-    face = AnnotatedFace("a", "a", (10.0, 20.0, 30.0, 30.0), ((25.0, 30.0), None, None), (False, False, True))
-    proposal = np.array([[0.0, 0.0], [20.0, 40.0], [30.0, 40.0]])
-    drawn = draw_annotation(Image.new("RGB", (60, 70)), face, 1, proposal)
-    assert drawn.size == (SIDE, SIDE)
-    view = crop_of(face.box)
-    for point, color in (((25.0, 30.0), (62, 245, 212)), ((20.0, 40.0), (20, 20, 30)), ((30.0, 40.0), (0, 0, 0))):
-        x, y = view.from_photograph(np.array([point]))[0]
-        assert drawn.getpixel((int(x), int(y))) == color
+def test_the_cut_shows_the_face_where_points_are_said_to_be():
+    """A red block of 6 x 6 px of the photograph, where its middle is said to be, at two sizes of the cut."""
+    photograph = Image.new("RGB", (60, 70))
+    photograph.paste((255, 0, 0), (22, 27, 28, 33))
+    view = crop_of((10.0, 20.0, 30.0, 30.0))
+    place = view.from_photograph(np.array([[24.5, 29.5]]))[0]
+    for side in (SIDE, SIDE // 4):
+        cut = cut_face(photograph, (10.0, 20.0, 30.0, 30.0), side)
+        assert cut.size == (side, side)
+        red = np.argwhere(np.asarray(cut)[..., 0] > 127)[:, ::-1]
+        np.testing.assert_allclose((red.min(0) + red.max(0) + 1) / 2, place * side / SIDE, atol=1.0)
+
+
+@pytest.fixture
+def on_board(tmp_path):
+    """A session with two faces of one photograph, both chosen, and the uploads of its server."""
+    (tmp_path / "web").mkdir()
+    uploads = Uploads(tmp_path / "web", Limits())
+    session = SessionStore(tmp_path / "sessions", Limits()).open(None)
+    path = uploads.folder / "two.png"
+    Image.new("RGB", (90, 70), (9, 200, 9)).save(path)
+    ((file, name),), _ = session.add_photographs([str(path)], uploads)
+    session.project.add_faces([AnnotatedFace(file, name, (x, 20.0, 30.0, 30.0)) for x in (10.0, 50.0)])
+    session.project.set_names(NAMES)
+    session.project.choose([1, 0])
+    return session, uploads
+
+
+def test_the_board_shows_the_session(on_board):
+    session, uploads = on_board
+    session.project.put(*crop_of((50.0, 20.0, 30.0, 30.0)).to_photograph(SIDE / 4 - 0.5, SIDE / 2 - 0.5))
+    session.project.hide()
+    proposal = np.array([[np.nan, np.nan], [1.0, 1.0], [65.0, 34.0]])
+    value = board_value(session, uploads, proposal, number=7)
+    assert value["names"] == NAMES and value["current"] == 2 and value["number"] == 7
+    assert value["points"][0] == pytest.approx([0.25, 0.5]) and value["points"][1:] == [None, None]
+    assert value["hidden"] == [False, True, False] and value["proposal"][0] is None
+    assert from_board(*value["proposal"][2], (50.0, 20.0, 30.0, 30.0)) == pytest.approx((65.0, 34.0))
+    assert [face["state"] for face in value["faces"]] == ["begun", "open"]
+    files = [uploads.folder / value["picture"].partition("file=")[2]]
+    files += [uploads.folder / face["picture"].partition("file=")[2] for face in value["faces"]]
+    assert [Image.open(file).size for file in files] == [(SIDE, SIDE), (112, 112), (112, 112)]
+    assert board_value(session, uploads, None)["picture"] == value["picture"]  # it is cut once
+    session.clear()
+    assert not any(file.exists() for file in files)
+
+
+def test_what_is_done_on_the_board_is_done_to_the_session(on_board):
+    session, _ = on_board
+    accepted = []
+
+    def act(verb, place=0, point=0, **more):
+        apply_action(session, {"verb": verb, "place": place, "point": point, "number": 5, **more}, accepted.append)
+
+    project = session.project
+    act("put", point=1, x=0.25, y=0.5, advance=True)
+    expected = crop_of((50.0, 20.0, 30.0, 30.0)).to_photograph(SIDE / 4 - 0.5, SIDE / 2 - 0.5)
+    assert project.faces[1].points[1] == pytest.approx(expected) and project.current == 2 and session.answered == 5
+    act("put", point=0, x=0.5, y=0.5, advance=False)
+    assert project.current == 0 and project.faces[1].points[0] is not None
+    act("hide", point=2)
+    assert project.faces[1].hidden == (False, False, True) and project.faces[1].complete
+    act("undo")
+    assert project.faces[1].hidden == (False, False, False)
+    act("select", point=2)
+    assert project.current == 2
+    act("next")
+    assert project.row == 0
+    act("previous", place=1)
+    assert project.row == 1
+    act("go", place=1)
+    act("put", place=0, point=0, x=0.1, y=0.1)  # of a face that the server had left meanwhile
+    assert project.row == 1 and project.can_undo
+    act("accept")
+    assert accepted == [session]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        None,
+        {},
+        {"verb": "put", "place": "x", "number": 1},
+        {"verb": "put", "place": 9, "number": 1},
+        {"verb": "put", "place": 0, "point": 3, "x": 0, "y": 0, "number": 1},
+        {"verb": "put", "place": 0, "point": 0, "x": float("nan"), "y": 0, "number": 1},
+        {"verb": "put", "place": 0, "point": 0, "x": 1e9, "y": 0, "number": 1},
+        {"verb": "clear", "place": 0, "number": 1},
+    ],
+)
+def test_what_is_no_action_is_refused(on_board, action):
+    session, _ = on_board
+    with pytest.raises(DataError):
+        apply_action(session, action, lambda _: None)
+    assert not any(face.touched for face in session.project.faces)

@@ -13,9 +13,9 @@ import torch
 from PIL import Image, ImageOps
 
 from fabrec_hf.checkpoints.names import weights_path
-from fabrec_hf.demo.comparison import compare, read_checkpoint, read_labels
+from fabrec_hf.demo.comparison import compare, differing_points, read_checkpoint, read_labels
 from fabrec_hf.demo.detection import WebcamStream, find_faces
-from fabrec_hf.demo.latent import LatentExplorer, animate
+from fabrec_hf.demo.latent import LOOKS, SHAPES, LatentExplorer, animate
 from fabrec_hf.demo.models import ModelShelf
 from fabrec_hf.demo.uploads import Limits, Uploads, decode_picture
 from fabrec_hf.errors import CheckpointError, DataError, ImageError
@@ -161,6 +161,36 @@ def test_an_interpolation_begins_and_ends_at_its_faces(shelf):
     assert Image.open(io.BytesIO(animate(way.frames))).n_frames == 8  # there and back
     with pytest.raises(ImageError, match="No face was found in photo"):
         explorer.encode(type(photograph())("photo", Image.new("RGB", (200, 200)), (200, 200)))
+
+
+def test_directions_move_landmarks_first_and_then_the_picture():
+    shelf = ModelShelf()
+    explorer = LatentExplorer(shelf.finder(), shelf)
+    directions = explorer.directions()
+    assert directions.shape == (SHAPES + LOOKS, shelf.autoencoder.config.latent_size)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(SHAPES + LOOKS), atol=1e-4)
+
+    def moved(direction):
+        ends = explorer.interpolate(-0.5 * direction[None], 0.5 * direction[None], 2).landmarks
+        return np.linalg.norm(ends[1] - ends[0])
+
+    lengths = [moved(direction) for direction in directions]
+    assert min(lengths[:2]) > 2 * max(lengths[SHAPES:])  # shapes move landmarks, looks hardly do
+    any_direction = explorer.latents(3, 1, 1.0)[0]
+    assert lengths[0] > 2 * moved(any_direction / any_direction.norm())
+    mean = np.asarray(explorer.face_along(directions, [0.0] * len(directions)))
+    turned = np.asarray(explorer.face_along(directions, [1.0] + [0.0] * (len(directions) - 1)))
+    assert (mean != turned).any()
+    with pytest.raises(DataError, match="6 directions, but 1 amounts"):
+        explorer.face_along(directions, [1.0])
+
+
+def test_points_that_differ_are_told():
+    """5 % of a box of 100 px are 5 px."""
+    first = {"keypoints": [[10.0, 10.0], [50.0, 50.0]], "bbox": [0, 0, 100, 80]}
+    other = {"keypoints": [[13.0, 14.1], [53.0, 53.0]], "bbox": [0, 0, 10, 10]}
+    assert differing_points(other, first).tolist() == [True, False]
+    assert differing_points({"keypoints": [[0.0, 0.0]], "bbox": [0, 0, 1, 1]}, first).tolist() == [False]
 
 
 def test_latent_walks_need_crops_of_one_size(tmp_path):

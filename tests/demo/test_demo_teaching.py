@@ -21,7 +21,7 @@ from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.demo.annotation import AnnotatedFace  # noqa: E402
 from fabrec_hf.demo.fit_queue import FitJob, FitQueue  # noqa: E402
 from fabrec_hf.demo.models import ModelShelf  # noqa: E402
-from fabrec_hf.demo.pages.training import describe_job, push_detector  # noqa: E402
+from fabrec_hf.demo.pages.training import describe_job, describe_seconds, draw_bar, push_detector  # noqa: E402
 from fabrec_hf.demo.sessions import SessionStore  # noqa: E402
 from fabrec_hf.demo.teaching import (  # noqa: E402
     Proposer,
@@ -138,7 +138,9 @@ def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     finder = ModelShelf(autoencoder=autoencoder).finder(session.detector)
     assert finder.scheme.point_names == tuple(NAMES)
     drawn = draw_results(session, finder, 10)
-    assert [name for _, name in drawn] == ["face 3.png", "face 4.png", "face 5.png"]
+    assert sorted(face.name for face in drawn) == ["face 3.png", "face 4.png", "face 5.png"]
+    assert [face.score for face in drawn] == sorted(face.score for face in drawn)  # the doubtful ones first
+    assert all(face.picture.size == (320, 320) and session.project.faces[face.row].name == face.name for face in drawn)
     assert sorted(path.name for path in session.folder.iterdir()) == ["detector", "photographs", "project.json"]
     teach(session, autoencoder, 0.005, steps.append, lambda: False)  # again, in its place
     assert (session.detector / "fit.json").is_file()
@@ -221,6 +223,43 @@ def test_jobs_wait_their_turn_and_report():
     assert first.losses == [5.0] and third.result is None
     assert describe_job(third, 0) == "Cancelled before it began."
     assert "Error on these faces: **1.00 %**" in describe_job(newer, 0) and "new faces" not in describe_job(newer, 0)
+
+
+def test_a_job_says_how_long_its_stage_still_takes(monkeypatch):
+    """At two seconds a step, 8 of 20 steps leave 24 s; the next stage is timed by itself."""
+    now = [0.0]
+    monkeypatch.setattr("fabrec_hf.demo.fit_queue.time.monotonic", lambda: now[0])
+    job = FitJob(lambda *_: outcome())
+    assert job.seconds_left is None and "0%" in draw_bar(job)
+    for step in range(1, 9):
+        job._report(FitProgress("learning", step, 20, 1.0))
+        now[0] += 2.0
+    now[0] -= 2.0
+    assert job.seconds_left == pytest.approx(24.0)
+    assert 'value="0.400"' in draw_bar(job) and "40%, about 25 s left of this stage" in draw_bar(job)
+    job._report(FitProgress("estimating", 1, 10, 1.0))
+    assert job.seconds_left is None
+    assert [describe_seconds(seconds) for seconds in (1, 58, 62, 150.0)] == ["5 s", "60 s", "1 min", "2 min"]
+
+
+def test_errors_come_with_their_uncertainty():
+    """Of 1, 2 and 3 the mean is 2 and the standard error 1 / sqrt(3)."""
+    job = FitJob(lambda *_: outcome(), state="done")
+    errors = np.array([1.0, 2.0, 3.0])
+    job.result = FitResult(errors, np.full(3, np.nan), np.zeros((3, 1, 2)), np.zeros((3, 1)), losses=[], seconds=1.0)
+    assert "Error on these faces: **2.00 ± 0.58 %**" in describe_job(job, 0)
+    assert "standard error of the mean" in describe_job(job, 0)
+
+
+def test_a_detector_that_was_taught_proposes_from_then_on(session, autoencoder, tmp_path):
+    """Its own landmarks of the face, in pixels of the photograph; and it is not replaced by one that learns along."""
+    finder = ModelShelf(autoencoder=autoencoder).finder(save_landmarks(tmp_path / "taught"))
+    proposer = Proposer(session, autoencoder)
+    proposer.adopt(finder.model, 3)
+    face = session.project.faces[5]
+    expected = finder.find([session.photograph(face)], [[face.box]])[0][0]["keypoints"]
+    np.testing.assert_allclose(proposer.propose(face, session.photograph(face)), expected, atol=0.05)
+    assert proposer.adopted and proposer.learned_from == 3
 
 
 def test_jobs_that_fail_say_so_and_do_not_stop_the_queue(caplog):

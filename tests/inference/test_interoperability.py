@@ -32,6 +32,10 @@ def test_results_feed_supervision(tmp_path):
     expected = crops[:, None, :2] + outputs.landmarks.numpy() * crops[:, None, 2:] - 0.5
     np.testing.assert_allclose(points.xy, expected, atol=1e-3)
     np.testing.assert_allclose(points.keypoint_confidence, outputs.scores.numpy(), atol=1e-6)
+    # The line of the README, for what the pipeline returns.
+    listed = [{"keypoints": face["keypoints"].tolist()} for face in faces]
+    own = supervision.KeyPoints(xy=np.array([face["keypoints"] for face in listed]))
+    np.testing.assert_allclose(own.xy, expected, atol=1e-3)
     assert len(supervision.KeyPoints.from_transformers(none)) == 0
     drawn = supervision.VertexAnnotator(radius=3).annotate(np.zeros((256, 256, 3), np.uint8), points)
     assert drawn.any()

@@ -236,7 +236,7 @@ def test_pictures_and_videos_of_a_folder_go_together(checkpoint, tmp_path, capsy
     assert lines[0].startswith(f"{folder / 'a.jpg'}: 1 face, mean score")
     assert lines[1].startswith(f"{folder / 'b.mp4'}: 1 face in 3 frames")
     assert "before smoothing" not in streams.out
-    assert "d.mp4: it cannot be read as a video" in streams.err and streams.err.count("\n") == 1
+    assert "d.mp4: it cannot be read as a video" in streams.err and streams.err.count("\n") == 2
     assert main([*words[:1], str(folder / "b.mp4"), *words[2:], "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["frames"][0]["faces"][0]["keypoints"] == [None] * 5

@@ -26,7 +26,8 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
     """
     gr.Markdown(
         "The same photographs with several checkpoints, side by side. With a `.pts` file of the same name beside a "
-        "photograph, the error of every checkpoint of that many points is measured on its largest face."
+        "photograph, the error of every checkpoint of that many points is measured on its largest face. A white ring "
+        "marks a point that lies elsewhere than with the first checkpoint, by 5 % of the face or more."
     )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -41,7 +42,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
             )
     if services.examples:
         gr.Examples([[[str(path) for path in services.examples]]], [pictures], label="Or try these photographs")
-    button = gr.Button("Compare", variant="primary")
+    button = gr.Button("Compare", variant="primary", interactive=False)
     table = gr.Dataframe(label="Error in percent", visible=False, interactive=False)
     gallery = gr.Gallery(
         label="Side by side",
@@ -86,6 +87,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         shown = gr.Dataframe(value=rows, headers=["photograph", *found.names], visible=bool(rows))
         return shown, gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))
 
+    pictures.change(lambda paths: gr.Button(interactive=bool(paths)), pictures, button, **AT_ONCE)
     mine.upload(add, [key, mine, names], names, **COMPUTE, **HIDDEN)
     button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
         run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN

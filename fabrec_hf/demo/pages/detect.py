@@ -8,8 +8,9 @@ import numpy as np
 
 from ...errors import ImageError
 from ...inference.face_records import count_faces
+from ...inference.score_words import score_note
 from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream, find_faces
-from ..services import BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
@@ -23,8 +24,8 @@ VIEW: dict[str, Any] = {"interactive": False, "buttons": BUTTONS, "format": "web
 LEGEND = (
     "**Landmarks** run from crimson (low score: unsure) over amber to aqua (high score: sure). They are read off the "
     "**heatmaps**. Drag the handle of the third picture to see the **reconstruction**, which is all that the model "
-    "keeps of the face. **Explained away** is red where the photograph shows what the reconstruction does not: hands, "
-    "hair, glasses, paint, and fine detail."
+    "keeps of the face. **Not reconstructed** is red where the photograph shows what the reconstruction does not: "
+    "hands, hair, glasses, paint, and fine detail. The model explains these away; red is no error of the landmarks."
 )
 
 
@@ -50,7 +51,7 @@ def _build_photograph(services: Services) -> None:
             )
             if services.examples:
                 gr.Examples([str(path) for path in services.examples], image, label="Or try one of these")
-            button = gr.Button("Find faces", variant="primary")
+            button = gr.Button("Find faces", variant="primary", interactive=False)
         with gr.Column(min_width=300):
             overlay = gr.Image(
                 label="Faces and landmarks", interactive=False, buttons=BUTTONS, format="webp", height=420
@@ -67,7 +68,7 @@ def _build_photograph(services: Services) -> None:
                 gr.Image(label="Landmarks by their score", **VIEW),
                 gr.Image(label="Landmark heatmaps", **VIEW),
                 gr.ImageSlider(label="Photograph | reconstruction", **VIEW),
-                gr.Image(label="Explained away", **VIEW),
+                gr.Image(label="Not reconstructed", **VIEW),
             ]
         gr.Markdown(LEGEND)
         files = gr.File(label="Download: JSON, CSV, overlay", file_count="multiple", interactive=False)
@@ -83,7 +84,7 @@ def _build_photograph(services: Services) -> None:
         return (
             result,
             result.overlay(lowest),
-            _summary(result),
+            _summary(result, services),
             gr.Radio(choices=choices, value=0 if choices else None, visible=len(choices) > 1),
             gr.Slider(visible=bool(choices)),
             gr.Column(visible=bool(choices)),
@@ -107,6 +108,7 @@ def _build_photograph(services: Services) -> None:
     button.click(detect, [image, threshold], outputs, **COMPUTE, api_name="detect")
     # An upload, a picture of the camera, an example, or none any more.
     image.change(look, [image, threshold], outputs, **COMPUTE, **HIDDEN)
+    image.change(lambda path: gr.Button(interactive=bool(path)), image, button, **AT_ONCE)
     # Not `release`, which no key and no typed number brings about.
     threshold.change(
         draw, [found, face, threshold], [overlay, views[0], files], **COMPUTE, **HIDDEN, trigger_mode="always_last"
@@ -131,11 +133,13 @@ def _views(result: FoundFaces | None, number: int, lowest: float) -> tuple[Any, 
     )
 
 
-def _summary(result: FoundFaces) -> str:
+def _summary(result: FoundFaces, services: Services) -> str:
     if not result.faces:
         return "No face was found: try a photograph in which faces are larger."
     score = np.concatenate([face.scores for face in result.faces]).mean()
-    return f"**{count_faces(len(result.faces))}**, mean score {score:.2f}, in {result.seconds:.2f} s."
+    line = f"**{count_faces(len(result.faces))}**, mean score {score:.2f}, in {result.seconds:.2f} s."
+    note = score_note(services.shelf.finder().model.config)
+    return f"{line}\n\n{note}" if note else line
 
 
 def _files(services: Services, result: FoundFaces, lowest: float) -> list[str] | None:

@@ -1,18 +1,22 @@
 """The page that walks through the latent space."""
 
+import threading
 from typing import Any
 
 import gradio as gr
 
 from ..detection import SEARCH_SIDE
-from ..latent import LARGEST_SEED, LatentExplorer, animate
+from ..latent import LARGEST_SEED, LOOKS, SHAPES, LatentExplorer, animate
 from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
 
-# Of one standard deviation, the training's target, many faces fall apart; real ones lie nearer to the centre.
-SPREAD = 0.5
+# Of one standard deviation, the training's target, most faces fall apart; real ones lie nearer to the centre. Even at
+# this distance a few show coloured noise in a corner.
+SPREAD = 0.3
+# How far the sliders go along a single direction, where faces hold together further out.
+REACH = 2.5
 
 
 def build(services: Services) -> None:
@@ -29,6 +33,7 @@ def build(services: Services) -> None:
         columns=4,
         **GALLERY,
     )
+    _build_directions(services)
     gr.Markdown(
         "### From one face to another\nThe landmarks move along (figure 4). Photographs are optional: a face "
         "that is not chosen is drawn from the seed."
@@ -89,3 +94,39 @@ def build(services: Services) -> None:
     go.click(lambda: gr.Row(visible=True), None, way, **AT_ONCE).then(
         interpolate, [first, last, seed_between, steps], [walk, strip], **COMPUTE, **HIDDEN
     )
+
+
+def _build_directions(services: Services) -> None:
+    """Lay out the sliders along the directions in which faces change the most."""
+    gr.Markdown(
+        "### Along the main directions\nFrom the mean face along the directions in which its landmarks move the most "
+        "(*shape*), and those in which the picture changes apart from that (*look*): pose, mouth, light. The "
+        "landmarks follow."
+    )
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=260):
+            labels = [f"Shape {number + 1}" for number in range(SHAPES)] + [f"Look {n + 1}" for n in range(LOOKS)]
+            sliders = [gr.Slider(-REACH, REACH, 0, step=0.1, label=label) for label in labels]
+            mean = gr.Button("Back to the mean face")
+        face = gr.Image(
+            label="Face and landmarks",
+            interactive=False,
+            buttons=BUTTONS,
+            format="webp",
+            min_width=260,
+            elem_id="latent-face",
+        )
+    found: list[Any] = []
+    lock = threading.Lock()
+
+    @guarded
+    def move(*amounts: float) -> Any:
+        explorer = LatentExplorer(services.shelf.finder(), services.shelf)
+        with lock:  # found once, by whoever comes first
+            if not found:
+                found.append(explorer.directions())
+        return explorer.face_along(found[0], [min(max(float(amount), -REACH), REACH) for amount in amounts])
+
+    for slider in sliders:
+        slider.change(move, sliders, face, **COMPUTE, **HIDDEN, trigger_mode="always_last")
+    mean.click(lambda: [0.0] * len(sliders), None, sliders, **AT_ONCE).then(move, sliders, face, **COMPUTE, **HIDDEN)

@@ -1,17 +1,21 @@
 """The page that teaches a detector: photographs, points, clicks, training, results."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 
+from ...errors import DataError
 from ...inference.face_records import count_faces
 from ..annotation import Project, parse_names
-from ..annotation_view import crop_of, draw_annotation
+from ..annotation_view import SIDE, crop_of
+from ..face_board import SCRIPT, apply_action, board_value
 from ..fit_queue import FitJob
+from ..latent import LatentExplorer
+from ..samples import DRAWN, draw_samples
 from ..services import HIDDEN, LONG, Services, guarded
 from ..sessions import Session
-from ..teaching import Proposer, find_session_faces, rank_faces
+from ..teaching import Proposer, draw_results, find_session_faces, rank_faces
 from ..uploads import checked_list
 from . import training
 
@@ -19,11 +23,14 @@ from . import training
 __all__ = ["build"]
 
 NAMES = "left_eye, right_eye, nose_tip, left_mouth_corner, right_mouth_corner"
-NUDGE = 1.5
+NUDGE = SIDE / 480
 PROBLEMS = 5
+# Faces of a round of corrections.
+DOUBTFUL = 3
+SCROLL_TO_FACE = "(...values) => { document.querySelector('#teach-status').scrollIntoView(); return values }"
 NOTHING_LEFT = ", and no face is left: train the detector below."
 NOT_CHOSEN = "Add photographs, name the points and choose the faces first."
-PROPOSALS = "The amber circles are proposed: click where one is wrong, and accept the rest."
+PROPOSALS = "The amber circles are proposed: drag those that are wrong, and accept the rest."
 BUTTON_WIDTH = 150
 POINT_BUTTONS = {"accept": "Accept proposed", "hide": "Point is invisible", "undo": "Undo"}
 FACE_BUTTONS = {"skip": "Skip this face", "previous": "Previous face", "next": "Next face"}
@@ -33,6 +40,7 @@ FACE_BUTTONS = {"skip": "Skip this face", "previous": "Previous face", "next": "
 class _Photographs:
     folder: gr.File
     single: gr.UploadButton
+    samples: gr.Button
     summary: gr.Markdown
 
 
@@ -47,7 +55,7 @@ class _Points:
 class _Clicks:
     status: gr.Markdown
     row: gr.Row
-    image: gr.Image
+    board: gr.HTML
     point: gr.Radio
     buttons: dict[str, gr.Button]
     moves: list[gr.Button]
@@ -64,8 +72,9 @@ def _lay_out_photographs(services: Services) -> _Photographs:
         folder = gr.File(label="A folder of photographs", file_count="directory", height=180, min_width=260)
         with gr.Column(min_width=220):
             single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
+            samples = gr.Button(f"Or try {len(services.examples) + DRAWN} sample faces")
             summary = gr.Markdown("", elem_id="teach-photographs")
-    return _Photographs(folder, single, summary)
+    return _Photographs(folder, single, samples, summary)
 
 
 def _lay_out_points() -> _Points:
@@ -76,7 +85,8 @@ def _lay_out_points() -> _Points:
     with gr.Row():
         names = gr.Textbox(NAMES, label="Names of the points", lines=2, min_width=260)
         count = gr.Slider(1, 50, 10, step=1, label="Faces to annotate", min_width=160)
-    return _Points(names, count, gr.Button("Choose the faces to annotate", variant="primary"))
+    choose = gr.Button("Choose the faces to annotate", variant="primary", interactive=False)
+    return _Points(names, count, choose)
 
 
 def _lay_out_clicks() -> _Clicks:
@@ -84,7 +94,12 @@ def _lay_out_clicks() -> _Clicks:
     status = gr.Markdown(NOT_CHOSEN, elem_id="teach-status")
     with gr.Row(equal_height=False, visible=False) as row:
         with gr.Column(scale=3, min_width=300):
-            image = gr.Image(label="Face", interactive=False, format="jpeg", elem_id="teach-face", buttons=[])
+            board = gr.HTML(
+                html_template='<div class="face-board"></div>',
+                js_on_load=SCRIPT.read_text(encoding="utf-8"),
+                elem_id="teach-face",
+                label="Face",
+            )
         with gr.Column(scale=2, min_width=260):
             point = gr.Radio([], label="Point to place next", elem_id="teach-point")
             with gr.Row():
@@ -101,7 +116,7 @@ def _lay_out_clicks() -> _Clicks:
                     )
                     for name, label in FACE_BUTTONS.items()
                 }
-    return _Clicks(status, row, image, point, buttons, moves)
+    return _Clicks(status, row, board, point, buttons, moves)
 
 
 def build(services: Services, key: gr.State) -> training.Parts:
@@ -112,8 +127,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
     """
     photos, points = _lay_out_photographs(services), _lay_out_points()
     clicks = _lay_out_clicks()
-    view = [clicks.row, clicks.image, clicks.status, clicks.point, photos.summary, points.names]
     parts = training.build(services, key)
+    buttons = [points.choose, *clicks.buttons.values(), *clicks.moves, parts.train, parts.make]
+    view = [clicks.row, clicks.board, clicks.status, clicks.point, photos.summary, points.names, *buttons]
     with gr.Accordion("Start over", open=False):
         gr.Markdown("Removes photographs, annotations and detectors of this session from the server, for good.")
         clear = gr.Button("Remove everything", variant="stop")
@@ -154,6 +170,17 @@ def build(services: Services, key: gr.State) -> training.Parts:
             return show(session)
 
     @guarded
+    def sample(secret: str) -> tuple[Any, ...]:
+        session = services.sessions.open(secret)
+        with session.lock:
+            explorer = LatentExplorer(services.shelf.finder(), services.shelf)
+            finder = services.shelf.finder()
+            kept, _ = session.add_photographs([str(path) for path in services.examples], services.uploads)
+            session.project.add_faces(find_session_faces(session, kept, finder))
+            session.project.add_faces(draw_samples(session, explorer, services.uploads))
+            return show(session)
+
+    @guarded
     def pick(secret: str, text: str, faces: float) -> tuple[Any, ...]:
         session = services.sessions.open(secret)
         with session.lock:
@@ -165,15 +192,19 @@ def build(services: Services, key: gr.State) -> training.Parts:
                 project.choose(rows)
             return show(session)
 
+    act = change(
+        lambda session, event: apply_action(session, getattr(event, "_data", None), accept_proposal),
+    )
+
     @guarded
-    def click(secret: str, event: gr.SelectData) -> tuple[Any, ...]:
+    def on_board(secret: str, event: gr.EventData) -> tuple[Any, ...]:
+        return act(secret, event)
+
+    @guarded
+    def correct(secret: str) -> tuple[Any, ...]:
         session = services.sessions.open(secret)
         with session.lock:
-            before = complete_faces(session.project)
-            x, y = event.index
-            session.project.put(*crop_of(session.project.face.box).to_photograph(float(x), float(y)))
-            if complete_faces(session.project) != before:
-                learn_along(services, session)
+            correct_doubtful(services, session)
             return show(session)
 
     # Gradio drops events that come while one of the same kind is under way; no click may be lost.
@@ -181,7 +212,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
     for upload in (photos.folder, photos.single):
         upload.upload(add, [key, upload], view, **LONG, **HIDDEN)
     points.choose.click(pick, [key, points.names, points.count], view, **LONG, **HIDDEN)
-    clicks.image.select(click, key, view, **quick)
+    photos.samples.click(sample, key, view, **LONG, **HIDDEN)
+    clicks.board.act(on_board, key, view, **quick)
+    parts.correct.click(correct, key, view, **HIDDEN, js=SCROLL_TO_FACE)
     select = change(lambda session, index: session.project.select(int(index)))
     clicks.point.input(select, [key, clicks.point], view, **quick)
     actions = {
@@ -202,7 +235,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
         parts.outputs,
         **HIDDEN,
     )
-    return training.Parts([*view, *parts.outputs], parts.checkpoints)
+    return replace(parts, outputs=[*view, *parts.outputs])
 
 
 def warn(problems: list[str]) -> None:
@@ -220,22 +253,44 @@ def show_session(services: Services, session: Session) -> tuple[Any, ...]:
     summary = f"{files} photograph{'s' if files > 1 else ''}, {count_faces(len(project.faces))}." if files else ""
     names = gr.Textbox(value=", ".join(project.names) or NAMES, interactive=not any(f.touched for f in project.faces))
     if not project.order or not project.names:
-        return gr.Row(visible=False), None, NOT_CHOSEN, gr.Radio(choices=[], value=None), summary, names
+        nothing = (gr.Row(visible=False), gr.skip(), NOT_CHOSEN, gr.Radio(choices=[], value=None))
+        return (*nothing, summary, names, *_button_states(project, False))
     face, photograph = project.face, session.photograph(project.face)
     proposal = session.proposer.propose(face, photograph) if session.proposer else None
-    picture = draw_annotation(photograph, face, project.current, proposal)
     labels = []
     for index, name in enumerate(project.names):
-        mark = "✓" if face.points[index] is not None else "invisible" if face.hidden[index] else "…"
+        mark = "✓" if face.points[index] is not None else "hidden" if face.hidden[index] else "…"
         labels.append((f"{index + 1} {name} {mark}", index))
     return (
         gr.Row(visible=True),
-        picture,
+        board_value(session, services.uploads, proposal),
         _status(project, proposal is not None),
         gr.Radio(choices=labels, value=project.current),
         summary,
         names,
+        *_button_states(project, proposal is not None),
     )
+
+
+def _button_states(project: Project, proposed: bool) -> list[Any]:
+    """Enable the buttons that have something to act on, in the order of the outputs."""
+    chosen = bool(project.order and project.names)
+    open_points = chosen and any(
+        point is None and not hidden for point, hidden in zip(project.face.points, project.face.hidden, strict=True)
+    )
+    several = chosen and len(project.order) > 1
+    states = {
+        "accept": proposed and open_points,
+        "hide": chosen,
+        "undo": project.can_undo,
+        "skip": chosen and not project.face.skipped,
+        "previous": several,
+        "next": several,
+    }
+    order = [*POINT_BUTTONS, *FACE_BUTTONS]
+    learnable = bool(project.annotated)
+    enabled = [bool(project.faces), *(states[name] for name in order), *[chosen] * 4, learnable, learnable]
+    return [gr.Button(interactive=value) for value in enabled]
 
 
 def _status(project: Project, proposed: bool) -> str:
@@ -278,6 +333,27 @@ def accept_proposal(session: Session) -> None:
         session.project.accept(proposal)
 
 
+def correct_doubtful(services: Services, session: Session) -> None:
+    """Open the faces that the detector is least sure of, with what it finds there proposed.
+
+    Raises:
+        DataError: If no detector was taught, or every face is annotated.
+    """
+    if "taught in this session" not in session.checkpoints():
+        raise DataError("Train a detector first.")
+    finder = services.shelf.finder(session.detector)
+    project = session.project
+    results = draw_results(session, finder, training.SHOWN)
+    doubtful = [face for face in results if not project.faces[face.row].skipped][:DOUBTFUL]
+    if not doubtful:
+        raise DataError("Every face is annotated or skipped: add other photographs.")
+    proposer = Proposer(session, services.shelf.start_name)
+    proposer.adopt(finder.model, len(project.annotated))
+    session.proposer = proposer
+    project.choose([*project.order, *(face.row for face in doubtful)])
+    project.go_to(project.order.index(doubtful[0].row))
+
+
 def complete_faces(project: Project) -> int:
     """Count the faces of which everything is said."""
     return sum(face.complete for face in project.faces)
@@ -288,6 +364,8 @@ def learn_along(services: Services, session: Session) -> None:
     if not complete_faces(session.project):
         return
     proposer = session.proposer
+    if proposer is not None and proposer.adopted:
+        return  # a detector that was trained in full proposes better than one that learns along
     if proposer is None or proposer.names != session.project.names:
         proposer = session.proposer = Proposer(session, services.shelf.start_name)
     if session.job is None or not session.job.active:

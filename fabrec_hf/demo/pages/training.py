@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...errors import DataError, FabRecError, HubError
 from ...inference.face_records import count_faces
+from ...inference.score_words import score_note
 from ..fit_queue import FitJob
 from ..services import COMPUTE, GALLERY, HIDDEN, Services, guarded
 from ..sessions import Session
@@ -31,10 +32,16 @@ class Parts:
     Attributes:
         outputs: In the order of what fills them.
         checkpoints: Changes when a detector was taught.
+        train: Starts a training; enabled where there is something to learn from.
+        make: Makes the files; likewise.
+        correct: Opens the faces that the detector is least sure of.
     """
 
     outputs: list[Any]
     checkpoints: gr.State
+    train: gr.Button
+    make: gr.Button
+    correct: gr.Button
 
 
 def build(services: Services, key: gr.State) -> Parts:
@@ -45,22 +52,25 @@ def build(services: Services, key: gr.State) -> Parts:
     )
     with gr.Row(equal_height=True):
         effort = gr.Slider(0.1, 2, 1, step=0.1, label="Length (1 is usual)", min_width=260)
-        train = gr.Button("Train", variant="primary", min_width=120)
-        cancel = gr.Button("Cancel", min_width=120)
+        train = gr.Button("Train", variant="primary", min_width=120, interactive=False)
+        cancel = gr.Button("Cancel", min_width=120, interactive=False)
+    bar = gr.HTML("", elem_id="teach-bar", visible=False)
     state = gr.Markdown("", elem_id="teach-training")
     curve = gr.LinePlot(
         pd.DataFrame({"step": [], "loss": []}), x="step", y="loss", label="Heatmap loss", height=220, visible=False
     )
     results = gr.Gallery(
-        label="What the detector finds in photographs that were not annotated",
+        label="What the detector finds in faces that were not annotated, the doubtful ones first",
+        elem_id="teach-results",
         visible=False,
         columns=4,
         **GALLERY,
     )
+    correct = gr.Button("Correct the most doubtful ones, then train again", visible=False)
     timer = gr.Timer(1.0, active=False)
     taught = gr.State(0)
     gr.Markdown("### 5. Take it with you\nThe annotations at any time, and the detector once it is trained.")
-    make = gr.Button("Make files: annotations (COCO, .pts) and checkpoint")
+    make = gr.Button("Make files: annotations (COCO, .pts) and checkpoint", interactive=False)
     files = gr.File(label="Download", file_count="multiple", interactive=False, visible=False)
     with gr.Accordion("Push the detector to the Hub", open=False):
         gr.Markdown("The token is used for this one push. It is neither stored nor logged.")
@@ -68,9 +78,9 @@ def build(services: Services, key: gr.State) -> Parts:
             repository = gr.Textbox(label="Repository", placeholder="owner/name", min_width=200)
             token = gr.Textbox(label="Token with write permission", type="password", min_width=200)
             private = gr.Checkbox(True, label="Private", min_width=100)
-        push = gr.Button("Push")
+        push = gr.Button("Push", interactive=False)
         pushed = gr.Markdown("", elem_id="teach-pushed")
-    outputs = [state, curve, results, timer, taught]
+    outputs = [state, curve, results, timer, taught, bar, cancel, push, correct]
 
     @guarded
     def start(secret: str, strength: float) -> tuple[Any, ...]:
@@ -126,36 +136,73 @@ def build(services: Services, key: gr.State) -> Parts:
     push.click(send, [key, repository, token, private], [pushed, token], **HIDDEN).failure(
         lambda: "", None, token, **HIDDEN
     )
-    return Parts(outputs, taught)
+    return Parts(outputs, taught, train, make, correct)
 
 
 def show_job(services: Services, session: Session) -> tuple[Any, ...]:
-    """Return what the page shows of a training: state, curve, results, timer, and a number that changes with it."""
+    """Return what the page shows of a training.
+
+    That is state, curve, results, timer, a number that changes with the detector, the bar, and the buttons that
+    cancel, push and correct.
+    """
     job = session.job
     has_detector = "taught in this session" in session.checkpoints()
-    if job is None:
-        text = "A detector was taught in an earlier visit." if has_detector else ""
-        return (
-            text,
-            gr.LinePlot(visible=False),
-            gr.Gallery(value=None, visible=False),
-            gr.Timer(active=False),
-            int(has_detector),
-        )
+    active = job is not None and job.active
+    cancel, push = gr.Button(interactive=active), gr.Button(interactive=has_detector)
+    if job is not None and active:
+        table = _curve(job)
+        text = describe_job(job, services.fits.position(job))
+        running = (gr.Timer(active=True), gr.skip(), gr.HTML(value=draw_bar(job), visible=True))
+        return text, table, gr.skip(), *running, cancel, push, gr.skip()
+    drawn: list[Any] = []
+    correctable = False
+    if has_detector and session.project.faces:
+        with session.lock:
+            found = draw_results(session, services.shelf.finder(session.detector), SHOWN)
+        correctable = any(not session.project.faces[face.row].skipped for face in found)
+        drawn = [(face.picture, f"{face.name} · mean score {face.score:.2f}") for face in found]
+    text = "A detector was taught in an earlier visit." if has_detector else ""
+    if job is not None:
+        text = describe_job(job, 0)
+    if has_detector:
+        uncalibrated = score_note(services.shelf.finder(session.detector).model.config)
+        text += f"\n\n{uncalibrated}" if uncalibrated else ""
+        text += "" if drawn else "\n\nEvery face is annotated: add other photographs to see what it finds in them."
+    return (
+        text,
+        gr.LinePlot(visible=False) if job is None else _curve(job),
+        gr.Gallery(value=drawn or None, visible=bool(drawn)),
+        gr.Timer(active=False),
+        int(has_detector) if job is None else len(job.losses) + 1,
+        gr.HTML(visible=False),
+        cancel,
+        push,
+        gr.Button(visible=correctable),
+    )
+
+
+def _curve(job: FitJob) -> Any:
     losses = list(job.losses)
     table = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
-    curve = gr.LinePlot(value=table, visible=bool(losses))
-    if job.active:
-        return describe_job(job, services.fits.position(job)), curve, gr.skip(), gr.Timer(active=True), gr.skip()
-    drawn: list[Any] = []
-    if job.result is not None and has_detector:
-        with session.lock:
-            drawn = draw_results(session, services.shelf.finder(session.detector), SHOWN)
-    text = describe_job(job, 0)
-    if job.result is not None and has_detector and not drawn:
-        text += "\n\nEvery photograph is annotated: add others to see what the detector finds in them."
-    results = gr.Gallery(value=drawn, visible=bool(drawn))
-    return text, curve, results, gr.Timer(active=False), len(losses) + 1
+    return gr.LinePlot(value=table, visible=bool(losses))
+
+
+def draw_bar(job: FitJob) -> str:
+    """Return HTML of how far the present stage of a training is, and how long it still takes."""
+    progress, left = job.progress, job.seconds_left
+    share = progress.step / max(progress.steps, 1) if progress else 0.0
+    note = f"{share:.0%}" if left is None else f"{share:.0%}, about {describe_seconds(left)} left of this stage"
+    return (
+        f'<progress value="{share:.3f}" max="1" aria-label="Progress of the training" style="width: 100%"></progress>'
+        f"<div>{note}</div>"
+    )
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a time in words, rounded as an estimate deserves."""
+    if seconds < 60:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min"
 
 
 def describe_job(job: FitJob, position: int) -> str:
@@ -181,7 +228,10 @@ def describe_job(job: FitJob, position: int) -> str:
     ):
         known = errors[np.isfinite(errors)]
         if len(known):
-            lines.append(f"Error {what}: **{known.mean():.2f} %** of the side of the face box.")
+            spread = f" ± {known.std(ddof=1) / len(known) ** 0.5:.2f}" if len(known) > 1 else ""
+            lines.append(f"Error {what}: **{known.mean():.2f}{spread} %** of the side of the face box.")
+    if any("±" in line for line in lines):
+        lines.append("± is the standard error of the mean over faces.")
     return "\n\n".join(lines)
 
 

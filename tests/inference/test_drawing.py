@@ -1,0 +1,70 @@
+"""What is written beside points, and faces that are too small to be seen, drawn once more."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fabrec_hf
+from fabrec_hf.inference.drawing import draw_landmarks, draw_overview, face_tile, tile_points
+from fabrec_hf.model.known_schemes import LandmarkScheme
+
+
+GREY = (90, 90, 90)
+TWO = LandmarkScheme("two", 2, ("left_eye", "nose"))
+
+
+def small_face():
+    """A face of 40 px in a picture of 800 x 600."""
+    return {"keypoints": [[305.0, 210.0], [325.0, 225.0]], "scores": [1.0, 1.0], "bbox": [300, 200, 40, 40]}
+
+
+def test_the_function_is_public():
+    assert fabrec_hf.draw_landmarks is draw_landmarks
+
+
+def test_names_and_numbers_stand_beside_their_point_and_not_on_it():
+    face = {"keypoints": [[60.0, 100.0], [140.0, 100.0]], "scores": [1.0, 1.0]}
+    plain = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GREY), [face], TWO)).astype(int)
+    widths = []
+    for labels in ("index", "names"):
+        written = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GREY), [face], TWO, labels=labels)).astype(
+            int
+        )
+        changed = np.argwhere((plain != written).any(-1))[:, ::-1]
+        left, right = changed[changed[:, 0] < 100], changed[changed[:, 0] >= 100]
+        assert left[:, 0].max() < 60 and right[:, 0].min() > 140  # away from the middle of the face
+        assert np.abs(changed[:, 1] - 100).max() < 12
+        widths.append(np.ptp(left[:, 0]))
+    assert widths[1] > 2 * widths[0]  # "left_eye" is longer than "0"
+    with pytest.raises(ValueError, match="names, index or None"):
+        draw_landmarks(Image.new("RGB", (20, 20)), [], labels="all")
+
+
+def test_points_of_a_large_picture_can_be_seen():
+    """A face of 100 px in 2200 px: points of at least 2200 / 1100 = 2 px, where the face alone would give 1.33."""
+    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2200, 1400), GREY), [face], draw_boxes=False)).astype(int)
+    aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
+    assert 4 <= aqua <= 16  # pi * 2 ** 2 = 12.6, less what the rim takes
+
+
+def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
+    picture = Image.new("RGB", (800, 600), GREY)
+    drawn = draw_overview(picture, [small_face()], TWO)
+    assert drawn.size == (800, 600 + 800 // 3)
+    # 40 px with 35 % on either side are 68 px, enlarged to 266: the first point by hand.
+    x, y = (305.5 - (320 - 34)) * 266 / 68, (210.5 - (220 - 34)) * 266 / 68
+    assert np.abs(np.array(drawn.getpixel((int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
+    np.testing.assert_allclose(tile_points([[305.0, 210.0]], [300, 200, 40, 40], 266), [[x - 0.5, y - 0.5]])
+    large = small_face() | {"bbox": [100, 100, 400, 400]}
+    np.testing.assert_array_equal(draw_overview(picture, [large], TWO), draw_landmarks(picture, [large], TWO))
+    assert draw_overview(picture, []).size == (800, 600)
+
+
+def test_a_tile_shows_the_face_and_its_surroundings():
+    picture = Image.new("RGB", (100, 100), GREY)
+    picture.paste((200, 0, 0), (40, 40, 60, 60))
+    tile = np.asarray(face_tile(picture, {"keypoints": np.empty((0, 2)), "bbox": [40, 40, 20, 20]}, 170)).astype(int)
+    red = np.argwhere(tile[..., 0] > 145)  # 20 of 34 px: 100 of 170 in the middle
+    assert tile.shape == (170, 170, 3)
+    np.testing.assert_allclose([red.min(0), red.max(0)], [[35, 35], [134, 134]], atol=3)
