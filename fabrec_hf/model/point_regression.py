@@ -10,8 +10,8 @@ from torch import nn
 RIDGE = 0.1
 # How much the size of a face in its crop counts beside its shape, whose coordinates are of unit length together.
 SIZE_WEIGHT = 3.0
-# Distant anchors are taken for unsteady, as much as if so many more faces showed them as far off as they are: few faces
-# alone would often find one at the other side steady.
+# Distant anchors are taken for unsteady, as much as if so many more faces showed them as far off as they are: few
+# faces alone would often find one at the other side steady.
 DISTANCE_WEIGHT = 2.0
 
 
