@@ -79,6 +79,14 @@ class FabRecAutoencoderConfig(PreTrainedConfig):
         return super().from_pretrained(source, cache_dir=cache_dir, **kwargs)
 
     @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Read the dictionary of a checkpoint (see `PreTrainedConfig`); a detector has one of its autoencoder, too."""
+        values, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if cls is FabRecAutoencoderConfig and values.get("model_type") == FabRecConfig.model_type:
+            values = values | {"model_type": cls.model_type}
+        return values, kwargs
+
+    @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Build the configuration from a dictionary; keyword arguments replace its fields (see `PreTrainedConfig`)."""
         # transformers checks the dictionary before it applies the arguments. Fields that only fit together with them,

@@ -134,6 +134,9 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
         torch.Size([2, 3, 128, 128])
     """
 
+    # What a detector has beyond its autoencoder is left where it is.
+    _keys_to_ignore_on_load_unexpected = [r"^(transfer_layers|heatmap_head|shape_prior|point_regression)\."]
+
     def __init__(self, config: FabRecAutoencoderConfig):
         super().__init__(config)
         # One of two classes with different parts: who uses the parts knows which.
