@@ -425,7 +425,7 @@ def _check_inputs(config: FabRecConfig, pixel_values: torch.Tensor, labels: torc
             "prepare them with the checkpoint's image processor."
         )
     counts = {count, count + config.num_anchors}
-    if labels is not None and (labels.ndim != 3 or labels.shape[1] not in counts or len(labels) != len(pixel_values)):
+    if labels is not None and tuple(labels.shape) not in {(len(pixel_values), points, 2) for points in counts}:
         raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
 
 

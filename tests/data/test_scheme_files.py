@@ -91,7 +91,7 @@ def test_other_mistakes(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe")
     (tmp_path / "folder.yaml").mkdir()
     for spec, message in [
-        ("nonsense", "'nonsense'; give 300w, wflw, aflw, mtfl, or a scheme file"),
+        ("nonsense", "'nonsense'; give 300w, wflw, aflw, mtfl, mesh, or a scheme file"),
         ("scheme.txt", "ends in .yaml, .yml or .json"),
         (tmp_path / "missing.yaml", "missing.yaml cannot be read: No such file"),
         (tmp_path / "folder.yaml", "folder.yaml cannot be read"),

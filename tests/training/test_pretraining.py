@@ -305,7 +305,9 @@ def test_the_benchmark_times_ours_and_the_authors_choices():
     result = json.loads(done.stdout)
     assert result["images_per_second"].keys() == {"ours", "ours, coarse", "authors"}
     rates = result["images_per_second"]
-    assert result["times_faster"]["ours"] == pytest.approx(rates["ours"] / rates["authors"], rel=0.1)
+    # Rates are rounded to a tenth, which is much of them on a machine that is busy.
+    lowest, highest = (rates["ours"] - 0.05) / (rates["authors"] + 0.05), rates["ours"] + 0.05
+    assert lowest - 0.01 <= result["times_faster"]["ours"] <= highest / max(0.01, rates["authors"] - 0.05) + 0.01
     assert 0 <= result["data_share"]["ours"] < 1  # rounded to 0 where a step is slow
 
 
