@@ -265,7 +265,8 @@ def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
         how += f", stopped after {count} of {faces} faces" if results["stopped"] else ""
         how += ": each face predicted by a detector that learned from the others alone"
         more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
+    effort = "" if results["instant"] else ", for three quarters as long"
     return (
-        f"{results['held_out_error']:.2f} % of {unit}, {how}, for three quarters as long "
+        f"{results['held_out_error']:.2f} % of {unit}, {how}{effort} "
         f"(see {output / 'held_out.png'}). With few faces that is above the error of the detector itself.{more}"
     )
