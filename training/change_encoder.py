@@ -61,9 +61,12 @@ def read_face_mesh(path: Path, backbone: nn.Module) -> dict[str, torch.Tensor]:
         backbone: Says the names and shapes; the file has the same layers in the same order, and more behind them.
 
     Raises:
-        CheckpointError: The file is of another network.
+        CheckpointError: The file is of another network, or what reads it is not installed.
     """
-    import tflite
+    try:
+        import tflite
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{path} is read by the package tflite: pip install tflite.") from error
 
     model = tflite.Model.GetRootAsModel(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
