@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class MediaPipeTeacher:
             self._worker = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
+            weakref.finalize(self, self._worker.kill)
             self._ask(np.zeros((64, 64, 3), np.uint8))
         except (OSError, FabRecError) as error:
             raise FabRecError(

@@ -103,6 +103,19 @@ def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
     return model
 
 
+def checkpoint_kind(name: str | Path) -> str | None:
+    """Return the `model_type` that a checkpoint says it holds.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its configuration cannot be read.
+    """
+    source = resolve_checkpoint(name)
+    try:
+        return FabRecConfig.get_config_dict(source)[0].get("model_type")
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+
+
 def load_checkpoint(
     name: str | Path,
 ) -> tuple[FabRecAutoencoder | FabRecForLandmarkDetection, FabRecImageProcessor]:
@@ -114,14 +127,11 @@ def load_checkpoint(
     Raises:
         CheckpointError: There is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
     """
-    source = resolve_checkpoint(name)
+    if checkpoint_kind(name) != FabRecAutoencoderConfig.model_type:
+        return load_landmark_model(name)
+    model = load_autoencoder(name)
     try:
-        kind = FabRecConfig.get_config_dict(source)[0].get("model_type")
-        if kind != FabRecAutoencoderConfig.model_type:
-            return load_landmark_model(name)
-        return load_autoencoder(name), FabRecImageProcessor.from_pretrained(source)
-    except CheckpointError:
-        raise
+        return model, FabRecImageProcessor.from_pretrained(resolve_checkpoint(name))
     except LOADING_ERRORS as error:
         raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
 
@@ -210,4 +220,4 @@ def _reason(error: Exception) -> str:
     return lines[0].strip()
 
 
-__all__ = ["load_autoencoder", "load_checkpoint", "load_landmark_model", "move_to_device"]
+__all__ = ["checkpoint_kind", "load_autoencoder", "load_checkpoint", "load_landmark_model", "move_to_device"]

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--autoencoder",
         default="3fabrec-autoencoder",
         metavar="NAME",
-        help="for reconstructions and teaching (%(default)s)",
+        help="for reconstructions, and for teaching instead of 3fabrec-mesh (%(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")

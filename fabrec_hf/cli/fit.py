@@ -114,15 +114,13 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
     from ..learning.labelled_faces import LabelledFaces
     from ..learning.landmark_training import build_model, build_processor, find_scheme
-    from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
     start = load_start(arguments.model)
-    image_size, knows_points = start.config.image_size, isinstance(start, FabRecForLandmarkDetection)
     dataset, face_set = _load(arguments, workplace)
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
-    processor = build_processor(face_set, image_size)
+    processor = build_processor(face_set, start.config.image_size)
     faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
-    recipe = fit_recipe(image_size, len(faces), arguments.seed, arguments.effort, knows_points)
+    recipe = fit_recipe(start, len(faces), arguments.seed, arguments.effort)
     model = move_to_device(build_model(start, scheme, recipe), arguments.device)
     with _stop_on_interrupt() as stop, _progress_bar() as report:
         result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant)

@@ -21,8 +21,8 @@ class ModelShelf:
 
     Args:
         landmarks: Name of the landmark model of the demonstration.
-        autoencoder: Name of the autoencoder that reconstructs faces.
-        start: Name of what detectors are taught from; another autoencoder than the default one is that, too.
+        autoencoder: Name of the autoencoder that reconstructs faces. Detectors are taught from it, too, if it is
+            another one than the default, and from the embedded mesh-taught detector otherwise.
         capacity: Landmark models to keep.
         device: Where they compute; the GPU by default where there is one.
     """
@@ -32,12 +32,11 @@ class ModelShelf:
         landmarks: str = LANDMARKS,
         autoencoder: str = AUTOENCODER,
         capacity: int = 4,
-        start: str | None = None,
         device: str | None = None,
     ):
         self.device = device
         self.landmarks_name, self.autoencoder_name, self.capacity = landmarks, autoencoder, capacity
-        self.start_name = start or (START if autoencoder == AUTOENCODER else autoencoder)
+        self.start_name = START if autoencoder == AUTOENCODER else autoencoder
         self._finders: OrderedDict[tuple[str, int], LandmarkFinder] = OrderedDict()
         self._autoencoder: FabRecAutoencoder | None = None
         self._lock = threading.Lock()

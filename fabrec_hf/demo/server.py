@@ -33,7 +33,7 @@ class Settings:
 
     Attributes:
         models: Landmark checkpoints to choose from when comparing; the first one detects.
-        autoencoder: What reconstructs faces and what detectors are taught from.
+        autoencoder: What reconstructs faces, and what detectors are taught from if it is not the default one.
         sessions: Folder that keeps photographs and annotations from one run to the next; None forgets them.
         max_age: Seconds without use after which a session is removed.
         examples: Photographs to try.

@@ -159,9 +159,8 @@ def teach(
 
 def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float) -> tuple[Any, ...]:
     start = load_start(autoencoder)
-    size = start.config.image_size
-    recipe = fit_recipe(size, len(dataset), effort=effort, knows_points=isinstance(start, FabRecForLandmarkDetection))
-    processor = build_processor(None, size)
+    recipe = fit_recipe(start, len(dataset), effort=effort)
+    processor = build_processor(None, start.config.image_size)
     faces = LabelledFaces(dataset, processor, progress=False)
     return recipe, build_model(start, scheme, recipe), faces, processor
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.loading import load_autoencoder, load_checkpoint
-from ..errors import CheckpointError
+from ..checkpoints.loading import checkpoint_kind, load_autoencoder, load_landmark_model
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
@@ -14,7 +13,7 @@ from .augmentation import plain_crops
 from .labelled_faces import LabelledFaces, image_mean
 
 
-__all__ = ["begin_from_anchors", "load_start", "predict_anchors", "take_over"]
+__all__ = ["REGRESSION_SHARE", "anchors_of", "begin_from_anchors", "load_start", "predict_anchors", "take_over"]
 
 # How much the regression from the anchors has to say in the end: anything from 0.35 to 0.65 is as good, on validation
 # faces of 300-W with ten annotated ones.
@@ -30,20 +29,25 @@ def load_start(name: str | Path) -> FabRecAutoencoder | FabRecForLandmarkDetecti
     Raises:
         CheckpointError: There is no such checkpoint, or it is not whole.
     """
-    try:
-        return load_checkpoint(name)[0].float()
-    except CheckpointError:  # an autoencoder may come without an image processor
-        return load_autoencoder(name)
+    if checkpoint_kind(name) == FabRecConfig.model_type:
+        return load_landmark_model(name)[0].float()
+    return load_autoencoder(name)
 
 
-def anchors_of(start: FabRecAutoencoder | FabRecForLandmarkDetection, config: FabRecConfig) -> dict | None:
-    """Return the scheme of the points that a start knows, if a model of this configuration can go on drawing them."""
+def anchors_of(
+    start: FabRecAutoencoder | FabRecForLandmarkDetection,
+    heatmap_size: int,
+    heatmap_sigma: float,
+    transfer_layers: list[int] | None = None,
+) -> dict | None:
+    """Return the scheme of the points that a start knows, if a model with such heatmaps can go on drawing them."""
     if not isinstance(start, FabRecForLandmarkDetection) or start.config.landmark_scheme is None:
         return None
-    same = ("heatmap_size", "heatmap_sigma", "heatmap_alignment", "transfer_layers")
-    if any(getattr(start.config, name) != getattr(config, name) for name in same):
+    known = start.config
+    same = (known.heatmap_size, known.heatmap_sigma, known.transfer_layers, known.heatmap_alignment)
+    if same != (heatmap_size, heatmap_sigma, transfer_layers, "edges"):
         return None
-    return dict(start.config.landmark_scheme)
+    return dict(known.landmark_scheme)
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import torch
 
 from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
-from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from .anchors import begin_from_anchors
+from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
+from .anchors import REGRESSION_SHARE, anchors_of, begin_from_anchors
 from .labelled_faces import LabelledFaces
 from .landmark_training import (
     LandmarkRecipe,
@@ -85,20 +85,22 @@ def assign_faces(latents: torch.Tensor, chosen: list[int]) -> np.ndarray:
 
 
 def fit_recipe(
-    image_size: int, faces: int, seed: int = 0, effort: float = 1.0, knows_points: bool = False
+    start: FabRecAutoencoder | FabRecForLandmarkDetection, faces: int, seed: int = 0, effort: float = 1.0
 ) -> LandmarkRecipe:
     """What `fabrec fit` trains with: minutes on two CPU cores.
 
     Unlike in the paper, the encoder learns from the first step: at ten shots that is better in fewer steps. What
-    starts from a detector of other points, such as `3fabrec-mesh`, has less to learn, in fewer and smaller steps.
+    starts from a detector whose points can become anchors, such as `3fabrec-mesh`, has less to learn, in fewer and
+    smaller steps.
 
     Args:
-        image_size: Side of the autoencoder's pictures in pixels; heatmaps have half of it.
+        start: From `load_start`; heatmaps have half the side of its pictures.
         faces: Annotated faces there are to learn from.
         seed: Of the new layers, the order and the augmentation.
         effort: Multiplies the number of steps.
-        knows_points: Whether the start is a detector, whose points become anchors.
     """
+    heatmap_size, heatmap_sigma = start.config.image_size // 2, 3.5 * start.config.image_size / 128
+    knows_points = anchors_of(start, heatmap_size, heatmap_sigma) is not None
     return LandmarkRecipe(
         head_steps=0,
         finetune_steps=max(1, round((300 if knows_points else 600) * effort)),
@@ -108,8 +110,8 @@ def fit_recipe(
         warmup_steps=20,
         cosine_schedule=True,
         max_grad_norm=1.0,
-        heatmap_size=image_size // 2,
-        heatmap_sigma=3.5 * image_size / 128,
+        heatmap_size=heatmap_size,
+        heatmap_sigma=heatmap_sigma,
         foreground_weight=10.0,
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
         anchors=knows_points,
@@ -244,7 +246,7 @@ class _Fit:
         name, before, total = progress
         done = 0
         fit_shape_prior(self.model, faces, self.scheme)
-        faces = begin_from_anchors(self.model, faces, self.scheme, **({"share": 1.0} if self.instant else {}))
+        faces = begin_from_anchors(self.model, faces, self.scheme, 1.0 if self.instant else REGRESSION_SHARE)
         for finetune, count in zip((False, True), steps, strict=True):
             groups = parameter_groups(self.model, self.recipe, finetune)
             peaks = [group["lr"] for group in groups]

@@ -134,7 +134,7 @@ def build_model(
     settings |= {name: getattr(start.config, name) for name in architecture}
     config = FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
     if recipe.anchors:
-        config.anchors = anchors_of(start, config)
+        config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):

@@ -5,14 +5,22 @@ import copy
 import pytest
 import torch
 
+from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
 from fabrec_hf.data import load_faces
-from fabrec_hf.errors import DataError
+from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.anchors import begin_from_anchors, load_start, predict_anchors
 from fabrec_hf.learning.fewshot import fit_landmarks, fit_recipe
 from fabrec_hf.learning.labelled_faces import LabelledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, predict_landmarks
-from fabrec_hf.model.known_schemes import LandmarkScheme
-from support.tiny_checkpoints import save_autoencoder, save_landmarks
+from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme
+from support.tiny_checkpoints import TINY, save_autoencoder, save_landmarks
+
+
+def tiny_detector(**kwargs) -> FabRecForLandmarkDetection:
+    scheme = get_scheme("mtfl")
+    return FabRecForLandmarkDetection(
+        FabRecConfig(**TINY, num_landmarks=5, landmark_scheme=scheme.to_dict(), heatmap_size=16, **kwargs)
+    )
 
 
 SCHEME = LandmarkScheme("three", 3, flip_pairs=((0, 1),))
@@ -106,7 +114,27 @@ def test_only_a_detector_starts_an_instant_fit(faces, tmp_path):
         fit_landmarks(model, faces, SCHEME, RECIPE, instant=True)
 
 
-def test_a_start_that_knows_points_takes_fewer_and_smaller_steps():
-    from_points, anew = fit_recipe(128, 10, knows_points=True), fit_recipe(128, 10)
+def test_a_start_whose_points_become_anchors_takes_fewer_and_smaller_steps(tmp_path):
+    save_autoencoder(tmp_path / "autoencoder")
+    autoencoder = load_start(tmp_path / "autoencoder")
+    # Heatmaps of half the side of 32 px and the paper's sigma for that size, as a fit asks for; and another sigma.
+    detector, other = tiny_detector(heatmap_sigma=0.875), tiny_detector(heatmap_sigma=1.5)
+    from_points, anew, apart = (fit_recipe(start, 10) for start in (detector, autoencoder, other))
     assert (from_points.finetune_steps, from_points.encoder_learning_rate, from_points.anchors) == (300, 1e-4, True)
-    assert (anew.finetune_steps, anew.encoder_learning_rate, anew.anchors) == (600, 5e-4, False)
+    assert (from_points.shape_prior, from_points.heatmap_size, from_points.heatmap_sigma) == (False, 16, 0.875)
+    assert (anew.finetune_steps, anew.encoder_learning_rate, anew.anchors, anew.shape_prior) == (
+        600,
+        5e-4,
+        False,
+        True,
+    )
+    assert apart == anew
+
+
+def test_a_detector_without_its_processor_is_not_taken_for_an_autoencoder(tmp_path):
+    folder = save_landmarks(tmp_path / "five")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="preprocessor_config"):
+        load_start(folder)
+    with pytest.raises(CheckpointError, match="no-such-checkpoint"):
+        load_start(tmp_path / "no-such-checkpoint")

@@ -35,6 +35,7 @@ from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning import landmark_training  # noqa: E402
+from fabrec_hf.learning.anchors import load_start  # noqa: E402
 from fabrec_hf.learning.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
 from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
@@ -77,10 +78,15 @@ def autoencoder(tmp_path_factory):
     return folder
 
 
-def test_the_sweep_measures_what_fit_does():
-    path = Path(__file__).parents[2] / "training" / "configs" / "landmarks-fewshot.yaml"
-    assert replace(fit_recipe(128, faces=10), flip_average=True) == LandmarkRecipe(**yaml.safe_load(path.read_text()))
-    assert replace(fit_recipe(128, faces=50), transfer_initialization="identity") == fit_recipe(128, faces=10)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("3fabrec-autoencoder", "landmarks-fewshot.yaml"), ("3fabrec-mesh", "landmarks-fewshot-mesh.yaml")],
+)
+def test_the_sweep_measures_what_fit_does(name, config):
+    path, start = Path(__file__).parents[2] / "training" / "configs" / config, load_start(name)
+    recipe = fit_recipe(start, faces=10)
+    assert replace(recipe, flip_average=True) == LandmarkRecipe(**yaml.safe_load(path.read_text()))
+    assert replace(fit_recipe(start, faces=50), transfer_initialization="identity") == recipe
 
 
 def labelled(drawn_faces, count=5):
