@@ -5,13 +5,11 @@ SPACE_SCREENSHOTS=DIR a picture of each page is kept.
 """
 
 import io
-import json
 import os
 import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 
@@ -19,15 +17,26 @@ pytest.importorskip("gradio")
 pytest.importorskip("kmedoids")
 playwright = pytest.importorskip("playwright.sync_api")
 
-from fabrec_hf.demo.annotation_view import SIDE, crop_of  # noqa: E402
 from support.space_client import running_space  # noqa: E402
+from support.space_pages import (  # noqa: E402
+    CONTRAST,
+    PHOTOGRAPHS,
+    assert_clicked,
+    begin,
+    choose,
+    click_face,
+    downloaded,
+    first_face,
+    open_tab,
+    pictures,
+    until,
+)
 
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-PHOTOGRAPHS = [str(ROOT / "examples" / name) for name in ("astronaut.jpg", "grace_hopper.jpg")]
 SLOW = 180_000  # milliseconds that a busy machine may take
 FOCUSED = "(document.activeElement.shadowRoot?.activeElement || document.activeElement)"
 MAKE_FILES = "Make files: annotations (COCO, .pts) and checkpoint"
@@ -36,38 +45,6 @@ if CHROMIUM is None or not os.environ.get("SPACE_BROWSER"):
     pytest.skip("there is no Chromium, or SPACE_BROWSER=1 is not set", allow_module_level=True)
 if not (ROOT / "space").is_dir():
     pytest.skip("only in a checkout", allow_module_level=True)
-
-# Contrast of every visible text with the background that is painted behind it, by the formula of WCAG 2; signs such as
-# arrows need no more than large letters do.
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const rgba = color => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-    const d = canvas.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255];
-  };
-  const light = rgb => {
-    const [r, g, b] = rgb.map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
-      const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 0.5) return c;
-    }
-    return [255, 255, 255, 1];
-  };
-  const weak = [];
-  for (const e of document.querySelectorAll('p, h1, h2, h3, button, label, span, td, th, li')) {
-    const text = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
-    const box = e.getBoundingClientRect();
-    if (!text || !box.width || !e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
-    const style = getComputedStyle(e), size = parseFloat(style.fontSize);
-    const [one, two] = [light(rgba(style.color).slice(0, 3)), light(behind(e).slice(0, 3))];
-    const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
-    const large = !/[\\p{L}\\p{N}]/u.test(text) || size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) weak.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
-  }
-  return weak;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +86,6 @@ def page(request, chromium, space):
     context.close()
     assert {url for url in asked if not url.startswith((space.url, "data:", "blob:"))} == set()
     assert asked and errors == []
-
-
-def open_tab(page, name):
-    page.get_by_role("tab", name=name, exact=True).click()
-
-
-def choose(page, button, files):
-    with page.expect_file_chooser() as chooser:
-        button.click()
-    chooser.value.set_files(files)
-
-
-def pictures(page, label):
-    return page.locator(f".block:has(label:has-text('{label}')) img")
 
 
 def test_detect(page):
@@ -187,12 +150,6 @@ def test_what_has_nothing_to_act_on_is_disabled(page):
             playwright.expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
 
 
-def downloaded(page, name):
-    with page.expect_download() as download:
-        page.locator(f"a[download='{name}']").first.click()
-    return Path(download.value.path()).read_bytes()
-
-
 def test_latent_space(page):
     open_tab(page, "Latent space")
     page.get_by_role("button", name="Draw faces").click()
@@ -214,46 +171,6 @@ def test_compare(page):
     page.get_by_text("grace_hopper").first.wait_for()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("astronaut.jpg · 3fabrec-300w").first.wait_for()
-
-
-def click_face(page, x, y):
-    """Click on the face that is annotated, at these shares of its picture."""
-    stage = page.locator("#teach-face .stage")
-    box = stage.bounding_box()
-    stage.click(position={"x": x * box["width"], "y": y * box["height"]})
-
-
-def assert_clicked(space, point, place):
-    """The point is where it was clicked, as a share of the picture, in what was written to disk."""
-    face = first_face(space)
-    view = crop_of(face["box"])
-    x, y = view.from_photograph(np.array([face["points"][point]]))[0] / SIDE
-    assert (x, y) == pytest.approx(place, abs=0.01)
-
-
-def first_face(space):
-    """The face that is annotated first, as it is on disk."""
-    project = json.loads(max(space.services.sessions.root.glob("*/project.json"), key=os.path.getmtime).read_bytes())
-    return project["faces"][project["order"][0]]
-
-
-def until(page, condition):
-    """Wait until a condition holds."""
-    for _ in range(200):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("it never came to that")
-
-
-def begin(page, names, photographs=PHOTOGRAPHS):
-    """Open Teach with these photographs and points."""
-    open_tab(page, "Teach")
-    choose(page, page.get_by_role("button", name="Or choose photographs"), photographs)
-    page.locator(f"#teach-photographs >> text={len(photographs)} photograph").wait_for()
-    page.get_by_label("Names of the points").fill(names)
-    page.get_by_role("button", name="Choose the faces to annotate").click()
-    page.locator("#teach-status").get_by_text(f"Face 1 of {len(photographs)}").wait_for()
 
 
 def test_a_point_is_dragged_nudged_hidden_and_taken_back(page, space):
