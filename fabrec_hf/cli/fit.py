@@ -11,10 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..common.console import say
 from ..common.output_folder import check_output_folder
+from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
 
 
@@ -41,8 +40,6 @@ estimate that is there."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a fit to a parser."""
-    from ..data.readers import KINDS
-
     parser.description = f"{parser.description} {NOTES}"
     parser.add_argument("data", metavar="DATA", help="annotated faces: a folder or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
@@ -135,6 +132,8 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:
     """Read the annotated faces, by way of Parquet where they come in another format."""
+    import numpy as np
+
     from ..data import load_faces, random_shots
     from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
@@ -213,6 +212,8 @@ def _draw(
     folder: Path, dataset: "datasets.Dataset", faces: "LabelledFaces", scheme: "LandmarkScheme", result: "FitResult"
 ) -> None:
     """Draw the faces with the landmarks predicted for them while they were left out, the worst first."""
+    import numpy as np
+
     from ..evaluation.plots import draw_worst_faces
     from ..evaluation.scoring import ScoredFace
     from ..model.geometry import landmarks_from_crop

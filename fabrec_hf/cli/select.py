@@ -11,17 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageDraw
-
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
-from ..inference.input_files import collect_inputs, is_video, open_picture
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from PIL import Image
 
 __all__ = ["add_arguments", "contact_sheet", "run"]
 
@@ -78,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For mistakes that concern more than one picture; one line.
     """
+    from ..inference.input_files import collect_inputs, is_video
+
     if arguments.count < 1:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
     paths = [path for path in collect_inputs(arguments.inputs) if not is_video(path)]
@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
     if arguments.output is not None:
         check_output_folder(arguments.output)
+    import numpy as np
+
     from ..learning.fewshot import assign_faces, choose_faces
 
     encoder = _FaceEncoder(arguments.model, arguments.cropped, arguments.device)
@@ -131,6 +133,8 @@ class _FaceEncoder:
         """Return the faces of a picture, or the picture as one if there is none, and their latents (N, D)."""
         import torch
 
+        from ..inference.input_files import open_picture
+
         image = open_picture(path)
         boxes: list[Any] = [found.box for found in self.detector(image)] if self.detector else []
         detected = bool(boxes)
@@ -140,8 +144,10 @@ class _FaceEncoder:
             latents = self.model.encode(pixel_values.to(self.model.device)).cpu()
         return [FoundFace(str(path), tuple(map(float, box)), detected) for box in boxes], latents  # type: ignore
 
-    def crop(self, face: FoundFace) -> np.ndarray:
+    def crop(self, face: FoundFace) -> "np.ndarray":
         """Return what the encoder saw of a face, (S, S, 3) uint8."""
+        from ..inference.input_files import open_picture
+
         pixels = self.processor(open_picture(Path(face.file)), boxes=[face.box], do_normalize=False)["pixel_values"]
         return (255 * pixels[0].clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
 
@@ -169,13 +175,15 @@ def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[Foun
     return faces, torch.cat(latents), failures
 
 
-def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str]) -> Image.Image:
+def contact_sheet(crops: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":
     """Lay crops out in rows, each above its title.
 
     Args:
         crops: (S, S, 3) uint8 RGB each, in the order of reading.
         titles: One short line each.
     """
+    from PIL import Image, ImageDraw
+
     columns = min(len(crops), max(1, math.ceil(math.sqrt(len(crops) * 1.6))))
     rows = -(-len(crops) // columns)
     line = 20
@@ -190,7 +198,7 @@ def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str]) -> Image.I
     return sheet
 
 
-def _write(folder: Path, records: Sequence[dict[str, Any]], crops: Sequence[np.ndarray]) -> None:
+def _write(folder: Path, records: Sequence[dict[str, Any]], crops: "Sequence[np.ndarray]") -> None:
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["file", "x", "y", "width", "height", "share"])

@@ -1,0 +1,6 @@
+"""Where the box of a face comes from that has none, by name."""
+
+__all__ = ["BOX_RULES"]
+
+BOX_RULES = ("points", "detector", "image", "none")
+"""The tight box of its points, the face detector, the whole picture, or nowhere."""
