@@ -18,7 +18,9 @@ from .registration import register_lazily
 
 if TYPE_CHECKING:
     from .checkpoints.names import resolve_checkpoint, weights_path
+    from .data.collator import LandmarkCollator
     from .inference.drawing import draw_landmarks
+    from .metrics.trainer import LandmarkMetrics
     from .model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
     from .model.image_processing_fabrec import FabRecImageProcessor
     from .model.image_processing_pil_fabrec import FabRecImageProcessorPil
@@ -37,6 +39,8 @@ _PLACES = {
     "FabRecImageProcessor": "model.image_processing_fabrec",
     "FabRecImageProcessorPil": "model.image_processing_pil_fabrec",
     "FaceLandmarkPipeline": "model.pipeline_fabrec",
+    "LandmarkCollator": "data.collator",
+    "LandmarkMetrics": "metrics.trainer",
     "LandmarkScheme": "model.known_schemes",
     "draw_landmarks": "inference.drawing",
     "get_scheme": "model.known_schemes",
@@ -52,6 +56,8 @@ __all__ = [
     "FabRecImageProcessor",
     "FabRecImageProcessorPil",
     "FaceLandmarkPipeline",
+    "LandmarkCollator",
+    "LandmarkMetrics",
     "LandmarkScheme",
     "draw_landmarks",
     "errors",

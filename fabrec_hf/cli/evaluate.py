@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.choices import PROTOCOLS
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import FabRecError, SchemeError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description or ''} {NOTES}".strip()
     parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or Hub name (%(default)s)")
     parser.add_argument(
-        "--data", required=True, nargs="+", help="Parquet file, folder or glob with the columns image, landmarks, box"
+        "--data",
+        required=True,
+        nargs="+",
+        help="Parquet file, folder, glob or Hub data set with image, landmarks, box",
     )
     parser.add_argument("--split", help="train, validation or test, where the data has several (test)")
+    add_columns_option(parser)
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -107,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.reports import make_tables, to_latex, to_markdown
     from ..evaluation.scoring import find_subsets, score_faces, summarize_scores
 
-    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
+    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test", names=column_names(args.columns))
     model, processor = load_landmark_model(args.model)
     _check_scheme(args.data, model)
     normalizer = _find_normalizer(args.normalizer, model)

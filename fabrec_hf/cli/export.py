@@ -11,6 +11,7 @@ from ..common.choices import DEFAULT_RANK, FORMATS
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError, FabRecError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="annotated faces: Parquet, folder or glob, with a test split and, for --int8, a train split",
     )
+    add_columns_option(parser)
     parser.add_argument("--calibration-faces", type=int, default=300, metavar="N", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of calibration faces (%(default)s)")
     parser.add_argument(
@@ -127,7 +129,8 @@ def _export_int8(model: Any, processor: "FabRecImageProcessor", arguments: argpa
     from ..export.runtime_files import export_model
     from ..export.runtimes import load_exported
 
-    train = load_faces(arguments.data, "train", ("image", "box"))
+    names = column_names(arguments.columns)
+    train = load_faces(arguments.data, "train", ("image", "box"), names=names)
     crops = calibration_crops(processor, train, arguments.calibration_faces, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         export_model(model, processor, folder, arguments.format, calibration=crops)
@@ -177,7 +180,7 @@ def _check_growth(
     from ..metrics import normalized_mean_error
 
     key, name, advice = words
-    test = load_faces(arguments.data, "test", COLUMNS)
+    test = load_faces(arguments.data, "test", COLUMNS, names=column_names(arguments.columns))
     targets, boxes = annotations(test)
     scheme = checkpoint_scheme(detectors[0].config, targets.shape[1])
     errors = []

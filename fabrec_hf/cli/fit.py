@@ -15,6 +15,7 @@ from ..common.console import say
 from ..common.output_folder import check_output_folder
 from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="annotated faces: a folder or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
     parser.add_argument("--kind", choices=list(KINDS), help="what DATA is, where that cannot be told from its files")
+    add_columns_option(parser)
     parser.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
     parser.add_argument("--split", help="which split of DATA to learn from (train, where there are several)")
     parser.add_argument("--shots", type=int, metavar="N", help="learn from N faces, drawn at random; all by default")
@@ -137,16 +139,20 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     from ..data import load_faces, random_shots
     from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
+    from ..data.parquet import is_repository
     from ..data.readers import guess_kind, open_source
 
-    kind = arguments.kind or guess_kind(arguments.data)
+    kind = arguments.kind or ("parquet" if is_repository(arguments.data) else guess_kind(arguments.data))
+    names = column_names(arguments.columns)
+    if names and kind != "parquet":
+        raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
     path = arguments.data
     if kind != "parquet":
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
         split = arguments.split if takes_split else None
         path = workplace / "faces"
         convert_faces(open_source(kind, arguments.data, scheme=arguments.scheme, split=split), path)
-    dataset = load_faces(path, arguments.split, columns=("image", "landmarks", "box"), default_split="train")
+    dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
     annotated = [
         row
         for row, points in enumerate(dataset["landmarks"])

@@ -11,6 +11,7 @@ from ..common.console import say
 from ..common.figures import require_matplotlib
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", nargs="+", help="annotated faces: Parquet file, folder or glob with columns image, landmarks, box"
     )
     parser.add_argument("--split", help="train, validation or test, where --data has several (test)")
+    add_columns_option(parser)
     parser.add_argument(
         "--faces",
         nargs="+",
@@ -125,7 +127,8 @@ def _load_landmark_task(args: argparse.Namespace) -> tuple:
     from ..checkpoints.loading import load_landmark_model, move_to_device
     from ..data import load_faces
 
-    dataset = load_faces(args.data, args.split, LABELLED, default_split="test")
+    names = column_names(args.columns)
+    dataset = load_faces(args.data, args.split, LABELLED, default_split="test", names=names)
     model, processor = load_landmark_model(args.model)
     return move_to_device(model, args.device), processor, dataset
 
