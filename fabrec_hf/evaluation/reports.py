@@ -19,7 +19,15 @@ from .published_results import (
 )
 
 
-__all__ = ["Table", "describe_confidence", "describe_length", "make_tables", "to_latex", "to_markdown"]
+__all__ = [
+    "Table",
+    "describe_confidence",
+    "describe_length",
+    "describe_part",
+    "make_tables",
+    "to_latex",
+    "to_markdown",
+]
 
 EMPTY = "-"
 
@@ -131,6 +139,19 @@ def describe_confidence(result: Mapping[str, Any]) -> str:
     return f"{words}."
 
 
+def describe_part(result: Mapping[str, Any]) -> str:
+    """Say what a part of a published test set tells of the whole of it; nothing where that is not known."""
+    weighted = result.get("weighted")
+    if not weighted:
+        return ""
+    words = (
+        f"{weighted['faces']:,} of the {weighted['of']:,} test faces; weighted to the shares that difficult groups "
+        f"have in the whole set, the NME is {weighted['nme']:.2f} %"
+    )
+    none = weighted["none"]
+    return f"{words}." if none is None else f"{words}; that of the faces of no such group is {none:.2f} %."
+
+
 def _result_table(result: Mapping[str, Any], name: str, how: str, has_published: bool) -> Table:
     limit = f"{result['threshold']:g} %"
     header = ("faces of", "count", "NME in %", f"FR at {limit}, in %", f"AUC to {limit}")
@@ -146,6 +167,8 @@ def _result_table(result: Mapping[str, Any], name: str, how: str, has_published:
             f"{result['without_prediction']} faces have no prediction (failures, and not in the NME), "
             f"{result['not_scored']} cannot be scored and are left out."
         )
+    if part := describe_part(result):
+        notes.append(part)
     if confidence := describe_confidence(result):
         notes.append(confidence)
     if not has_published:

@@ -28,6 +28,7 @@ from ..metrics.landmark_errors import mean_of_known
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, Normalizer
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .official_shares import weigh_part
 
 
 __all__ = [
@@ -124,7 +125,8 @@ def evaluate_checkpoint(
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
-        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (from
+        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `weighted` (from
+        `weigh_part`, for a part of a published set), `confidence` (from
         `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
         `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`, `shape_prior`.
 
@@ -292,6 +294,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
     return {
         **whole,
         "subsets": subsets,
+        "weighted": weigh_part(scores.errors, masks, scores.scheme.name),
         "confidence": summarize_confidence(scores.point_scores, scores.point_errors, scores.score_tolerance),
         "scheme": scores.scheme.name,
         "normalizer": scores.normalizer.to_dict(),

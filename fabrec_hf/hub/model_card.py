@@ -12,7 +12,7 @@ from ..checkpoints.results import read_results
 from ..common.citation import CITATION
 from ..errors import CheckpointError
 from ..evaluation.reconstruction_report import reconstruction_section
-from ..evaluation.reports import describe_confidence, describe_length, make_tables, to_markdown
+from ..evaluation.reports import describe_confidence, describe_length, describe_part, make_tables, to_markdown
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.known_schemes import LandmarkScheme
 
@@ -252,7 +252,8 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], scheme: LandmarkScheme |
         f"By `fabrec evaluate --data {data}`, given boxes; errors in percent of {length}, failures above "
         f"{first['threshold']:g} %. The last columns are the NME of the parts of the face."
     )
-    return f"{_table(header, rows)}\n\n{note}"
+    weighted = [f"{_how(entry)}: {part}" for entry in evaluations if (part := describe_part(entry))]
+    return "\n\n".join([_table(header, rows), note, *weighted])
 
 
 def _confidence(evaluations: Sequence[Mapping[str, Any]]) -> str:
