@@ -39,7 +39,7 @@ print("FOUND" + json.dumps({
 
 @pytest.fixture(scope="module")
 def face_set(tmp_path_factory):
-    """A user's own data: five faces to train on and three to test with, converted as the README says."""
+    """A user's own data: five faces to train on and three to test with, converted as docs/own-data.md says."""
     root = tmp_path_factory.mktemp("own")
     lines = ["image,split,left_x,left_y,right_x,right_y,box_x,box_y,box_width,box_height"]
     for seed in range(8):
