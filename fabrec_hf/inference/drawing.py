@@ -81,9 +81,12 @@ def draw_landmarks(
         ValueError: if the image cannot be read, or `labels` is something else.
 
     Example:
-        In a notebook this is the figure of the cell:
+        In a notebook the picture is the figure of the cell:
 
-        >>> fabrec_hf.draw_landmarks(image, pipe(image))  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> face = {"keypoints": [[40.0, 40.0], [60.0, 40.0]], "scores": [0.9, 0.5]}
+        >>> draw_landmarks(Image.new("RGB", (100, 80)), [face]).size
+        (100, 80)
     """
     texts = _point_texts(labels, scheme)
     canvas = Image.fromarray(_pixels(image))

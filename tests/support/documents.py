@@ -44,7 +44,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Return the commands of a page's `bash` blocks as words, comments left out and functions of the shell filled in."""
+    """Return the commands of a page's `bash` blocks as words, without comments, shell functions filled in."""
     found: list[list[str]] = []
     for block in code_blocks(page, "bash"):
         functions: dict[str, str] = {}
