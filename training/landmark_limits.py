@@ -27,6 +27,7 @@ from fabrec_hf.learning.landmark_training import (
     find_scheme,
     landmark_errors,
 )
+from fabrec_hf.model.landmark_decoding import Drawing
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection
 
 
@@ -108,7 +109,7 @@ def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arg
                 latents = search_latents(model, pixel_values, labels if knows else None, *search)
             with torch.no_grad():
                 heatmaps = model.predict_heatmaps(autoencoder.decoder.first_stage(latents))
-                landmarks[kind].append(model.decode_landmarks(heatmaps)[0].cpu())
+                landmarks[kind].append(model.decode(Drawing(heatmaps))[0].cpu())
                 difference = (autoencoder.decode(latents) - pixel_values).abs().mean((1, 2, 3))
                 differences[kind].append(255 * difference.cpu())
     return {

@@ -12,7 +12,7 @@ import torch
 from ..errors import CheckpointError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
-from ..model.modeling_fabrec import FabRecLandmarkOutput
+from ..model.outputs_fabrec import FabRecLandmarkOutput
 from .runtime_files import FORMATS, need_package
 
 

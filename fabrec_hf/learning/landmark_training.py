@@ -56,6 +56,7 @@ class LandmarkRecipe:
     flip_average: bool = field(default=False, metadata={"help": "Average with the mirrored crop when predicting."})
     shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
     anchors: bool = field(default=False, metadata={"help": "Tell points from those that the start knows, if any."})
+    point_readout: bool = field(default=False, metadata={"help": "Read points off the encoder's features, too."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -135,6 +136,10 @@ def build_model(
     config = FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
     if recipe.anchors:
         config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
+    # What reads out anchors is the start's; without anchors the new points are read out, if the recipe says so.
+    config.point_readout = (
+        bool(getattr(start.config, "point_readout", False)) if config.anchors else recipe.point_readout
+    )
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):
@@ -161,12 +166,14 @@ def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, 
         finetune: False for transfer layers and head alone, True with the encoder beside them.
     """
     head = [*model.transfer_layers.parameters(), *model.heatmap_head.parameters()]
+    readout = [] if model.point_readout is None else list(model.point_readout.parameters())
     if not finetune:
-        return [{"params": head, "lr": recipe.head_learning_rate}]
+        return [{"params": head + readout, "lr": recipe.head_learning_rate}]
     model.unfreeze_encoder()
+    # The readout sees the encoder's features as they change: it learns at their pace.
     return [
         {"params": head, "lr": recipe.finetune_head_learning_rate},
-        {"params": list(model.autoencoder.encoder.parameters()), "lr": recipe.encoder_learning_rate},
+        {"params": [*model.autoencoder.encoder.parameters(), *readout], "lr": recipe.encoder_learning_rate},
     ]
 
 

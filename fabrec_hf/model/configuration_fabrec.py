@@ -146,6 +146,9 @@ class FabRecConfig(FabRecAutoencoderConfig):
         anchors (`dict`, *optional*):
             `LandmarkScheme.to_dict()` of the points that the detector knew before it learned its own: it draws their
             heatmaps too, behind its own, and `point_regression` tells its points from them.
+        point_readout (`bool`, defaults to `False`):
+            Read the anchors, or the points of a detector without anchors, off the encoder's last features, too: one
+            linear layer, whose points are averaged with those of the heatmaps.
         score_calibration (`dict`, *optional*):
             `ScoreCalibration.to_dict()`: how often points of a heatmap's height are found, see `calibration`. Scores
             are then that share; without it they are the heights themselves.
@@ -165,6 +168,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
     flip_average: bool = False
     shape_prior: bool = False
     anchors: dict | None = None
+    point_readout: bool = False
     score_calibration: dict | None = None
 
     def validate_architecture(self):
