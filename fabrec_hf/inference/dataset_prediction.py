@@ -56,7 +56,7 @@ def predict_landmarks(
         progress: Show a progress bar.
 
     Returns:
-        (N, L, 2) points in pixels of the rows' images, float64, pixel centres at integers.
+        (N, L, 2) points in pixels of the rows' images, float64, pixel centers at integers.
 
     Raises:
         DataError: If an image cannot be read.

@@ -65,7 +65,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How pictures are labelled.
+    """How pictures are labeled.
 
     Attributes:
         search: Search for the faces of pictures that come with a `box` too.
@@ -144,7 +144,7 @@ def _repository_files(name: str) -> dict[str, list[str]]:
 
 
 def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings: LabelSettings) -> list[Shard]:
-    """Prepare the folder of the labels and return the shards that are still to be labelled; for one process.
+    """Prepare the folder of the labels and return the shards that are still to be labeled; for one process.
 
     Args:
         folder: New, empty, or that of the same job, interrupted.
@@ -210,7 +210,7 @@ def finish_labels(folder: Path, shards: Sequence[Shard], finder: Labeler) -> dic
         A report of each split.
 
     Raises:
-        DataError: If a shard has not been labelled.
+        DataError: If a shard has not been labeled.
     """
     reports: dict[str, LabelReport] = {}
     for shard in shards:
