@@ -11,7 +11,7 @@ from .scoring import FaceScores
 
 __all__ = ["draw_confidence"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colors, which people with any color vision tell apart.
 BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#555555"
 PALE = "#D9D9D9"
 

@@ -57,7 +57,7 @@ def make_tables(
     Args:
         result: From `evaluate_checkpoint`.
         name: What our row is called.
-        scheme: The scheme of the result, to call the points of its normaliser by name.
+        scheme: The scheme of the result, to call the points of its normalizer by name.
         shots: How many annotated faces the model was trained on, if only few: our row then goes into the column of
             that size of the tables of limited training data.
     """

@@ -36,7 +36,7 @@ def measure_robustness(
 ) -> dict[str, Any]:
     """Score a landmark model on annotated faces that are perturbed in several ways and strengths.
 
-    The error is normalised by the length of the undisturbed face throughout: that does not change when a face is
+    The error is normalized by the length of the undisturbed face throughout: that does not change when a face is
     turned, and a jittered box is no better yardstick for being wrong.
 
     Args:

@@ -11,7 +11,7 @@ from .reconstruction_report import group_name
 
 __all__ = ["draw_results"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colors, which people with any color vision tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 ATTRIBUTE_COLORS = {None: GREY, "age": BLUE, "gender": ORANGE, "race": GREEN}
 

@@ -267,7 +267,7 @@ def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str,
 
 
 def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], threshold: float = 10.0) -> dict[str, Any]:
-    """Summarise errors over all faces and over subsets of them, see `evaluate_checkpoint`.
+    """Summarize errors over all faces and over subsets of them, see `evaluate_checkpoint`.
 
     Args:
         scores: From `score_faces`.
