@@ -128,7 +128,7 @@ def convert_state_dict(
         state dict of that model, and the one of `FabRecDiscriminators` or None.
 
     Raises:
-        CheckpointError: A tensor is missing, has another shape than its neighbours ask for, or is of no use.
+        CheckpointError: A tensor is missing, has another shape than its neighbors ask for, or is of no use.
     """
     config = _infer_config(published)
     has_head = isinstance(config, FabRecConfig)

@@ -86,7 +86,7 @@ def export_model(
         output: Folder to write to: the files of the format, `config.json` and `preprocessor_config.json`.
         format: `"onnx"`, `"openvino"` or `"torch"`.
         calibration: Batches of `pixel_values` (n, 3, S, S), float32, of real faces. With them the network is
-            quantised to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterwards, as `fabrec
+            quantized to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterward, as `fabrec
             export --int8` does.
 
     Returns:
