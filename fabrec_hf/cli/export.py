@@ -120,7 +120,7 @@ def calibration_crops(
 
 
 def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
-    """Quantise into a folder of its own, score it there, and move it to its place if it is good enough."""
+    """Quantize into a folder of its own, score it there, and move it to its place if it is good enough."""
     from ..export.runtimes import load_exported
 
     train = load_faces(arguments.data, "train", ("image", "box"))
