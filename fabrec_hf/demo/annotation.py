@@ -28,7 +28,7 @@ class AnnotatedFace:
         file: Name of the photograph in the folder of the session.
         name: What its owner calls the photograph.
         box: (x, y, width, height) of the face in pixels of the upright photograph.
-        points: For every point of the scheme (x, y) in pixels, centres at integers, or None.
+        points: For every point of the scheme (x, y) in pixels, centers at integers, or None.
         hidden: For every point whether it was said to be invisible.
         skipped: Whether the face is not to be annotated.
     """

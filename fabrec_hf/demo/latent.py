@@ -58,12 +58,12 @@ class LatentExplorer:
             raise DataError(f"{finder.name} takes other crops than the autoencoder {shelf.autoencoder_name} gives.")
 
     def latents(self, seed: int, count: int, spread: float) -> torch.Tensor:
-        """Draw latent vectors (N, D) from the normal distribution that the autoencoder was trained towards.
+        """Draw latent vectors (N, D) from the normal distribution that the autoencoder was trained toward.
 
         Args:
             seed: Of the draw; the first vectors of a seed are the same for any count.
             count: How many.
-            spread: Standard deviation. Real faces lie nearer to the centre than 1.
+            spread: Standard deviation. Real faces lie nearer to the center than 1.
 
         Raises:
             DataError: If the seed is not a whole number in 0..4294967295.
@@ -141,8 +141,8 @@ class LatentExplorer:
         """Return unit vectors (SHAPES + LOOKS, D) along which faces change the most about the mean face.
 
         The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: those by
-        which landmarks move most. The others are those of the small grey picture's, at right angles to the first:
-        light, colour and texture. Signs are set so that the largest entry is positive.
+        which landmarks move most. The others are those of the small gray picture's, at right angles to the first:
+        light, color and texture. Signs are set so that the largest entry is positive.
         """
         size = self._autoencoder.config.latent_size
         steps = STEP * torch.cat([torch.eye(size), -torch.eye(size)])

@@ -138,7 +138,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
         return show_session(services, session)
 
     def change(work: Any) -> Any:
-        """Make an event of what changes a session: it gets the session, and the page shows it afterwards."""
+        """Make an event of what changes a session: it gets the session, and the page shows it afterward."""
 
         @guarded
         def run(secret: str, *values: Any) -> tuple[Any, ...]:
