@@ -81,7 +81,7 @@ def find_splits(path: str | os.PathLike) -> dict[str | None, list[Path]]:
         path: A Parquet file, a folder of them (searched to any depth), or a glob.
 
     Returns:
-        The files of each split in order; those that name none under None.
+        The files of each split in order; files that name no split are under None.
 
     Raises:
         DataError: If there is no such file or folder, or no Parquet file in it.

@@ -9,7 +9,7 @@ A `.pts` file holds the points of one face in the layout of the 300-W downloads,
     ...
     }
 
-It belongs to the picture of the same name; of several faces in `photo.jpg` the files are `photo_1.pts`, `photo_2.pts`.
+It belongs to the picture of the same name; several faces in `photo.jpg` have the files `photo_1.pts`, `photo_2.pts`.
 Since it has no room for anything else, a table `faces.csv` may lie beside the pictures, with the boxes, names and
 attributes of the faces.
 """
@@ -171,11 +171,11 @@ def open_source(
 ) -> FaceSource:
     """Open a folder of pictures with `.pts` files, searched to any depth.
 
-    Sub-folders named train, test or validation are splits, and so are those with a `faces.csv`.
+    Sub-folders named train, test or validation are splits, and so are sub-folders with a `faces.csv`.
 
     Args:
         path: The folder of the pictures.
-        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `face_set.json`, else
+        scheme: The mark-up, as `load_scheme` takes it; by default the one in an export's `face_set.json`, else
             just as many points as the first file has.
         split: What to call the split where folders do not tell; `"train"` by default.
         origin: The coordinate that the files give the center of the first pixel: 0, or 1 as in the 300-W downloads.
