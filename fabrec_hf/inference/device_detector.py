@@ -1,6 +1,6 @@
 """Pictures on a GPU in, landmarks on that GPU out: cropping included, and nothing waits for the device in between.
 
-The crops are those of `FabRecImageProcessor`, but of all faces in few operations. What the host knows, it plans: the
+The crops are `FabRecImageProcessor`'s, but of all faces in few operations. What the host knows, it plans: the
 boxes. It sends them in one piece of pinned memory, and never asks the device for anything. It also runs on a CPU.
 """
 

@@ -115,11 +115,11 @@ def draw_overview(
     min_score: float | None = None,
     labels: str | None = None,
 ) -> Image.Image:
-    """Draw faces as `draw_landmarks` does, and those that are small once more, enlarged, in a strip below.
+    """Draw faces as `draw_landmarks` does, and small faces a second time, enlarged, in a strip below.
 
     Args:
         image: anything that the image processor reads.
-        faces: what `draw_landmarks` takes; those without `bbox` are not enlarged.
+        faces: what `draw_landmarks` takes; faces without `bbox` are not enlarged.
         scheme: whose edges are drawn.
         min_score: points that score lower are left out.
         labels: what is written beside points; where faces are enlarged, only there.

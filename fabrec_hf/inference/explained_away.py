@@ -34,7 +34,7 @@ def explained_away(images: torch.Tensor, reconstruction: torch.Tensor) -> torch.
         averaged colors in units of `FULL_DISTANCE`.
 
     Raises:
-        ValueError: If the shapes differ or are not those of pictures.
+        ValueError: If the shapes differ or are no shapes of pictures.
 
     Example:
         >>> import torch
