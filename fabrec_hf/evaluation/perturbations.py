@@ -26,7 +26,7 @@ __all__ = ["PERTURBATIONS", "Face", "Perturbation", "cut_region", "perturb", "ro
 REGION_REACH = 2.0
 
 JITTER_SIZE_RATIO = 1.6
-"""Standard deviation of the logarithm of a jittered box's size over that of its center: 8 % go with 5 %."""
+"""Standard deviation of the logarithm of a jittered box's size over the deviation of its center: 8 % go with 5 %."""
 
 LARGEST_ASPECT = 2.0
 """An occluding rectangle's width over its height, relative to the box's, is at most this and at least its inverse."""
@@ -65,7 +65,7 @@ class Perturbation:
         name: Key in results.
         title: What a figure calls it.
         unit: What the strength is, with its unit: the label of an axis.
-        strengths: Those that are measured, rising from 0.
+        strengths: The strengths that are measured, rising from 0.
         limit: The largest strength that means anything.
         description: How it is done, one sentence.
         apply: Takes a face, a strength above 0 and a generator of the row's own, and gives the disturbed face.

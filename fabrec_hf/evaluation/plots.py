@@ -35,7 +35,7 @@ CAPTION = 44
 HEADING = 74
 INK, PALE = (25, 25, 30), (110, 110, 118)
 
-# Of the confidence colors of `draw_landmarks`: sure stands for the annotation, unsure for the prediction.
+# Two confidence colors of `draw_landmarks`: sure stands for the annotation, unsure for the prediction.
 ANNOTATED, PREDICTED = 1.0, 0.0
 
 

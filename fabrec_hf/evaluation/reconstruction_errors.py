@@ -125,7 +125,7 @@ def find_groups(dataset: datasets.Dataset) -> list[Group]:
         dataset: Faces; columns `source`, `age`, `gender` and `race` are used where there are any.
 
     Returns:
-        All faces, then each source followed by its groups, in alphabetical order, bands of age in that of age.
+        All faces, then each source followed by its groups, in alphabetical order, bands of age by age.
     """
     columns = {name: _labels(dataset, name) for name in ("source", *ATTRIBUTES) if name in dataset.column_names}
     groups = [Group(None, None, None, np.arange(len(dataset)))]

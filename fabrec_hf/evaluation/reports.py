@@ -38,7 +38,7 @@ class Table:
         title: one line.
         header: a label for every column.
         rows: cells, of which the first is the row's label.
-        ours: the row that is ours among those of others, if there are others.
+        ours: the row that is ours among the rows of others, if there are others.
         notes: sentences to stand below.
     """
 
@@ -229,7 +229,7 @@ def _gaps(result: Mapping[str, Any], columns: Sequence[Column], values: Sequence
 
 
 def _subsets(columns: Sequence[Column], values: Sequence[float | None], filled: bool) -> list[str]:
-    """Return the subsets that our row has a value of, or those that it has none of."""
+    """Return the subsets that our row has a value of, or the subsets that it has none of."""
     have = {column.subset for column, value in zip(columns, values, strict=True) if value is not None}
     return [subset for subset in dict.fromkeys(column.subset for column in columns) if (subset in have) == filled]
 
