@@ -47,7 +47,7 @@ MISUSE = (
 
 @dataclass(frozen=True)
 class CardContext:
-    """Where a card is going to stand.
+    """The place where a card is going to stand.
 
     Attributes:
         name: Its title.
