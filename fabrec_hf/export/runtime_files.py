@@ -205,7 +205,7 @@ def _quantize(network: Any, calibration: Iterable[np.ndarray]) -> Any:
         raise FabRecError("There is no face to calibrate INT8 with.")
     with _quiet(), redirect_stdout(sys.stderr):  # its progress bars are no output of ours
         data = nncf.Dataset(faces, lambda face: {"pixel_values": face})
-        # "Mixed" ranges need not be symmetric: those of activations behind a ReLU would waste half of the 8 bits.
+        # "Mixed" ranges need not be symmetric. Symmetric ones would waste half of the 8 bits behind a ReLU.
         preset = nncf.QuantizationPreset.MIXED
         # The linear layers around the latent vector stay in 32 bits: all that is known of a face passes through it,
         # and they take no time.
