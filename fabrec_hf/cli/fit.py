@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit as the arguments say, save the detector and print what it has come to.
+    """Fit as the arguments say, save the detector and print the results.
 
     Args:
         arguments: Parsed arguments of `add_arguments`.
