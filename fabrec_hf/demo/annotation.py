@@ -121,7 +121,7 @@ class Project:
 
     @property
     def annotated(self) -> list[int]:
-        """The rows that a detector can learn from: complete ones, and those begun that are not skipped."""
+        """The rows that a detector can learn from: complete ones, and begun ones that are not skipped."""
         return [row for row, face in enumerate(self.faces) if not face.skipped and _has_point(face)]
 
     def set_names(self, names: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class Project:
         self.save()
 
     def choose(self, rows: Sequence[int]) -> None:
-        """Annotate these rows, after those that are begun."""
+        """Annotate these rows, after the rows that are begun."""
         begun = [row for row in self.order if self.faces[row].touched]
         self.order = begun + [row for row in rows if row not in begun]
         self.go_to_next_open()

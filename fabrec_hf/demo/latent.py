@@ -21,7 +21,7 @@ __all__ = ["LARGEST_SEED", "LOOKS", "SHAPES", "Interpolation", "LatentExplorer",
 LARGEST_SEED = 2**32 - 1
 TILE = 256
 HEAT_COLOR = (62, 245, 212)
-# Directions that move landmarks, and directions that change the picture apart from those; what they are found by.
+# Directions that move landmarks, and directions that change the picture in other ways; what they are found by.
 SHAPES, LOOKS = 4, 2
 STEP = 0.5
 BATCH = 24
@@ -93,7 +93,7 @@ class LatentExplorer:
         """Decode random latent vectors: each face, and its landmark heatmaps over it.
 
         The landmark model looks at the decoded face. Its transfer layers could draw from the random vector itself,
-        but with its encoder they were tuned to other vectors than those of the autoencoder.
+        but with its encoder they were tuned to other vectors than the autoencoder's.
         """
         decoded = self._decode(self.latents(seed, count, spread))
         outputs = self._finder.model(decoded.to(self._finder.model.device, self._finder.model.dtype))
@@ -140,8 +140,8 @@ class LatentExplorer:
     def directions(self) -> torch.Tensor:
         """Return unit vectors (SHAPES + LOOKS, D) along which faces change the most about the mean face.
 
-        The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: those by
-        which landmarks move most. The others are those of the small gray picture's, at right angles to the first:
+        The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: along them
+        landmarks move most. The others are the same of the small gray picture, at right angles to the first:
         light, color and texture. Signs are set so that the largest entry is positive.
         """
         size = self._autoencoder.config.latent_size
