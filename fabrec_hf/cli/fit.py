@@ -232,7 +232,7 @@ def _summary(results: dict[str, Any], output: Path) -> str:
 
     faces = f"{results['faces']} face" + ("s" if results["faces"] > 1 else "")
     points = f"{results['points']} point" + ("s" if results["points"] > 1 else "")
-    unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalising distance"
+    unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalizing distance"
     total = results["recipe"]["head_steps"] + results["recipe"]["finetune_steps"]
     halted = results["steps"] < total and not results["instant"]
     stopped = f", stopped at step {results['steps']} of {total}" if halted else ""

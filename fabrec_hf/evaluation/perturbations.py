@@ -215,10 +215,10 @@ PERTURBATIONS: dict[str, Perturbation] = {
         Perturbation(
             "box_jitter",
             "Box jitter",
-            "standard deviation of the centre, % of the box side",
+            "standard deviation of the center, % of the box side",
             (0, 2.5, 5, 10, 15),
             100,
-            "The box's centre is shifted along x and y by N(0, s) of its longer side, and its size is multiplied by "
+            "The box's center is shifted along x and y by N(0, s) of its longer side, and its size is multiplied by "
             f"exp N(0, {JITTER_SIZE_RATIO:g} s); s = 5 % is the standard case, with 8 % for the size.",
             _jitter_box,
         ),
@@ -258,7 +258,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "area covered, % of the box",
             (0, 5, 10, 20, 40),
             50,
-            "A rectangle of one random colour covers a share of the box at a random place within it; its sides are "
+            "A rectangle of one random color covers a share of the box at a random place within it; its sides are "
             "to each other as those of the box, times a random ratio between "
             f"1/{LARGEST_ASPECT:g} and {LARGEST_ASPECT:g}.",
             _occlude,
@@ -269,7 +269,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "angle to either side, degrees",
             (0, 10, 20, 30, 45),
             180,
-            "Picture and points are turned about the centre of the box, clockwise or counter-clockwise at random, "
+            "Picture and points are turned about the center of the box, clockwise or counter-clockwise at random, "
             "black beyond the picture; the box is then drawn around the turned points as tightly as it was before.",
             _rotate,
         ),

@@ -80,7 +80,7 @@ def draw_error_distribution(
         }
         axes.plot(steps, 100 * shares, drawstyle="steps-post", linewidth=2.6 - 0.2 * index, label=label, **style)
     axes.set(xlim=(0, end), ylim=(0, 100.5), ylabel="faces with at most this error (%)")
-    axes.set_xlabel(f"normalised mean error of a face, in % of {length}")
+    axes.set_xlabel(f"normalized mean error of a face, in % of {length}")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", wrap=True)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -26,7 +26,7 @@ EMPTY = "-"
 LENGTHS_OF_BOXES = {"box": "the longer side of the face box", "box_diagonal": "the diagonal of the face box"}
 LENGTHS_OF_EYES = {
     "inter_ocular": "the distance of the outer eye corners",
-    "inter_pupil": "the distance of the eye centres",
+    "inter_pupil": "the distance of the eye centers",
 }
 
 

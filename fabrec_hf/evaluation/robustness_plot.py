@@ -97,7 +97,7 @@ def _draw_groups(figure: Any, measured: Mapping[str, Any]) -> None:
     groups = measured["groups"]
     places = _places(groups)
     panels = figure.subplots(1, 2, sharey=True)
-    labels = ("mean absolute error, grey levels of 255", "structural error, 1 - cs")
+    labels = ("mean absolute error, gray levels of 255", "structural error, 1 - cs")
     for panel, measure, label in zip(panels, ("l1", "structural"), labels, strict=True):
         source_mean = None
         for place, entry in zip(places, groups, strict=True):

@@ -325,7 +325,7 @@ def _check_annotations(
                 normalizing_distance(target[None], normalizer, box[None])
             except ValueError as error:
                 raise DataError(
-                    f"Row {row} has a normalising length of zero: the points or the box that it is measured by are "
+                    f"Row {row} has a normalizing length of zero: the points or the box that it is measured by are "
                     "wrong."
                 ) from error
     return scheme, normalizer

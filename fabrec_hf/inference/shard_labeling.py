@@ -240,8 +240,8 @@ def _card(finder: Labeler, reports: dict[str, LabelReport]) -> str:
     ]
     return (
         f"---\ntags: [face, landmarks]\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n\n"
-        f"# Faces labelled by `{finder.name}`\n\nNo person has checked these landmarks; `scores` says how sure the "
-        "model was of each. The licence is that of the original pictures: state it here before you publish "
+        f"# Faces labeled by `{finder.name}`\n\nNo person has checked these landmarks; `scores` says how sure the "
+        "model was of each. The license is that of the original pictures: state it here before you publish "
         "anything.\n\n"
         "| split | pictures | faces | without a face | unreadable |\n|---|---:|---:|---:|---:|\n"
         + "\n".join(lines)

@@ -98,7 +98,7 @@ def card_of(folder, **changes):
 def test_a_checkpoint_without_results_has_a_card_that_says_so(checkpoint):
     card = card_of(checkpoint)
     assert check_card(card, "model") == ([], [])
-    assert "**Licence not stated.**" in card and "5 points of the scheme `mtfl`" in card
+    assert "**License not stated.**" in card and "5 points of the scheme `mtfl`" in card
     assert "## Measured" not in card and ModelCard(card).data.license is None
 
 
@@ -170,7 +170,7 @@ def test_a_card_says_whether_scores_are_calibrated(checkpoint):
     config["score_calibration"] = {"heights": [0.1, 0.2], "scores": [0.5, 0.9], "tolerance": 5.0, "count": 6732}
     (checkpoint / "config.json").write_text(json.dumps(config))
     card = card_of(checkpoint)
-    assert "not calibrated" not in card and "within 5 % of the normalising length" in card and "6,732 points" in card
+    assert "not calibrated" not in card and "within 5 % of the normalizing length" in card and "6,732 points" in card
 
 
 def test_a_folder_that_is_called_as_an_embedded_checkpoint_is_a_folder(tmp_path, monkeypatch, capsys):

@@ -64,7 +64,7 @@ class _Clicks:
 def _lay_out_photographs(services: Services) -> _Photographs:
     days = max(1, round(services.sessions.max_age / 86400))
     gr.Markdown(
-        "### 1. Photographs\nDrop a folder of photographs with faces; nothing has to be labelled. They stay on this "
+        "### 1. Photographs\nDrop a folder of photographs with faces; nothing has to be labeled. They stay on this "
         f"server, for you alone, and are removed when you start over or have not been here for {days} "
         f"day{'s' if days > 1 else ''}."
     )
