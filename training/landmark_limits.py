@@ -82,7 +82,7 @@ def search_latents(
             loss = (autoencoder.decode(latents) - pixel_values).abs().mean((1, 2, 3)).sum()
         else:
             heatmaps = model.predict_heatmaps(autoencoder.decoder.first_stage(latents))
-            loss = model.landmark_loss(heatmaps, labels) * len(labels)
+            loss = model.landmark_loss(Drawing(heatmaps), labels) * len(labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -221,7 +221,7 @@ def _draw(
     if not len(known):
         return
     worst = known[np.argsort(-result.held_out_errors[known])][:12]
-    landmarks = np.asarray(landmarks_from_crop(result.held_out_landmarks, faces.crop_boxes))
+    landmarks = np.asarray(landmarks_from_crop(result.held_out.landmarks.numpy(), faces.crop_boxes))
     scored = [ScoredFace(int(row), float(result.held_out_errors[row]), landmarks[row]) for row in worst]
     draw_worst_faces(dataset, scored, f"{scheme.name}: faces predicted from the others").save(folder / "held_out.png")
 

@@ -184,7 +184,8 @@ def score_faces(
     except FabRecError as error:
         share.failure = error
     shares = _gather(share, world_size)
-    calibration = predictor.config.score_calibration if normalizer == scheme.normalizer else None
+    config = predictor.config
+    calibration = (config.error_model or config.score_calibration) if normalizer == scheme.normalizer else None
     errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
         errors=errors[:, 0],

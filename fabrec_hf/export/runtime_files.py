@@ -59,7 +59,8 @@ class _ToLandmarks(nn.Module):
         self.model, self.blur = model, blur
 
     def forward(self, *drawing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model.decode(Drawing(*drawing), self.blur)
+        landmarks, scores, _ = self.model.decode(Drawing(*drawing), self.blur)
+        return landmarks, scores
 
 
 class _ToBoth(nn.Module):

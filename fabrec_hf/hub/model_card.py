@@ -215,13 +215,13 @@ def _few_shot_table(context: CardContext) -> str:
 
 def _score_limit(config: Mapping[str, Any]) -> str:
     """Say what a score stands for, and where it does not hold."""
-    calibration = config.get("score_calibration")
-    if not calibration:
+    known = config.get("error_model") or config.get("score_calibration")
+    if not known:
         return PLAIN_SCORES
     return (
-        f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % "
-        f"of the normalizing length of the truth: {calibration['count']:,} points of faces not learned from "
-        "were counted. It holds for pictures like those, and not for profiles or covered faces that they had few of."
+        f"A score is the probability that the point lies within {known['tolerance']:g} % of the normalizing length of "
+        f"the truth, learned from {known['count']:,} points of faces that the detector had not learned from. It holds "
+        "for pictures like those, and not for profiles or covered faces that they had few of."
     )
 
 

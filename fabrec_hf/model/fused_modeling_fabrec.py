@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .fusion_fabrec import FusedHeatmapNetwork
-from .landmark_decoding import Drawing, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, Drawing, decode_drawing, flip_permutation
 from .model_inputs import check_inputs
 from .outputs_fabrec import FabRecLandmarkOutput
 
@@ -28,6 +28,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         self.point_regression = copy.deepcopy(model.point_regression)
         self.shape_prior = copy.deepcopy(model.shape_prior)
         flip_index = flip_permutation(model.config)
+        self.flip_index: torch.Tensor | None
         # A buffer: a list would be copied to the device, which waits for it, in every call.
         self.register_buffer("flip_index", None if flip_index is None else torch.tensor(flip_index))
         self.eval()
@@ -50,8 +51,8 @@ class FabRecFusedForLandmarkDetection(nn.Module):
             drawing = drawing.average(Drawing(*self.network(pixel_values.flip(-1))[:2]), self.flip_index)
         return drawing, latent
 
-    def decode(self, drawing: Drawing, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
-        """Read landmarks and scores off a drawing as the model does; `blur` as in `decode_heatmaps`."""
+    def decode(self, drawing: Drawing, blur: str = "products") -> Decoded:
+        """Read landmarks off a drawing as the model does; `blur` as in `decode_heatmaps`."""
         return decode_drawing(self.config, self.point_regression, self.shape_prior, drawing, blur)
 
     @torch.no_grad()
@@ -63,9 +64,8 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         """
         check_inputs(self.config, pixel_values)
         drawing, latent = self.draw(pixel_values.contiguous(memory_format=torch.channels_last))
-        landmarks, scores = self.decode(drawing)
         own = drawing.heatmaps[:, : self.config.num_landmarks]
-        return FabRecLandmarkOutput(heatmaps=own, landmarks=landmarks, scores=scores, latent=latent)
+        return FabRecLandmarkOutput(heatmaps=own, latent=latent, **self.decode(drawing)._asdict())
 
 
 __all__ = ["FabRecFusedForLandmarkDetection"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .configuration_fabrec import FabRecConfig
+from .error_model import gather_evidence, score_points
 from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps
 from .known_schemes import LandmarkScheme
 from .point_regression import PointRegression, mirror
@@ -41,6 +42,20 @@ class Drawing(NamedTuple):
         return Drawing(heatmaps, 0.5 * (self.readout + mirror(mirrored.readout, places)))
 
 
+class Decoded(NamedTuple):
+    """What a drawing comes to.
+
+    Attributes:
+        landmarks: (N, L, 2) as fractions of the crop.
+        scores: (N, L) in [0, 1].
+        drawn: (N, L, 2) the points of the heatmaps alone.
+    """
+
+    landmarks: torch.Tensor
+    scores: torch.Tensor
+    drawn: torch.Tensor
+
+
 def flip_permutation(config: FabRecConfig) -> list[int] | None:
     """Return how points and anchors change places in a mirrored crop, None if mirrored crops are not averaged."""
     if not config.flip_average or not config.landmark_scheme:
@@ -63,8 +78,8 @@ def decode_drawing(
     shape_prior: ShapePrior | None,
     drawing: Drawing,
     blur: str = "products",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off a drawing.
+) -> Decoded:
+    """Read landmarks off a drawing.
 
     Args:
         config: Of the detector.
@@ -73,18 +88,25 @@ def decode_drawing(
         drawing: What the detector says of the crops.
         blur: As in `decode_heatmaps`.
     """
-    points, scores = _decode_heatmaps(config, drawing.heatmaps, blur)
+    points, heights = _decode_heatmaps(config, drawing.heatmaps, blur)
     count = config.num_landmarks
-    landmarks, scores = points[:, :count], scores[:, :count]
+    landmarks = drawn = points[:, :count]
+    heights = heights[:, :count]
     if config.anchors is None:
         landmarks = _with_readout(landmarks, drawing.readout)
     elif point_regression is not None:
         landmarks = point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
     if shape_prior is not None:
         landmarks = shape_prior(landmarks)
+    return Decoded(landmarks, _scores(config, heights, drawn, landmarks), drawn)
+
+
+def _scores(config: FabRecConfig, heights: torch.Tensor, drawn: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+    if config.error_model is not None:
+        return score_points(gather_evidence(heights, drawn, landmarks), config.error_model)
     if config.score_calibration is not None:
-        scores = calibrate_scores(scores, config.score_calibration["heights"], config.score_calibration["scores"])
-    return landmarks, scores
+        return calibrate_scores(heights, config.score_calibration["heights"], config.score_calibration["scores"])
+    return heights
 
 
 def _with_readout(points: torch.Tensor, readout: torch.Tensor | None) -> torch.Tensor:
@@ -98,4 +120,4 @@ def _decode_heatmaps(
     return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
 
 
-__all__ = ["Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]
+__all__ = ["Decoded", "Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]

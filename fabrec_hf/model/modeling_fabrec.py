@@ -16,7 +16,7 @@ from .embedded_fabrec import embedded_or_given
 from .fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from .heatmap_loss import heatmap_loss, readout_loss
 from .heatmaps import alignment_shift, encode_heatmaps
-from .landmark_decoding import Drawing, decode_anchors, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, Drawing, decode_anchors, decode_drawing, flip_permutation
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
 from .model_inputs import check_inputs
 from .outputs_fabrec import FabRecAutoencoderOutput, FabRecLandmarkOutput
@@ -243,14 +243,12 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         flip_index = None if self.training else flip_permutation(self.config)
         if flip_index is not None:
             drawing = drawing.average(self.draw(pixel_values.flip(-1))[0], flip_index)
-        landmarks, scores = self.decode(drawing) if output_landmarks else (None, None)
         return FabRecLandmarkOutput(
             loss=loss,
             heatmaps=drawing.heatmaps[:, : self.config.num_landmarks],
-            landmarks=landmarks,
-            scores=scores,
             latent=latent,
             reconstruction=self.autoencoder.decoder(latent, first) if output_reconstruction else None,
+            **(self.decode(drawing)._asdict() if output_landmarks else {}),
         )
 
     def draw(self, pixel_values: torch.Tensor) -> tuple[Drawing, torch.Tensor, torch.Tensor]:
@@ -286,8 +284,8 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             loss = loss + readout_loss(drawing.readout, labels[:, -drawing.readout.shape[1] :], config.heatmap_size)
         return loss
 
-    def decode(self, drawing: Drawing) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off a drawing."""
+    def decode(self, drawing: Drawing) -> Decoded:
+        """Read landmarks off a drawing."""
         return decode_drawing(self.config, self.point_regression, self.shape_prior, drawing)
 
     def decode_anchors(self, drawing: Drawing) -> torch.Tensor:

@@ -88,12 +88,17 @@ def detector():
 
 def test_a_detector_mixes_its_heatmaps_with_what_its_anchors_say(detector):
     drawing = Drawing(torch.rand(2, 12, 32, 32, generator=torch.Generator().manual_seed(3)))
-    found, scores = detector.decode(drawing)
+    found, scores, drawn = detector.decode(drawing)
     anchors, regression = detector.decode_anchors(drawing), detector.point_regression
     detector.point_regression = None
-    own, own_scores = detector.decode(drawing)
+    own, own_scores, own_drawn = detector.decode(drawing)
     torch.testing.assert_close(found, 0.75 * own + 0.25 * regression(anchors))
-    assert torch.equal(scores, own_scores) and scores.shape == (2, 5)
+    assert (
+        torch.equal(drawn, own_drawn)
+        and torch.equal(drawn, own)
+        and torch.equal(scores, own_scores)
+        and scores.shape == (2, 5)
+    )
 
 
 def test_a_detector_with_anchors_saves_fuses_and_learns_them(detector, tmp_path):
