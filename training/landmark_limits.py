@@ -91,7 +91,7 @@ def search_latents(
 
 
 def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arguments: LimitsArguments) -> dict:
-    """Return NME (N,) in percent and L1 (N,) in grey levels of every face for each of the three latent vectors."""
+    """Return NME (N,) in percent and L1 (N,) in gray levels of every face for each of the three latent vectors."""
     model.eval().requires_grad_(False)
     autoencoder = model.autoencoder
     kinds = {"encoder": None, "redraws the picture": False, "draws the landmarks": True}
@@ -134,7 +134,7 @@ def main(arguments: LimitsArguments) -> None:
     faces = LabelledFaces(rows, processor or build_processor(face_set, model.config.image_size))
     scheme = find_scheme(None, face_set, faces.landmarks.shape[1])
     results = measure(model, faces, scheme, arguments)
-    print(f"{len(faces)} faces | NME, % | L1, grey levels")
+    print(f"{len(faces)} faces | NME, % | L1, gray levels")
     for kind, errors in results.items():
         print(f"{kind} | {np.nanmean(errors['nme']):.2f} | {np.mean(errors['l1']):.1f}")
     if arguments.output:

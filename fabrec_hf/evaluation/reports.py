@@ -34,7 +34,7 @@ EMPTY = "-"
 LENGTHS_OF_BOXES = {"box": "the longer side of the face box", "box_diagonal": "the diagonal of the face box"}
 LENGTHS_OF_EYES = {
     "inter_ocular": "the distance of the outer eye corners",
-    "inter_pupil": "the distance of the eye centres",
+    "inter_pupil": "the distance of the eye centers",
 }
 
 
@@ -46,7 +46,7 @@ class Table:
         title: one line.
         header: a label for every column.
         rows: cells, of which the first is the row's label.
-        ours: the row that is ours among those of others, if there are others.
+        ours: the row that is ours among the rows of others, if there are others.
         notes: sentences to stand below.
     """
 
@@ -65,7 +65,7 @@ def make_tables(
     Args:
         result: From `evaluate_checkpoint`.
         name: What our row is called.
-        scheme: The scheme of the result, to call the points of its normaliser by name.
+        scheme: The scheme of the result, to call the points of its normalizer by name.
         shots: How many annotated faces the model was trained on, if only few: our row then goes into the column of
             that size of the tables of limited training data.
     """
@@ -252,7 +252,7 @@ def _gaps(result: Mapping[str, Any], columns: Sequence[Column], values: Sequence
 
 
 def _subsets(columns: Sequence[Column], values: Sequence[float | None], filled: bool) -> list[str]:
-    """Return the subsets that our row has a value of, or those that it has none of."""
+    """Return the subsets that our row has a value of, or the subsets that it has none of."""
     have = {column.subset for column, value in zip(columns, values, strict=True) if value is not None}
     return [subset for subset in dict.fromkeys(column.subset for column in columns) if (subset in have) == filled]
 

@@ -87,7 +87,7 @@ def export_model(
         output: Folder to write to: the files of the format, `config.json` and `preprocessor_config.json`.
         format: `"onnx"`, `"openvino"` or `"torch"`.
         calibration: Batches of `pixel_values` (n, 3, S, S), float32, of real faces. With them the network is
-            quantised to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterwards, as `fabrec
+            quantized to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterward, as `fabrec
             export --int8` does.
 
     Returns:
@@ -206,7 +206,7 @@ def _quantize(network: Any, calibration: Iterable[np.ndarray]) -> Any:
         raise FabRecError("There is no face to calibrate INT8 with.")
     with _quiet(), redirect_stdout(sys.stderr):  # its progress bars are no output of ours
         data = nncf.Dataset(faces, lambda face: {"pixel_values": face})
-        # "Mixed" ranges need not be symmetric: those of activations behind a ReLU would waste half of the 8 bits.
+        # "Mixed" ranges need not be symmetric. Symmetric ones would waste half of the 8 bits behind a ReLU.
         preset = nncf.QuantizationPreset.MIXED
         # The linear layers around the latent vector stay in 32 bits: all that is known of a face passes through it,
         # and they take no time.

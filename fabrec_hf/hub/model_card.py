@@ -25,7 +25,7 @@ METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
 DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL", "mesh": "mesh"}
 
 UNKNOWN_TERMS = (
-    "**Licence not stated.** The terms of the data that it was trained on apply; nobody has written them here."
+    "**License not stated.** The terms of the data that it was trained on apply; nobody has written them here."
 )
 LANDMARK_LIMITS = (
     "Faces in profile, strong occlusion and closed eyes are the hard cases: expect larger errors than the mean where "
@@ -47,7 +47,7 @@ MISUSE = (
 
 @dataclass(frozen=True)
 class CardContext:
-    """Where a card is going to stand.
+    """The place where a card is going to stand.
 
     Attributes:
         name: Its title.
@@ -171,7 +171,7 @@ def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
 def _picture(path: str, landmarks: bool) -> str:
     caption = "Photographs and their reconstructions."
     if landmarks:
-        caption = "Landmarks that it finds, coloured from unsure (red) to sure (aqua)."
+        caption = "Landmarks that it finds, colored from unsure (red) to sure (aqua)."
     return f"![{caption}]({path})\n\n*{caption}*"
 
 

@@ -1,7 +1,7 @@
 """Predict the landmarks of a whole data set in little memory, with the same bits on any number of threads.
 
 PyTorch's CPU kernels split their sums by the number of threads, so that a face's landmarks would depend on it in the
-last digits. Here every thread computes alone, on few faces at a time: the result is that of a single thread, sooner.
+last digits. Here every thread computes alone, on few faces at a time: the result is a single thread's, sooner.
 """
 
 import copy
@@ -56,7 +56,7 @@ def predict_landmarks(
         progress: Show a progress bar.
 
     Returns:
-        (N, L, 2) points in pixels of the rows' images, float64, pixel centres at integers.
+        (N, L, 2) points in pixels of the rows' images, float64, pixel centers at integers.
 
     Raises:
         DataError: If an image cannot be read.
@@ -171,7 +171,7 @@ def apply_protocol(
         scheme: Its scheme.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
             plain, unmirrored heatmaps (paper section 4.2.2), and nothing else.
-        flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
+        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
 
     Raises:
         SchemeError: If mirrored heatmaps are asked for and the scheme has no flip pairs.

@@ -98,7 +98,7 @@ def card_of(folder, **changes):
 def test_a_checkpoint_without_results_has_a_card_that_says_so(checkpoint):
     card = card_of(checkpoint)
     assert check_card(card, "model") == ([], [])
-    assert "**Licence not stated.**" in card and "5 points of the scheme `mtfl`" in card
+    assert "**License not stated.**" in card and "5 points of the scheme `mtfl`" in card
     assert "## Measured" not in card and ModelCard(card).data.license is None
 
 
