@@ -213,7 +213,10 @@ class WebcamStream:
         tracked = self._tracker(frame, self._index, self._last)
         self._index += 1
         self._times = [*self._times[-29:], self._last]
-        faces = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in tracked]
+        faces = [
+            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
+            for face in tracked
+        ]
         drawn = draw_landmarks(frame, faces, self._finder.scheme, min_score=threshold or None)
         passed = self._times[-1] - self._times[0]
         return np.asarray(drawn), (len(self._times) - 1) / passed if passed > 0 else 0.0

@@ -13,10 +13,14 @@ import numpy as np
 __all__ = ["count_faces", "describe_picture", "face_record", "picture_record", "picture_table"]
 
 
-def face_record(box: Any, keypoints: Any, scores: Any) -> dict[str, Any]:
-    """Return a face as lists of rounded numbers; a landmark that was left out is null."""
+def face_record(box: Any, keypoints: Any, scores: Any, roll: float = 0.0) -> dict[str, Any]:
+    """Return a face as lists of rounded numbers; a landmark that was left out is null.
+
+    A box that is turned about its middle is followed by `roll`, its degrees clockwise.
+    """
     return {
         "bbox": _rounded(box, 2),
+        **({"roll": round(float(roll), 1)} if roll else {}),
         "keypoints": [
             None if any(math.isnan(value) for value in point) else point for point in _rounded(keypoints, 2)
         ],
@@ -40,7 +44,9 @@ def picture_record(
         "model": model,
         "scheme": scheme,
         "point_names": None if point_names is None else list(point_names),
-        "faces": [face_record(face["bbox"], face["keypoints"], face["scores"]) for face in faces],
+        "faces": [
+            face_record(face["bbox"], face["keypoints"], face["scores"], face.get("roll", 0.0)) for face in faces
+        ],
     }
 
 
