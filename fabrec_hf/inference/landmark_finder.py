@@ -8,9 +8,9 @@ import torch
 
 from ..checkpoints.loading import load_landmark_model, move_to_device
 from ..errors import FabRecError, ImageError
-from ..model.face_detection import Detection, default_face_detector
+from ..model.face_detection import Detection, can_find_faces, default_face_detector
 from ..model.known_schemes import LandmarkScheme
-from ..model.second_look import FaceBox, SecondLook
+from ..model.second_look import FaceBox, SecondLook, mark_faceless
 
 
 __all__ = ["Box", "Face", "Labeler", "LandmarkFinder"]
@@ -85,7 +85,8 @@ class LandmarkFinder:
         self.scheme = LandmarkScheme.from_dict(values) if values else None
         pairs = self.scheme.flip_pairs if self.scheme else ()
         is_calibrated = self.model.config.score_calibration is not None
-        self._second_look = SecondLook(self._run, self.processor, pairs, is_calibrated, self._look)
+        look = self._look if hasattr(detector, "look_at") or (detector is None and can_find_faces()) else None
+        self._second_look = SecondLook(self._run, self.processor, pairs, is_calibrated, look)
 
     @property
     def scheme_name(self) -> str | None:
@@ -145,7 +146,8 @@ class LandmarkFinder:
             min_score: Landmarks that score lower become NaN.
 
         Returns:
-            For each picture a face a box, in their order, on the CPU; with `roll` where its crop was turned.
+            For each picture a face a box, in their order, on the CPU; with `roll` where its crop was turned, and
+            `is_face`, false, where the detector sees no face in a given box.
 
         Raises:
             BoxError, ImageError: If a box or picture is not usable.
@@ -156,9 +158,10 @@ class LandmarkFinder:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        return self.processor.post_process_keypoint_detection(
+        found = self.processor.post_process_keypoint_detection(
             reading, **reading.geometry, num_images=len(images), threshold=min_score
         )
+        return mark_faceless(found, reading)
 
     @torch.inference_mode()
     def _run(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,9 +173,6 @@ class LandmarkFinder:
         return landmarks.cpu(), scores.cpu()
 
     def _look(self, image: Any, box: Sequence[float]) -> Detection | None:
-        """Look closely at a face of a given box, where the detector can."""
-        try:
-            detector = self._detector or default_face_detector()
-        except ImportError:
-            return None
-        return detector.look_at(image, box) if hasattr(detector, "look_at") else None
+        """Look closely at a face of a given box."""
+        detector: Any = self._detector or default_face_detector()
+        return detector.look_at(image, box)

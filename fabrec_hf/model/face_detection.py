@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from .close_look import CENTER_SHIFT, LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box
+from .close_look import CENTER_SHIFT, LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
 from .image_inputs import load_rgb
 from .turned_crops import TURNED_FROM
 
@@ -28,6 +28,10 @@ from .turned_crops import TURNED_FROM
 FINE_SIZE = 1440
 COARSE_SIZE = 320
 LARGEST_FACE = 450
+# A face that is smaller than this in the searched picture is one of several more often than not, and the others are
+# missed: what surrounds it is searched again at twice the size, in tiles that overlap by two such faces.
+SMALL_FACE = 40
+TILE_SIZE = 720
 # A face that fills the picture needs something around it.
 COARSE_MARGIN = 0.15
 # Boxes that the network may propose before those of one face are merged: more than it has places in a picture of
@@ -36,7 +40,8 @@ MOST_PROPOSALS = 100_000
 # What scores less than SURE, or has eyes that are not level, may be turned and is looked at closely; what scores less
 # than UNSURE is not.
 UNSURE = 0.5
-# A close look costs as much as a picture of VGA size; in a crowd the likeliest faces get one.
+# A close look costs as much as a picture of VGA size, so that in a crowd only the likeliest faces get one, and small
+# ones, which score low however they are turned, get none.
 MOST_LOOKS = 16
 # Where nothing is found, the picture is searched at the other quarter turns, as cameras are held.
 QUARTER_TURNS = (1, 3, 2)
@@ -142,13 +147,15 @@ class YuNetFaceDetector:
         rows = [self._search(bgr, COARSE_SIZE / size, COARSE_MARGIN)]
         if size > COARSE_SIZE:
             rows.append(self._search(bgr, min(1.0, FINE_SIZE / size), 0.0))
+        rows += self._search_finer(bgr, np.concatenate(rows), min(1.0, FINE_SIZE / size))
         proposals = [
-            (Detection(tight_box(row[:4]), min(1.0, float(row[-1])), 0.0), row) for row in np.concatenate(rows)
+            (Detection(tight_box_in_picture(row, bgr.shape[1::-1]), min(1.0, float(row[-1])), 0.0), row)
+            for row in np.concatenate(rows)
         ]
         found, looks = [], 0
         for face, row in _best(proposals):
             is_doubtful = face.score < SURE or abs(eye_roll(row)) > LEVEL
-            if is_doubtful and looks < MOST_LOOKS:
+            if is_doubtful and looks < MOST_LOOKS and row[2:4].max() >= SMALL_FACE:
                 looks += 1
                 face = self._looked_at(bgr, face, row)
             if face.score >= self._threshold:
@@ -162,6 +169,20 @@ class YuNetFaceDetector:
         if seen is None or seen.score < self._threshold or abs(seen.roll) <= TURNED_FROM:
             return face
         return Detection(tight_box(seen.box, seen.roll), seen.score, seen.roll)
+
+    def _search_finer(self, bgr: np.ndarray, rows: np.ndarray, scale: float) -> list[np.ndarray]:
+        """Search once more, at twice the size, where small faces were found at a scale; rows as `_search` gives."""
+        small = rows[rows[:, 2:4].max(1) * scale < SMALL_FACE]
+        side, overlap = round(TILE_SIZE / scale), round(2 * SMALL_FACE / scale)
+        found = []
+        for y, x in {(int(top // side), int(left // side)) for left, top in small[:, :2].clip(0) + small[:, 2:4] / 2}:
+            left, top = max(0, x * side - overlap), max(0, y * side - overlap)
+            tile = bgr[top : (y + 1) * side + overlap, left : (x + 1) * side + overlap]
+            if tile.size:
+                more = self._search(np.ascontiguousarray(tile), 2 * scale, 0.0)
+                more[:, :14] += np.array([left, top, 0, 0, *[left, top] * 5])
+                found.append(more)
+        return found
 
     def _search(self, bgr: np.ndarray, scale: float, margin: float) -> np.ndarray:
         """Run the network on a resized picture; (N, 15) as YuNet gives them, in pixels of `bgr`.
@@ -195,6 +216,15 @@ def default_face_detector() -> FaceDetector:
         ImportError: if a package that it needs is not installed.
     """
     return YuNetFaceDetector()
+
+
+def can_find_faces() -> bool:
+    """Whether the packages of the default detector are installed."""
+    try:
+        default_face_detector()
+    except ImportError:
+        return False
+    return True
 
 
 def _weights_file() -> Path:
@@ -249,4 +279,5 @@ __all__ = [
     "CENTER_SHIFT",
     "SIZE_RATIO",
     "Detection",
+    "can_find_faces",
     "FaceDetector", "YuNetFaceDetector", "default_face_detector", "tight_box"]

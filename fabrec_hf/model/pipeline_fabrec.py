@@ -11,7 +11,7 @@ from transformers import Pipeline
 
 from .geometry import boxes_per_image
 from .image_inputs import as_image_list, load_rgb
-from .second_look import FaceBox, SecondLook
+from .second_look import FaceBox, SecondLook, mark_faceless
 
 
 # Faces in one forward pass: a crowd in one picture shall not fill the memory.
@@ -53,8 +53,8 @@ class FaceLandmarkPipeline(Pipeline):
             For one image a list with, for every face, `{"keypoints": [[x, y], ...], "scores": [...], "bbox": [x, y,
             width, height]}`: plain floats, pixel centres at integers, scores in [0, 1], the box as given. A face that
             is turned by more than 20 degrees also has `"roll"`, the degrees clockwise by which its box is turned
-            about its middle. For a list of images a list of these lists; for a data set or generator an iterator
-            over them.
+            about its middle; a given box in which there is no face has `"is_face"`, False. For a list of images a
+            list of these lists; for a data set or generator an iterator over them.
 
         Raises:
             ValueError: An image or box is not usable, or faces cannot be found because the detector's packages are
@@ -128,7 +128,7 @@ class FaceLandmarkPipeline(Pipeline):
             self.image_processor,
             (config.landmark_scheme or {}).get("flip_pairs", ()),
             config.score_calibration is not None,
-            lambda image, box: _look_at(image, box, face_detector),
+            _look_of(face_detector),
             input_data_format="channels_first",
         )
         reading = second_look(input_tensors["images"], input_tensors["boxes"])
@@ -138,6 +138,7 @@ class FaceLandmarkPipeline(Pipeline):
             "landmarks": reading.landmarks,
             "scores": reading.scores,
             "geometry": geometry,
+            "faceless": reading.faceless,
             "num_images": input_tensors["num_images"],
         }
 
@@ -151,12 +152,14 @@ class FaceLandmarkPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> list:
         """Take the landmarks back to the pictures' pixels, as plain lists and floats."""
         num_images = model_outputs["num_images"]
+        reading = SimpleNamespace(**{name: model_outputs[name] for name in ("landmarks", "scores", "faceless")})
         results = self.image_processor.post_process_keypoint_detection(
-            SimpleNamespace(landmarks=model_outputs["landmarks"], scores=model_outputs["scores"]),
+            reading,
             **model_outputs["geometry"],
             num_images=1 if num_images is None else num_images,
             threshold=threshold,
         )
+        mark_faceless(results, reading)
         plain = [[{name: value.tolist() for name, value in face.items()} for face in faces] for faces in results]
         return plain[0] if num_images is None else plain
 
@@ -168,16 +171,14 @@ def _items(inputs: Any) -> Iterable:
     return inputs
 
 
-def _look_at(image: np.ndarray, box: Any, face_detector: Callable | None) -> Any:
-    """Return the face about a given box of a (3, H, W) picture at any turn; None where no detector can tell."""
-    try:
-        from .face_detection import default_face_detector
+def _look_of(face_detector: Callable | None) -> Callable[[Any, Any], Any] | None:
+    """Return what looks at the face about a given box at any turn; None where no detector can."""
+    if face_detector is None:
+        from .face_detection import can_find_faces, default_face_detector
 
-        detector = default_face_detector() if face_detector is None else face_detector
-    except ImportError:
-        return None
-    look = getattr(detector, "look_at", None)
-    return None if look is None else look(torch.from_numpy(image), box)
+        face_detector = default_face_detector() if can_find_faces() else None
+    look = getattr(face_detector, "look_at", None)
+    return None if look is None else lambda image, box: look(torch.from_numpy(image), box)
 
 
 def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:

@@ -14,6 +14,8 @@ SETTLED = 10.0
 # A calibrated detector that is as sure as this of a face in its given box sees it about upright. On 40 of 300-W's
 # training faces it is the tenth percentile of upright faces less 0.08, and more than nine of ten reach at 45 degrees.
 SURE_OF_FACE = 0.6
+# What the face detector scores lower than this in a given box, however it is turned, is no face.
+LOWEST_SCORE = 0.5
 # Second looks at a face: one for the turn that the detector sees, one for what the landmarks add to it.
 MOST_LOOKS = 2
 
@@ -41,11 +43,13 @@ class Reading(NamedTuple):
         landmarks: (N, L, 2) in [0, 1] of the crops.
         scores: (N, L).
         geometry: What `post_process_keypoint_detection` takes beside the outputs, by name.
+        faceless: The rows of given boxes in which there is no face.
     """
 
     landmarks: torch.Tensor
     scores: torch.Tensor
     geometry: dict[str, Any]
+    faceless: frozenset[int] = frozenset()
 
 
 class SecondLook:
@@ -57,7 +61,8 @@ class SecondLook:
         flip_pairs: Pairs of points that change places in a mirror; they tell how a face is turned.
         is_calibrated: Whether the scores are those of a calibrated detector.
         look: `look(image, box)` returns a `Detection` of the face about a box, or None where it sees none; what is
-            needed for faces of given boxes that are turned far. None where there is no face detector.
+            needed for faces of given boxes that are turned far, and for boxes without a face. None where there is no
+            face detector.
         **kwargs: What the processor is called with, beside pictures and boxes.
     """
 
@@ -89,11 +94,12 @@ class SecondLook:
         turned = [[_roll_of_crop(roll) for roll in entry] for entry in rolls]
         reading = self._read(images, tables, turned)
         for _ in range(MOST_LOOKS):
-            wanted = self._wanted(images, reading, is_known)
+            wanted, faceless = self._wanted(images, reading, is_known)
+            reading = reading._replace(faceless=reading.faceless | faceless)
             if not wanted:
                 break
             reading = self._read_again(images, reading, wanted)
-            is_known = [known or row in wanted for row, known in enumerate(is_known)]
+            is_known = [True] * len(is_known)
         return reading
 
     def _read(self, images: Sequence[Any], boxes: Sequence[np.ndarray], rolls: Sequence[Sequence[float]]) -> Reading:
@@ -104,14 +110,16 @@ class SecondLook:
         geometry.setdefault("rolls", torch.zeros(len(landmarks), dtype=torch.float64))
         return Reading(landmarks, scores, geometry)
 
-    def _wanted(self, images: Sequence[Any], reading: Reading, is_known: Sequence[bool]) -> dict[int, FaceBox]:
-        """Return the faces to read again, by their row, and how they are turned."""
+    def _wanted(
+        self, images: Sequence[Any], reading: Reading, is_known: Sequence[bool]
+    ) -> tuple[dict[int, FaceBox], set[int]]:
+        """Return the faces to read again, by their row, and how they are turned; and the rows without a face."""
         geometry = {name: np.asarray(value) for name, value in reading.geometry.items()}
         rolls, boxes = geometry["rolls"], geometry["face_boxes"]
         points = landmarks_from_turned_crop(reading.landmarks.double().numpy(), geometry["crop_boxes"], rolls)
         # Half a turn more or less is the same to the landmarks: the nearer one is meant.
         seen = rolls + (roll_of_landmarks(points, self._flip_pairs) - rolls + 90.0) % 180.0 - 90.0
-        wanted = {}
+        wanted, faceless = {}, set()
         for row, (roll, known, score) in enumerate(zip(rolls, is_known, reading.scores.mean(1).tolist(), strict=True)):
             off = abs(seen[row] - roll)
             box = FaceBox(boxes[row], wrapped(seen[row]))
@@ -123,9 +131,11 @@ class SecondLook:
                 if face is not None:
                     (moved,) = self._processor.boxes_from_detections([face.box], [face.roll])
                     box = FaceBox(moved, face.roll)
-                if _roll_of_crop(box.roll):
+                if self._look and (face is None or face.score < LOWEST_SCORE):
+                    faceless.add(row)
+                elif _roll_of_crop(box.roll):
                     wanted[row] = box
-        return wanted
+        return wanted, faceless
 
     def _read_again(self, images: Sequence[Any], reading: Reading, wanted: dict[int, FaceBox]) -> Reading:
         """Read faces in other crops, and keep of each what scores higher."""
@@ -143,7 +153,15 @@ class SecondLook:
         geometry = {name: torch.as_tensor(value).clone() for name, value in reading.geometry.items()}
         for name in ("crop_boxes", "rolls"):
             geometry[name][rows] = torch.as_tensor(again.geometry[name])[better]
-        return Reading(landmarks, scores, geometry)
+        return reading._replace(landmarks=landmarks, scores=scores, geometry=geometry)
+
+
+def mark_faceless(results: list[list[dict[str, Any]]], reading: Reading) -> list[list[dict[str, Any]]]:
+    """Add `is_face`, false, to the results of boxes in which there is no face."""
+    for row, face in enumerate(face for faces in results for face in faces):
+        if row in reading.faceless:
+            face["is_face"] = torch.tensor(False)
+    return results
 
 
 def _roll_of_crop(roll: float | None) -> float:
@@ -151,4 +169,4 @@ def _roll_of_crop(roll: float | None) -> float:
     return float(roll) if roll is not None and abs(roll) > TURNED_FROM else 0.0
 
 
-__all__ = ["FaceBox", "Reading", "SecondLook"]
+__all__ = ["FaceBox", "Reading", "SecondLook", "mark_faceless"]

@@ -18,6 +18,7 @@ from .geometry import _as_float64, landmarks_from_crop, landmarks_to_crop
 # Degrees from which a crop is turned with its face. Below, the network reads a turned face almost as well, and the crop
 # of nearly every face stays what it was to the last bit.
 TURNED_FROM = 20.0
+WRONG_ROLLS = "rolls must hold one finite number of degrees for each box of each image."
 # Samples of a turned crop are taken this much denser than its pixels and then averaged, so that turning blurs little.
 OVERSAMPLING = 2
 
@@ -160,13 +161,15 @@ def rolls_per_image(rolls: Any, boxes: list[np.ndarray | None]) -> list[np.ndarr
         return [np.zeros(count) for count in counts]
     if isinstance(rolls, (torch.Tensor, np.ndarray)):
         rolls = rolls.tolist()
+    if not hasattr(rolls, "__len__"):
+        raise ValueError(WRONG_ROLLS)
     entries = [rolls] if len(boxes) == 1 and not (len(rolls) == 1 and hasattr(rolls[0], "__len__")) else rolls
     try:
         tables = [np.asarray(entry, dtype=np.float64).reshape(-1) for entry in entries]
     except (TypeError, ValueError):
         tables = []
     if [len(table) for table in tables] != counts or not all(np.isfinite(table).all() for table in tables):
-        raise ValueError("rolls must hold one finite number of degrees for each box of each image.")
+        raise ValueError(WRONG_ROLLS)
     return tables
 
 
