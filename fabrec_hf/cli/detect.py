@@ -138,7 +138,7 @@ class _Detection:
         """Find the faces of pictures; `names` says what their results are called."""
         from tqdm import tqdm
 
-        from ..inference.face_records import describe_picture
+        from ..inference.face_records import describe_picture, faceless_boxes
         from ..inference.pictures import landmark_pictures
 
         draw, faces = self.output is not None, 0
@@ -161,6 +161,12 @@ class _Detection:
                         write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
                         overlay = self.output / f"{name}.landmarks.png"
                     self._report(describe_picture(result.record, overlay))
+                    for number in faceless_boxes(result.record):
+                        say(
+                            f"fabrec detect: {result.path}: box {number} shows no face, so that its landmarks mean "
+                            "nothing; check it, or leave out --boxes.",
+                            sys.stderr,
+                        )
                     self._keep([json.dumps(result.record, indent=2)])
                     self.found_any = True
                     faces += len(result.record["faces"])

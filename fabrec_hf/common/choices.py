@@ -13,7 +13,7 @@ FORMATS = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino
 
 DEFAULT_RANK = 32
 """Directions that a delta keeps of each convolution. What each rank costs after how many faces is measured in
-training/README.md."""
+docs/experiments.md."""
 
 MAIN = "main"
 """The revision of a repository that is loaded when none is named."""

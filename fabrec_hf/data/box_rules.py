@@ -1,4 +1,4 @@
-"""Where the box of a face comes from that has none, by name."""
+"""Where a face without a box gets one from, by name."""
 
 __all__ = ["BOX_RULES"]
 
