@@ -309,8 +309,8 @@ class FaceCropProcessor(BaseImageProcessor):
         Raises:
             ValueError: if the numbers of faces disagree, or a box is malformed.
         """
-        per_image = boxes_per_image(boxes, len(boxes))
-        if any(image is None for image in per_image):
+        per_image = [image for image in boxes_per_image(boxes, len(boxes)) if image is not None]
+        if len(per_image) < len(boxes):
             raise ValueError("boxes must be given for every image, those that the processor was given.")
         flat = np.concatenate([np.empty((0, 4)), *per_image])
         crops = crop_box_from_box(flat, self.extend_top, self.extend_bottom)
