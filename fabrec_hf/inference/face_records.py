@@ -13,9 +13,7 @@ import numpy as np
 __all__ = ["count_faces", "describe_picture", "face_record", "faceless_boxes", "picture_record", "picture_table"]
 
 
-def face_record(
-    box: Any, keypoints: Any, scores: Any, roll: float = 0.0, is_face: bool = True
-) -> dict[str, Any]:
+def face_record(box: Any, keypoints: Any, scores: Any, roll: float = 0.0, is_face: bool = True) -> dict[str, Any]:
     """Return a face as lists of rounded numbers; a landmark that was left out is null.
 
     A box that is turned about its middle is followed by `roll`, its degrees clockwise, and one in which there is no

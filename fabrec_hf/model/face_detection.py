@@ -280,4 +280,8 @@ __all__ = [
     "SIZE_RATIO",
     "Detection",
     "can_find_faces",
-    "FaceDetector", "YuNetFaceDetector", "default_face_detector", "tight_box"]
+    "FaceDetector",
+    "YuNetFaceDetector",
+    "default_face_detector",
+    "tight_box",
+]
