@@ -24,7 +24,7 @@ from .source import Row, describe
 __all__ = ["BOX_RULES", "ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
 
 BOX_RULES = ("points", "detector", "image", "none")
-"""Where the box of a face comes from that has none: the tight box of its points, the face detector, the whole picture,
+"""Where a face without a box gets one from: the tight box of its points, the face detector, the whole picture,
 or nowhere."""
 
 COUNTS = ("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned")

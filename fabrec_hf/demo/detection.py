@@ -28,7 +28,7 @@ __all__ = ["FaceViews", "FoundFaces", "WebcamStream", "find_faces", "heat_colors
 # Pictures are searched at this size of the longer side at most; what is found refers to the file's pixels.
 SEARCH_SIDE = 2048
 TILE = 384
-# Neighbouring heatmaps would else run into one another.
+# Neighboring heatmaps would else run into one another.
 SHARPENING = 3
 
 
@@ -37,7 +37,7 @@ class FaceViews:
     """One face.
 
     Attributes:
-        keypoints: (L, 2) in pixels of the searched picture, centres at integers.
+        keypoints: (L, 2) in pixels of the searched picture, centers at integers.
         scores: (L,) in [0, 1].
         box: (4,) x, y, width, height in pixels of the searched picture, turned about its middle by `roll`.
         crop_points: (L, 2) as fractions of the crop.
@@ -122,7 +122,7 @@ class FoundFaces:
         return _tile(heat_colors(views.crop, views.heat, (62, 245, 212)))
 
     def explained_picture(self, face: int) -> Image.Image:
-        """Return what of a face is not reconstructed, red over its crop, which is shown grey."""
+        """Return what of a face is not reconstructed, red over its crop, which is shown gray."""
         views = self.faces[face]
         grey = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
         opacity = 0.85 * views.explained[..., None]
@@ -181,7 +181,7 @@ def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
 
 
 def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a colour; uint8."""
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a color; uint8."""
     opacity = 0.85 * heat[..., None] ** SHARPENING
     return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
 

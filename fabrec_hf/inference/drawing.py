@@ -13,7 +13,7 @@ from ..model.turned_crops import turn_points
 
 
 # From unsure to sure: crimson, amber, aqua. Lightness and hue both change, so that the order stays visible to the
-# colour-blind, and none of the three is a colour of skin.
+# color-blind, and none of the three is a color of skin.
 COLOR_STOPS = ((224, 36, 94), (255, 176, 32), (62, 245, 212))
 
 # Shapes are drawn this much larger and averaged down, which is what smooths their edges.
@@ -31,14 +31,14 @@ INSET_MARGIN = 0.35
 
 
 def confidence_colors(scores: Any, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """Return the colours that stand for confidences.
+    """Return the colors that stand for confidences.
 
-    Between the stops colours are mixed in linear light, which keeps the mixtures from turning muddy.
+    Between the stops colors are mixed in linear light, which keeps the mixtures from turning muddy.
 
     Args:
         scores: (L,) confidences; what lies outside `low` to `high` is clipped.
-        low: the confidence of the first colour.
-        high: the confidence of the last colour.
+        low: the confidence of the first color.
+        high: the confidence of the last color.
 
     Returns:
         (L, 3) uint8 RGB.
@@ -60,13 +60,13 @@ def draw_landmarks(
 ) -> Image.Image:
     """Draw faces onto a copy of a picture.
 
-    Points are coloured from crimson (unsure) over amber to aqua (sure); the scheme's edges and the boxes are thin
+    Points are colored from crimson (unsure) over amber to aqua (sure); the scheme's edges and the boxes are thin
     lines. Everything is scaled to the size of its face.
 
     Args:
         image: anything that the image processor reads; it is turned upright first, as the landmarks refer to that.
         faces: for every face what `post_process_keypoint_detection` or the pipeline returns: `keypoints` (L, 2) in
-            pixels with centres at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
+            pixels with centers at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
             (x, y, width, height), optional; `roll`, the degrees by which the box is turned about its middle,
             optional; `label`, a few letters to write onto the box, optional.
         scheme: whose edges are drawn; none if None.
@@ -83,9 +83,12 @@ def draw_landmarks(
         ValueError: if the image cannot be read, or `labels` is something else.
 
     Example:
-        In a notebook this is the figure of the cell:
+        In a notebook the picture is the figure of the cell:
 
-        >>> fabrec_hf.draw_landmarks(image, pipe(image))  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> face = {"keypoints": [[40.0, 40.0], [60.0, 40.0]], "scores": [0.9, 0.5]}
+        >>> draw_landmarks(Image.new("RGB", (100, 80)), [face]).size
+        (100, 80)
     """
     texts = _point_texts(labels, scheme)
     canvas = Image.fromarray(_pixels(image))
@@ -116,11 +119,11 @@ def draw_overview(
     min_score: float | None = None,
     labels: str | None = None,
 ) -> Image.Image:
-    """Draw faces as `draw_landmarks` does, and those that are small once more, enlarged, in a strip below.
+    """Draw faces as `draw_landmarks` does, and small faces a second time, enlarged, in a strip below.
 
     Args:
         image: anything that the image processor reads.
-        faces: what `draw_landmarks` takes; those without `bbox` are not enlarged.
+        faces: what `draw_landmarks` takes; faces without `bbox` are not enlarged.
         scheme: whose edges are drawn.
         min_score: points that score lower are left out.
         labels: what is written beside points; where faces are enlarged, only there.
@@ -282,7 +285,7 @@ def _draw_face(
     for index in np.argsort(scores):
         if np.isfinite(points[index]).all():
             _draw_point(pen, points[index], radius * scale, tuple(colors[index].tolist()))
-    # Averaging must weigh colours by their opacity, or transparent black would darken every edge.
+    # Averaging must weigh colors by their opacity, or transparent black would darken every edge.
     layer = layer.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")
     canvas.paste(layer, tuple(first.tolist()), layer)
 

@@ -78,7 +78,7 @@ class LandmarkFinder:
     ):
         self.name = str(model)
         self.model, self.processor = load_landmark_model(model)
-        # The same landmarks sooner; the model itself is kept for those who ask it for more.
+        # The same landmarks sooner; the model itself is kept for callers that ask it for more.
         self._fused = move_to_device(self.model, device).fuse()
         self._detector = detector
         values = self.model.config.landmark_scheme

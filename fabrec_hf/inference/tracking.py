@@ -169,7 +169,7 @@ class FaceTracker:
         return self.wants_detections(index) or bool(lost and (index - self._last_search) * 4 >= self.detect_every)
 
     def _follow(self, image: np.ndarray, index: int, time: float) -> None:
-        """Find the landmarks of the known faces, in crops that follow those of the last frame."""
+        """Find the landmarks of the known faces, in crops that follow the landmarks of the last frame."""
         tracks = self._live()
         boxes = [follow_box(track.reference_box, track.reference_points, track.points) for track in tracks]
         turned = [_FollowedBox.of(box, _follow_roll(track)) for track, box in zip(tracks, boxes, strict=True)]
@@ -255,7 +255,7 @@ def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray)
     """Move and scale a box as the landmarks have moved since.
 
     The similarity between the two sets of points in the sense of least squares says how; no scheme need span the
-    face. Where a turn of the head moves the centre of the points off that of the box, the turn is followed too.
+    face. Where a turn of the head moves the points' center off the box's, the box follows the turn, too.
 
     Args:
         box: (x, y, width, height), the box as it was.
@@ -269,7 +269,7 @@ def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray)
     centre_then, centre_now = points_then.mean(axis=0), points_now.mean(axis=0)
     along, across = _similarity(points_then, points_now)
     scale = float(np.hypot(along, across))
-    offset = corner + size / 2 - 0.5 - centre_then  # edges to pixel centres
+    offset = corner + size / 2 - 0.5 - centre_then  # edges to pixel centers
     turned = np.array([along * offset[0] - across * offset[1], across * offset[0] + along * offset[1]])
     return np.concatenate([centre_now + turned + 0.5 - scale * size / 2, scale * size])
 

@@ -177,7 +177,7 @@ class VideoResults:
 
 
 def visible_points(face: TrackedFace, min_score: float | None) -> np.ndarray:
-    """Return the landmarks with those that score lower set to NaN."""
+    """Return the landmarks, with NaN for landmarks that score lower."""
     if min_score is None:
         return face.keypoints
     return np.where((face.scores < min_score)[:, None], np.nan, face.keypoints)

@@ -29,7 +29,7 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         >>> from PIL import Image
         >>> from fabrec_hf.model.image_processing_pil_fabrec import FabRecImageProcessorPil
         >>> processor = FabRecImageProcessorPil(size=128)
-        >>> processor(Image.new("RGB", (640, 480)), boxes=[[200, 100, 150, 150]])["crop_boxes"].tolist()
+        >>> processor(Image.new("RGB", (640, 480)), boxes=[[200, 100, 150, 150]])["crop_boxes"].float().tolist()
         [[176.0, 70.0, 198.0, 198.0]]
     """
 
