@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.videos import VideoSummary
 
-NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
-in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
-its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
-face, and 2 otherwise."""
+NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is
+found in, is reported on stderr and the others go on. A face may be turned in the picture's plane by any angle:
+beyond 20 degrees its landmarks are found in an upright cut, its record says "roll", and its box is turned by as
+much about its middle. Of a given box without a face the record says "is_face": false. In a video each face has an
+id, and is followed from frame to frame; its landmarks are smoothed over time. The exit code is 0 if everything
+could be read to its end and something held a face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
