@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say, show_rate
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import BoxError, FabRecError, ImageError
-from ..inference.face_records import count_faces, describe_picture, faceless_boxes
+from ..inference.face_records import count_faces, describe_picture
 from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
 
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.videos import VideoSummary
 
-NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
-in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
-its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
-face, and 2 otherwise."""
+NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is
+found in, is reported on stderr and the others go on. A face may be turned in the picture's plane by any angle:
+beyond 20 degrees its landmarks are found in an upright cut, its record says "roll", and its box is turned by as
+much about its middle. Of a given box without a face the record says "is_face": false. In a video each face has an
+id, and is followed from frame to frame; its landmarks are smoothed over time. The exit code is 0 if everything
+could be read to its end and something held a face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,12 +162,6 @@ class _Detection:
                         write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
                         overlay = self.output / f"{name}.landmarks.png"
                     self._report(describe_picture(result.record, overlay))
-                    for number in faceless_boxes(result.record):
-                        say(
-                            f"fabrec detect: {result.path}: box {number} shows no face, so that its landmarks mean "
-                            "nothing; check it, or leave out --boxes.",
-                            sys.stderr,
-                        )
                     self._keep([json.dumps(result.record, indent=2)])
                     self.found_any = True
                     faces += len(result.record["faces"])

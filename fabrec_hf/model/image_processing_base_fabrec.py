@@ -270,7 +270,12 @@ class FaceCropProcessor(BaseImageProcessor):
         image_indices = torch.as_tensor(image_indices).tolist()
         num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
         rolls = torch.zeros(num_faces) if rolls is None else torch.as_tensor(rolls).cpu()
-        given = {"crop_boxes": crop_boxes, "face_boxes": face_boxes, "image_indices": image_indices, "rolls": rolls}
+        given: dict[str, Any] = {
+            "crop_boxes": crop_boxes,
+            "face_boxes": face_boxes,
+            "image_indices": image_indices,
+            "rolls": rolls,
+        }
         for name, value in given.items():
             if len(value) != num_faces:
                 raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
