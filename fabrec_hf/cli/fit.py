@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+READER_OPTIONS = ("images", "annotations", "origin", "category", "image_column")  # beside scheme and split
+
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
 missing in some of them. Afterwards the error on new faces is estimated: a second detector learns, for three quarters
@@ -41,6 +43,7 @@ estimate that is there."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a fit to a parser."""
+    from ..data.face_boxes import BOX_RULES
     from ..data.readers import KINDS
 
     parser.description = f"{parser.description} {NOTES}"
@@ -48,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
     parser.add_argument("--kind", choices=list(KINDS), help="what DATA is, where that cannot be told from its files")
     parser.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
+    parser.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
+    parser.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
+    parser.add_argument("--category", help="COCO: which category, where there are several")
+    parser.add_argument("--image-column", help="CSV: the column with the picture's file")
+    parser.add_argument(
+        "--boxes",
+        choices=BOX_RULES,
+        help="where the faces' boxes come from, as in fabrec convert: auto looks whether the given ones mean the face",
+    )
     parser.add_argument("--split", help="which split of DATA to learn from (train, where there are several)")
     parser.add_argument("--shots", type=int, metavar="N", help="learn from N faces, drawn at random; all by default")
     parser.add_argument(
@@ -144,9 +157,11 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     path = arguments.data
     if kind != "parquet":
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
-        split = arguments.split if takes_split else None
+        options = {name: getattr(arguments, name) for name in READER_OPTIONS}
+        options["split"] = arguments.split if takes_split else None
         path = workplace / "faces"
-        convert_faces(open_source(kind, arguments.data, scheme=arguments.scheme, split=split), path)
+        source = open_source(kind, arguments.data, scheme=arguments.scheme, **options)
+        say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
     dataset = load_faces(path, arguments.split, columns=("image", "landmarks", "box"), default_split="train")
     annotated = [
         row

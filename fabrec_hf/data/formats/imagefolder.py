@@ -34,6 +34,7 @@ from .layouts import (
     refuse_split,
     split_folders,
 )
+from .picture_paths import PicturePlaces
 
 
 __all__ = ["open_source"]
@@ -128,6 +129,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
         extend_bottom=EXTEND_BOTTOM,
         visibility=mark_up is not None and any(table.visibility for table in tables),
         attributes=attribute_features(found),
+        unverified=True,
     )
 
 
@@ -191,10 +193,11 @@ class _JsonTable:
 
     def rows(self, order: Sequence[int] = (), prefix: str = "") -> Iterator[Row]:
         """Yield the faces as `Table.rows` does."""
+        places = PicturePlaces((self.file.parent,))
         for number, values in _json_lines(self.file):
             where = f"{self.file}, line {number}"
             image = prefix + values["file_name"]
-            row: Row = {"image": self.file.parent / values["file_name"], "picture": image}
+            row: Row = {"image": places.path(values["file_name"]), "picture": image}
             row["name"] = f"{image}:{number}" if self.repeated else image
             row |= {name: str(values[name]) for name in ("name", "picture", "subset") if values.get(name) is not None}
             if values.get("split") is not None:
