@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.count < 1:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
-    paths = [path for path in collect_inputs(arguments.inputs) if not is_video(path)]
+    paths = [path for path in collect_inputs(arguments.inputs, _remark) if not is_video(path)]
     if not paths:
         raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
     if arguments.output is not None:
@@ -111,6 +111,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             say(f"-> {arguments.output / 'selected.png'}")
     return 2 if failures else 0
+
+
+def _remark(text: str) -> None:
+    say(f"fabrec select: {text}", sys.stderr)
 
 
 class _FaceEncoder:

@@ -1,14 +1,36 @@
-"""Which files are pictures: the one table of suffixes, and the decoder of HEIC, which Pillow itself lacks."""
+"""Which files are pictures, and how they are opened: the one table of suffixes, HEIC, and how large they may be."""
 
 import functools
 import importlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from PIL import Image
 
-__all__ = ["HEIC_SUFFIXES", "NEEDS_HEIC", "PICTURE_SUFFIXES", "heic_is_readable", "is_picture", "skipped_files"]
+
+__all__ = [
+    "HEIC_SUFFIXES",
+    "MEGAPIXELS",
+    "NEEDS_HEIC",
+    "PICTURE_SUFFIXES",
+    "TOO_LARGE",
+    "heic_is_readable",
+    "is_heic",
+    "is_picture",
+    "skipped_files",
+]
+
+MEGAPIXELS = 300
+"""What a picture may have at most. A telephone takes 200; Pillow itself warns from 89 and refuses from 179."""
+
+TOO_LARGE = f"it has more than {MEGAPIXELS} megapixels; make it smaller first"
+
+# Pillow warns from a limit on, in the words of a program, and refuses from twice the limit on.
+Image.MAX_IMAGE_PIXELS = MEGAPIXELS * 1_000_000 // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 """What phones call the pictures that an extra reads."""

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from .picture_files import NEEDS_HEIC, heic_is_readable, is_heic
+from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic
 from .picture_sizes import PictureSize, read_size
 from .source import EXTRAS, Row, describe
 from .survey import Survey
@@ -187,7 +187,7 @@ def _size(content: bytes, name: str) -> PictureSize:
             image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG is read whole, and drawn small
             image.load()
     except Image.DecompressionBombError as error:
-        raise DataError(f"The picture {name} cannot be read: {error}") from error
+        raise DataError(f"The picture {name} cannot be read: {TOO_LARGE}.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"The picture {name} cannot be read; is it an image, and whole?") from error
     return size

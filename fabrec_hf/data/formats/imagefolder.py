@@ -22,6 +22,7 @@ import numpy as np
 from ...errors import DataError
 from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
+from ..picture_files import is_picture, skipped_files
 from ..source import FaceSource, Row
 from .csv_table import Table, match_points, open_table
 from .layouts import (
@@ -29,6 +30,7 @@ from .layouts import (
     attribute_features,
     canonical_split,
     cast_attributes,
+    find_files,
     find_pictures,
     only_split,
     refuse_split,
@@ -81,7 +83,9 @@ def _unlabelled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
         if not pictures:
             raise DataError(f"{folder} holds no picture.")
         splits[name] = partial(_plain_rows, root, folder, _digest(pictures))
-    return FaceSource("imagefolder", splits, extend_top=EXTEND_TOP, extend_bottom=EXTEND_BOTTOM)
+    others = skipped_files(file for file in find_files(root, ("",)) if not is_picture(file))
+    notes = (f"Files that are no pictures are left out: {others}.",) if others else ()
+    return FaceSource("imagefolder", splits, extend_top=EXTEND_TOP, extend_bottom=EXTEND_BOTTOM, notes=notes)
 
 
 def _digest(files: Sequence[Path]) -> str:
