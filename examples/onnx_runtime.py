@@ -32,6 +32,6 @@ pixels = (np.asarray(face, np.float32) / 255 - about["image_mean"]) / about["ima
 inputs = pixels.astype(np.float32).transpose(2, 0, 1)[None]
 
 landmarks, scores = session.run(["landmarks", "scores"], {"pixel_values": inputs})
-points = landmarks[0] * side + [left, top] - 0.5  # pixel centres at integers
+points = landmarks[0] * side + [left, top] - 0.5  # pixel centers at integers
 for name, (px, py), score in zip(about["point_names"], points, scores[0], strict=True):
     print(f"{name:24} {px:8.2f} {py:8.2f} {score:6.3f}")

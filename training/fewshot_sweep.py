@@ -57,6 +57,7 @@ class SweepArguments(LandmarkRecipe):
     ablate_transfer_layers: bool = field(default=False, metadata={"help": "Table 7: ITLs from each place upwards."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Score on this share of the training pictures."})
     scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
+    folds: int = field(default=0, metadata={"help": "Further trainings that leave faces out, to calibrate scores by."})
     save_models: bool = field(default=False, metadata={"help": "Keep every detector in `models/`."})
 
     def __post_init__(self):
@@ -144,8 +145,9 @@ class Sweep:
         ):
             if sum(steps.values()):
                 stage = replace(recipe, **steps)
-                fitted = fit_landmarks(model, faces, self.scheme, stage, folds=0, on_step=report)
-                landmarks, _ = predict_landmarks(model, self.scored, model.device)
+                folds = arguments.folds if name == "after" else 0
+                fitted = fit_landmarks(model, faces, self.scheme, stage, folds=folds, on_step=report)
+                landmarks = predict_landmarks(model, self.scored, model.device).landmarks
                 errors = landmark_errors(landmarks, self.scored, self.scheme)
                 result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}
         if arguments.save_models:

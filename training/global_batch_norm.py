@@ -18,7 +18,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose mean and variance are those of all processes, which hold equally many samples."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C, H, W)."""
+        """Normalize (N, C, H, W)."""
         if not self.training:
             return super().forward(inputs)
         world_size = torch.distributed.get_world_size()

@@ -1,7 +1,7 @@
 """Grow a 128-px autoencoder to 256 px by one encoder stage and one decoder stage (paper section 4.2.1).
 
 The larger network starts as the smaller one on the halved picture, exactly: it takes over step by step. Its new stem
-and stages run beside the old stem and the old colour layer, and a blend that falls from 1 to 0 mixes the two paths,
+and stages run beside the old stem and the old color layer, and a blend that falls from 1 to 0 mixes the two paths,
 as progressive growing does (Karras et al., ICLR 2018). What remains in the end is the plain 256-px network. The new
 parts begin as copies of the old ones of their shape.
 """

@@ -58,7 +58,7 @@ class LabelArguments:
 
 
 def main(arguments: LabelArguments) -> None:
-    """Label this process's share; the first process opens the folder before and sums up afterwards."""
+    """Label this process's share; the first process opens the folder before and sums up afterward."""
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     use_all_cores(accelerator)
     folder, settings = Path(arguments.output_dir), LabelSettings(arguments.search, arguments.min_score)

@@ -27,6 +27,7 @@ from fabrec_hf.learning.landmark_training import (
     find_scheme,
     landmark_errors,
 )
+from fabrec_hf.model.landmark_decoding import Drawing
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection
 
 
@@ -81,7 +82,7 @@ def search_latents(
             loss = (autoencoder.decode(latents) - pixel_values).abs().mean((1, 2, 3)).sum()
         else:
             heatmaps = model.predict_heatmaps(autoencoder.decoder.first_stage(latents))
-            loss = model.landmark_loss(heatmaps, labels) * len(labels)
+            loss = model.landmark_loss(Drawing(heatmaps), labels) * len(labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -90,7 +91,7 @@ def search_latents(
 
 
 def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arguments: LimitsArguments) -> dict:
-    """Return NME (N,) in percent and L1 (N,) in grey levels of every face for each of the three latent vectors."""
+    """Return NME (N,) in percent and L1 (N,) in gray levels of every face for each of the three latent vectors."""
     model.eval().requires_grad_(False)
     autoencoder = model.autoencoder
     kinds = {"encoder": None, "redraws the picture": False, "draws the landmarks": True}
@@ -108,7 +109,7 @@ def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arg
                 latents = search_latents(model, pixel_values, labels if knows else None, *search)
             with torch.no_grad():
                 heatmaps = model.predict_heatmaps(autoencoder.decoder.first_stage(latents))
-                landmarks[kind].append(model.decode_landmarks(heatmaps)[0].cpu())
+                landmarks[kind].append(model.decode(Drawing(heatmaps))[0].cpu())
                 difference = (autoencoder.decode(latents) - pixel_values).abs().mean((1, 2, 3))
                 differences[kind].append(255 * difference.cpu())
     return {
@@ -133,7 +134,7 @@ def main(arguments: LimitsArguments) -> None:
     faces = LabelledFaces(rows, processor or build_processor(face_set, model.config.image_size))
     scheme = find_scheme(None, face_set, faces.landmarks.shape[1])
     results = measure(model, faces, scheme, arguments)
-    print(f"{len(faces)} faces | NME, % | L1, grey levels")
+    print(f"{len(faces)} faces | NME, % | L1, gray levels")
     for kind, errors in results.items():
         print(f"{kind} | {np.nanmean(errors['nme']):.2f} | {np.mean(errors['l1']):.1f}")
     if arguments.output:

@@ -1,4 +1,4 @@
-"""Pre-train the adversarial autoencoder on unlabelled faces (paper section 3.2, equation 4).
+"""Pre-train the adversarial autoencoder on unlabeled faces (paper section 3.2, equation 4).
 
     accelerate launch training/pretrain.py --config training/configs/autoencoder-small.yaml \
         --data FOLDER_OF_PARQUET --output_dir runs/autoencoder-small
@@ -74,7 +74,7 @@ class PretrainingArguments:
     cosine_schedule: bool = field(default=False, metadata={"help": "Let the learning rates fall along a cosine."})
     ema_decay: float = field(default=0.0, metadata={"help": "Of the averaged weights, which are then the result."})
     coarse_steps: int = field(default=0, metadata={"help": "First steps, which reconstruct at half the size only."})
-    reconstruction_weight: float = field(default=1.0, metadata={"help": "Lambda_rec, of an L1 error in grey levels."})
+    reconstruction_weight: float = field(default=1.0, metadata={"help": "Lambda_rec, of an L1 error in gray levels."})
     structural_weight: float = field(default=60.0, metadata={"help": "Lambda_cs."})
     latent_weight: float = field(default=1.0, metadata={"help": "Lambda_enc of the adversarial latent loss."})
     adversarial_weight: float = field(default=1.0, metadata={"help": "Lambda_adv of the adversarial image loss."})
@@ -164,7 +164,7 @@ class Trainer:
     def step(self, canvases: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
         """Update all networks on this process's share of uint8 pictures (N, 3, C, C); returns the losses by name.
 
-        Processes that share a batch draw the same random numbers, normalise by the same statistics and judge all
+        Processes that share a batch draw the same random numbers, normalize by the same statistics and judge all
         latents together: their losses are those of one process with the whole batch.
         """
         arguments = self.arguments
@@ -279,7 +279,7 @@ class Trainer:
             )
 
     def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
-        """Reconstruction error of pictures never trained on: L1 in grey levels of 255, and one minus SSIM's cs."""
+        """Reconstruction error of pictures never trained on: L1 in gray levels of 255, and one minus SSIM's cs."""
         l1, structural = reconstruction_errors(
             self.result.eval(), canvases, self.arguments.batch_size, self._num_stages(step), self.crop_fraction
         )

@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 
 import datasets
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from tqdm.auto import tqdm
@@ -52,11 +51,9 @@ from fabrec_hf.learning.landmark_training import (
     find_scheme,
     fit_shape_prior,
     landmark_errors,
-    parameter_groups,
     predict_landmarks,
-    training_loss,
 )
-from fabrec_hf.learning.schedules import cosine_factor
+from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
@@ -113,10 +110,7 @@ class Trainer:
         """Train steps `start` to `last` of the stage that begins at `first`, going on from its checkpoint if any."""
         arguments, accelerator = self.arguments, self.accelerator
         output_dir = Path(arguments.output_dir)
-        groups = parameter_groups(self.model, arguments, finetune)
-        peaks = [group["lr"] for group in groups]
-        # Frozen first, wrapped second: a wrapper that saw other parameters would leave gradients unsynchronised.
-        model, optimizer = accelerator.prepare(self.model, torch.optim.Adam(groups, fused=True))
+        stage = TrainingStage(self.model, self.faces, self.scheme, arguments, finetune, last - first, accelerator)
         if checkpoint:
             accelerator.load_state(str(checkpoint))
         elif start > 0:
@@ -127,11 +121,7 @@ class Trainer:
             disable=not accelerator.is_main_process,
         )
         for step in progress:
-            if arguments.cosine_schedule:
-                factor = cosine_factor(step - first, last - first, arguments.warmup_steps)
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak * factor
-            losses = {"loss": self._step(model, optimizer, step)}
+            losses = {"loss": stage.step(step - first, step)}
             done = step + 1
             if self.validation and (done % arguments.evaluate_every == 0 or done == last):
                 losses["validation_nme"] = self.evaluate(self.validation)
@@ -140,24 +130,12 @@ class Trainer:
             accelerator.log(losses, step=done)
             if done % arguments.checkpoint_every == 0 and done < last:
                 save_checkpoint(accelerator, output_dir, done, arguments.stages)
-        self.model = accelerator.unwrap_model(model)
+        self.model = accelerator.unwrap_model(stage.model)
         accelerator.free_memory()
-
-    def _step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> float:
-        accelerator = self.accelerator
-        share = (accelerator.process_index, accelerator.num_processes)
-        loss = training_loss(model, self.faces, self.arguments, self.scheme, step, accelerator.device, share)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        if self.arguments.max_grad_norm:
-            learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            accelerator.clip_grad_norm_(learned, self.arguments.max_grad_norm)
-        optimizer.step()
-        return float(loss.detach())
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normaliser, crops without augmentation."""
-        landmarks, _ = predict_landmarks(self.model, faces, self.accelerator.device)
+        landmarks = predict_landmarks(self.model, faces, self.accelerator.device).landmarks
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
@@ -192,8 +170,8 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     faces = LabelledFaces(dataset if held_out is None else held_out, processor)
     scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
     model.to(accelerator.device)
-    model.config.score_calibration = None  # an earlier one: heights are wanted
-    if not calibrate(model, *predict_landmarks(model, faces, accelerator.device), faces, scheme):
+    model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
+    if not calibrate(model, predict_landmarks(model, faces, accelerator.device), faces, scheme):
         raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
     output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves no half of a model under the name that was asked for.
@@ -204,7 +182,7 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
         if output_dir.exists():
             output_dir.rmdir()
         finished.rename(output_dir)
-    logger.info("Calibrated on %d points of %d faces.", model.config.score_calibration["count"], len(faces))
+    logger.info("Calibrated on %d points of %d faces.", model.config.error_model["count"], len(faces))
 
 
 def main(arguments: LandmarkTrainingArguments) -> None:
@@ -243,7 +221,7 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     if accelerator.is_main_process:
         if validation:
             found = predict_landmarks(trainer.model, validation, accelerator.device)
-            calibrate(trainer.model, *found, validation, scheme)
+            calibrate(trainer.model, found, validation, scheme)
         trainer.model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         results: dict[str, float] = {"steps": end, "faces": len(faces)}

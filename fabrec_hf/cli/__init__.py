@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(verb: str | None) -> Parser:
-    """Build the parser; of the verbs, only the one to run is imported and gets its arguments.
+    """Build the parser; only the verb to run is imported and gets its arguments.
 
     Args:
         verb: the verb to run, if there is one.
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: the arguments, those of the process by default.
+        argv: the arguments; the process's own by default.
 
     Returns:
         0 if all went well; 2 after one line on stderr for each of the user's mistakes; 130 if interrupted.

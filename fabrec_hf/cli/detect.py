@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say, show_rate
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import BoxError, FabRecError, ImageError
-from ..inference.face_records import count_faces, describe_picture
+from ..inference.face_records import count_faces, describe_picture, faceless_boxes
 from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
 
 
@@ -160,6 +160,12 @@ class _Detection:
                         write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
                         overlay = self.output / f"{name}.landmarks.png"
                     self._report(describe_picture(result.record, overlay))
+                    for number in faceless_boxes(result.record):
+                        say(
+                            f"fabrec detect: {result.path}: box {number} shows no face, so that its landmarks mean "
+                            "nothing; check it, or leave out --boxes.",
+                            sys.stderr,
+                        )
                     self._keep([json.dumps(result.record, indent=2)])
                     self.found_any = True
                     faces += len(result.record["faces"])

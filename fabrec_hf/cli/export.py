@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
     parser.add_argument("--format", choices=(*FORMATS, DELTA), default="onnx", help="(%(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--int8", action="store_true", help="quantise to 8 bits; needs --data")
+    parser.add_argument("--int8", action="store_true", help="quantize to 8 bits; needs --data")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -120,7 +120,7 @@ def calibration_crops(
 
 
 def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
-    """Quantise into a folder of its own, score it there, and move it to its place if it is good enough."""
+    """Quantize into a folder of its own, score it there, and move it to its place if it is good enough."""
     from ..export.runtimes import load_exported
 
     train = load_faces(arguments.data, "train", ("image", "box"))

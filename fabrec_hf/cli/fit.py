@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit as the arguments say, save the detector and print what it has come to.
+    """Fit as the arguments say, save the detector and print the results.
 
     Args:
         arguments: Parsed arguments of `add_arguments`.
@@ -286,7 +286,7 @@ def _worst_faces(
     if not len(known):
         return {}
     worst = known[np.argsort(-result.held_out_errors[known])][:12]
-    landmarks = np.asarray(landmarks_from_crop(result.held_out_landmarks, faces.crop_boxes))
+    landmarks = np.asarray(landmarks_from_crop(result.held_out.landmarks.numpy(), faces.crop_boxes))
     scored = [ScoredFace(int(row), float(result.held_out_errors[row]), landmarks[row]) for row in worst]
     picture = io.BytesIO()
     title = f"{scheme.name}: faces predicted from the others"
@@ -300,7 +300,7 @@ def _summary(results: dict[str, Any], output: Path) -> str:
 
     faces = f"{results['faces']} face" + ("s" if results["faces"] > 1 else "")
     points = f"{results['points']} point" + ("s" if results["points"] > 1 else "")
-    unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalising distance"
+    unit = "the face box" if results["normalizer"]["kind"] == "box" else "the normalizing distance"
     total = results["recipe"]["head_steps"] + results["recipe"]["finetune_steps"]
     halted = results["steps"] < total and not results["instant"]
     stopped = f", stopped at step {results['steps']} of {total}" if halted else ""

@@ -1,4 +1,4 @@
-"""Decode a whole data set once, into uint8 tensors that are augmented in batches afterwards."""
+"""Decode a whole data set once, into uint8 tensors that are augmented in batches afterward."""
 
 import io
 import math

@@ -62,7 +62,7 @@ class FaceSet:
         points = f"{self.scheme.num_landmarks} points (`{self.scheme.name}`)" if self.scheme else "no landmarks"
         return (
             f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# Faces, converted from `{self.kind}`\n\n"
-            f"{points}, scheme and crop rule in `{FILE_NAME}`. The licence is that of the original data: state it "
+            f"{points}, scheme and crop rule in `{FILE_NAME}`. The license is that of the original data: state it "
             "here before you publish anything.\n\n" + self.table() + "\n"
         )
 

@@ -1,8 +1,8 @@
 """Faces from Parquet files in the layout of the `datasets` library.
 
-Labelled packs have the columns `image`, `landmarks` ((L, 2) pixels of that image, pixel centres at integers, NaN for
+Labeled packs have the columns `image`, `landmarks` ((L, 2) pixels of that image, pixel centers at integers, NaN for
 a point that is not annotated), `box` (x, y, width, height) and `picture` (the photograph that a face was cut from);
-unlabelled ones need only `image`. Further columns are kept.
+unlabeled ones need only `image`. Further columns are kept.
 """
 
 import glob
@@ -44,7 +44,7 @@ def load_faces(
         paths: A Parquet file, a folder of them (searched to any depth), a glob, or a list of any of these.
         split: `"train"`, `"test"`, `"validation"`, or another one of a converted set: reads only the files that are
             named so, or lie in a folder named so. Needed where a folder or glob holds several splits.
-        columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labelled faces.
+        columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labeled faces.
         default_split: The split to read where there are several and `split` is None.
         streaming: Return an `IterableDataset` that reads the files as it goes, without the copy that `datasets` else
             keeps in its cache.
@@ -81,7 +81,7 @@ def find_splits(path: str | os.PathLike) -> dict[str | None, list[Path]]:
         path: A Parquet file, a folder of them (searched to any depth), or a glob.
 
     Returns:
-        The files of each split in order; those that name none under None.
+        The files of each split in order; files that name no split are under None.
 
     Raises:
         DataError: If there is no such file or folder, or no Parquet file in it.

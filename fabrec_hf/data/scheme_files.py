@@ -33,7 +33,7 @@ _YAML, _JSON = (".yaml", ".yml"), (".json",)
 
 
 def load_scheme(spec: str | os.PathLike | LandmarkScheme | None) -> LandmarkScheme | None:
-    """Return a built-in scheme, or read that of a file.
+    """Return a built-in scheme, or read one from a file.
 
     Args:
         spec: A built-in name (`"300w"`, `"wflw"`, `"aflw"`, `"mtfl"`, `"mesh"`) or a YAML or JSON file, in which
@@ -129,7 +129,7 @@ def match_scheme(
 
     Args:
         spec: What the user says of the scheme, as `load_scheme` takes it; None: `infer_scheme` makes one, "custom".
-        where: The file, for errors.
+        where: The file, for error messages.
         point_names: Names of the points in the data, if it has any.
         num_landmarks: Number of points in the data; needed without names.
         **known: Other fields that the data tells, for a scheme that is made.

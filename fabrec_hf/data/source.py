@@ -5,7 +5,7 @@ A row has these columns, in this order; a reader leaves out what its data cannot
 | column | type | what |
 |---|---|---|
 | `image` | Image | the picture |
-| `landmarks` | (L, 2) float32 | points in pixels of the picture, centres at integers; NaN: not annotated |
+| `landmarks` | (L, 2) float32 | points in pixels of the picture, centers at integers; NaN: not annotated |
 | `box` | (4,) float32 | face box (x, y, width, height), edges, in pixels; null where the source gives none |
 | `visibility` | (L,) bool | false: the point is hidden but may be annotated all the same |
 | `name` | string | the face within its set |

@@ -87,7 +87,7 @@ def is_held_out(image: dict, fraction: float = 0.02) -> bool:
 
     Args:
         image: The face's picture, encoded: `{"bytes": ..., "path": ...}`.
-        fraction: As there.
+        fraction: The share of faces that is set aside.
     """
     return _position(_content(image)) >= int((1 - fraction) * 2**64)
 

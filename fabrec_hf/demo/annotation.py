@@ -28,7 +28,7 @@ class AnnotatedFace:
         file: Name of the photograph in the folder of the session.
         name: What its owner calls the photograph.
         box: (x, y, width, height) of the face in pixels of the upright photograph.
-        points: For every point of the scheme (x, y) in pixels, centres at integers, or None.
+        points: For every point of the scheme (x, y) in pixels, centers at integers, or None.
         hidden: For every point whether it was said to be invisible.
         skipped: Whether the face is not to be annotated.
     """
@@ -121,7 +121,7 @@ class Project:
 
     @property
     def annotated(self) -> list[int]:
-        """The rows that a detector can learn from: complete ones, and those begun that are not skipped."""
+        """The rows that a detector can learn from: complete ones, and begun ones that are not skipped."""
         return [row for row, face in enumerate(self.faces) if not face.skipped and _has_point(face)]
 
     def set_names(self, names: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class Project:
         self.save()
 
     def choose(self, rows: Sequence[int]) -> None:
-        """Annotate these rows, after those that are begun."""
+        """Annotate these rows, after the rows that are begun."""
         begun = [row for row in self.order if self.faces[row].touched]
         self.order = begun + [row for row in rows if row not in begun]
         self.go_to_next_open()

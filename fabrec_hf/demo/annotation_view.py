@@ -30,7 +30,7 @@ class AnnotationView:
     scale: float
 
     def to_photograph(self, x: float, y: float) -> tuple[float, float]:
-        """Turn a clicked pixel into a point of the photograph, centres at integers in both."""
+        """Turn a clicked pixel into a point of the photograph, centers at integers in both."""
         return (
             (x + 0.5) * self.scale + self.corner[0] - 0.5,
             (y + 0.5) * self.scale + self.corner[1] - 0.5,

@@ -40,7 +40,7 @@ body:not(.dark) .tab-container button.selected { color: #1d4ed8 !important; }
 
 
 def build_theme() -> gr.Theme:
-    """A plain theme whose fonts are those of the visitor's system: none is fetched from another host."""
+    """A plain theme whose fonts come from the visitor's system: none is fetched from another host."""
     return gr.themes.Default(
         primary_hue=gr.themes.colors.blue,
         font=["system-ui", "sans-serif"],

@@ -28,7 +28,7 @@ def to_board(points: np.ndarray, box: tuple[float, float, float, float]) -> list
 
 
 def from_board(x: float, y: float, box: tuple[float, float, float, float]) -> tuple[float, float]:
-    """Turn fractions of the board into a point in pixels of the photograph, centres at integers."""
+    """Turn fractions of the board into a point in pixels of the photograph, centers at integers."""
     return crop_of(box).to_photograph(x * SIDE - 0.5, y * SIDE - 0.5)
 
 

@@ -10,7 +10,7 @@ __all__ = ["FairLock"]
 class FairLock:
     """A reentrant lock for `with`, first come, first served.
 
-    Of two clicks of one person the first must be dealt with first; `threading.RLock` promises no order.
+    The first of a person's two clicks must be dealt with first; `threading.RLock` promises no order.
     """
 
     def __init__(self) -> None:

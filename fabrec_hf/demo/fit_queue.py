@@ -30,7 +30,7 @@ class FitJob:
         state: `"waiting"`, `"learning"`, `"done"`, `"stopped"` or `"failed"`.
         losses: Of every step of the training itself.
         progress: The last that was heard of it.
-        result: What it has come to.
+        result: The result of the fit, when it is done.
         error: Why it failed, in one line.
     """
 
@@ -51,7 +51,7 @@ class FitJob:
         return self.state in ("waiting", "learning")
 
     def cancel(self) -> None:
-        """Ask it to stop; what it has learned is kept."""
+        """Ask the fit to stop; what it has learned is kept."""
         self._stop.set()
 
     def wait(self, seconds: float | None = None) -> bool:

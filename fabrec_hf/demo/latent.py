@@ -21,7 +21,7 @@ __all__ = ["LARGEST_SEED", "LOOKS", "SHAPES", "Interpolation", "LatentExplorer",
 LARGEST_SEED = 2**32 - 1
 TILE = 256
 HEAT_COLOR = (62, 245, 212)
-# Directions that move landmarks, and directions that change the picture apart from those; what they are found by.
+# Directions that move landmarks, and directions that change the picture in other ways; what they are found by.
 SHAPES, LOOKS = 4, 2
 STEP = 0.5
 BATCH = 24
@@ -58,12 +58,12 @@ class LatentExplorer:
             raise DataError(f"{finder.name} takes other crops than the autoencoder {shelf.autoencoder_name} gives.")
 
     def latents(self, seed: int, count: int, spread: float) -> torch.Tensor:
-        """Draw latent vectors (N, D) from the normal distribution that the autoencoder was trained towards.
+        """Draw latent vectors (N, D) from the normal distribution that the autoencoder was trained toward.
 
         Args:
             seed: Of the draw; the first vectors of a seed are the same for any count.
             count: How many.
-            spread: Standard deviation. Real faces lie nearer to the centre than 1.
+            spread: Standard deviation. Real faces lie nearer to the center than 1.
 
         Raises:
             DataError: If the seed is not a whole number in 0..4294967295.
@@ -85,7 +85,9 @@ class LatentExplorer:
         boxes = self._finder.detect(photograph.image)
         if not boxes:
             raise ImageError(f"No face was found in {photograph.name}: choose another photograph.")
-        pixel_values = self._finder.processor(photograph.image, boxes=[list(boxes[0])])["pixel_values"]
+        face = self._finder.find([photograph.image], [boxes[:1]])[0][0]
+        box, roll = face["bbox"].tolist(), float(face.get("roll", 0.0))
+        pixel_values = self._finder.processor(photograph.image, boxes=[box], rolls=[roll])["pixel_values"]
         return self._autoencoder.encode(pixel_values.to(self._autoencoder.device)).cpu()
 
     @torch.inference_mode()
@@ -93,7 +95,7 @@ class LatentExplorer:
         """Decode random latent vectors: each face, and its landmark heatmaps over it.
 
         The landmark model looks at the decoded face. Its transfer layers could draw from the random vector itself,
-        but with its encoder they were tuned to other vectors than those of the autoencoder.
+        but with its encoder they were tuned to other vectors than the autoencoder's.
         """
         decoded = self._decode(self.latents(seed, count, spread))
         outputs = self._finder.model(decoded.to(self._finder.model.device, self._finder.model.dtype))
@@ -140,9 +142,9 @@ class LatentExplorer:
     def directions(self) -> torch.Tensor:
         """Return unit vectors (SHAPES + LOOKS, D) along which faces change the most about the mean face.
 
-        The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: those by
-        which landmarks move most. The others are those of the small grey picture's, at right angles to the first:
-        light, colour and texture. Signs are set so that the largest entry is positive.
+        The first ones are the right singular vectors of the landmarks' Jacobian, by central differences: along them
+        landmarks move most. The others are the same of the small gray picture, at right angles to the first:
+        light, color and texture. Signs are set so that the largest entry is positive.
         """
         size = self._autoencoder.config.latent_size
         steps = STEP * torch.cat([torch.eye(size), -torch.eye(size)])

@@ -17,7 +17,7 @@ LANDMARKS, AUTOENCODER, START = "3fabrec-300w", "3fabrec-autoencoder", "3fabrec-
 
 
 class ModelShelf:
-    """Loads landmark models when they are asked for, and keeps those used last. Safe to use from threads.
+    """Loads landmark models when they are asked for, and keeps the ones used last. Safe to use from threads.
 
     Args:
         landmarks: Name of the landmark model of the demonstration.
@@ -42,7 +42,7 @@ class ModelShelf:
         self._lock = threading.Lock()
 
     def finder(self, name: str | Path | None = None) -> LandmarkFinder:
-        """Return a landmark model, that of the demonstration by default.
+        """Return a landmark model, the demonstration's own by default.
 
         Args:
             name: A checkpoint that the owner of the demonstration or a session vouches for: never a visitor's text.

@@ -17,7 +17,7 @@ DRAWN = 10
 SAMPLE_SEED = 25
 SAMPLE_SPREAD = 0.35
 SAMPLE_SIDE = 320
-# What the board shows around a crop; the colours of its rim go on there, a black frame would be no photograph.
+# What the board shows around a crop; the colors of its rim go on there, a black frame would be no photograph.
 FRAME = 48
 
 

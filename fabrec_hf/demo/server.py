@@ -55,7 +55,7 @@ class Settings:
 
 
 def example_pictures(folder: Path | None) -> list[Path]:
-    """List the photographs to try: those of a folder, or the ones that come with the package.
+    """List the photographs to try: the photographs of a folder, or the ones that come with the package.
 
     Raises:
         ImageError: If the folder holds none.

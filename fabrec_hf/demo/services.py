@@ -21,7 +21,7 @@ __all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "GALLERY", "HIDDEN", "LONG", "Servic
 
 logger = logging.getLogger(__name__)
 
-# Events that compute share one queue, and those of other programs than the page itself are refused.
+# Events that compute share one queue, and events of other programs than the page itself are refused.
 COMPUTE: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 2}
 # Whole folders of photographs wait for one another, so that nobody with a single one waits for them.
 LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}

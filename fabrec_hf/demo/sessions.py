@@ -82,14 +82,14 @@ class Session:
         return opened[1]
 
     def add_photographs(self, paths: Sequence[str], uploads: Uploads) -> tuple[list[tuple[str, str]], list[str]]:
-        """Keep uploaded photographs as they are; those that are not upright are turned and written anew.
+        """Keep uploaded photographs as they are; photographs that are not upright are turned and written anew.
 
         Args:
             paths: The uploads.
             uploads: Where they may lie.
 
         Returns:
-            (file, name) of those kept, and a line for each that could not be used.
+            (file, name) of the photographs kept, and a line for each that could not be used.
 
         Raises:
             DataError: If the session would hold too many, or too much.

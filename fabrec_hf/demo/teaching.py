@@ -63,7 +63,7 @@ def find_session_faces(
         session: Whose they are.
         photographs: (file, name) of each.
         finder: For its face detector.
-        on_photograph: Called with the number of those that are done.
+        on_photograph: Called with the number of photographs that are done.
     """
     found: list[AnnotatedFace] = []
     for number, (file, name) in enumerate(photographs, start=1):
@@ -168,7 +168,7 @@ def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: f
 class Proposer:
     """Learns along while a person annotates, and proposes where the points of the next face are.
 
-    What starts from a detector tells the points from those that it knows, from the first face on. What starts from an
+    A start from a detector tells the points from the detector's own, from the first face on. A start from an
     autoencoder learns a little more with each completed face; until it has learned for the first time, the mean shape
     of the annotated faces is proposed.
 

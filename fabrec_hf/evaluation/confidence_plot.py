@@ -11,7 +11,7 @@ from .scoring import FaceScores
 
 __all__ = ["draw_confidence"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colors, which people with any color vision tell apart.
 BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#555555"
 PALE = "#D9D9D9"
 
@@ -25,8 +25,8 @@ NOISY = 0.02
 def draw_confidence(scores: FaceScores, title: str, length: str) -> bytes:
     """Draw the mean error of the surest points against how many are kept, and calibrated scores against the truth.
 
-    The first panel has the risk-coverage curve of the scores beside that of a perfect order, by the errors themselves,
-    and that of no order. The second, the reliability diagram, is there if the scores are calibrated.
+    The first panel has the risk-coverage curves of the scores, of a perfect order, by the errors themselves, and of
+    no order. The second, the reliability diagram, is there if the scores are calibrated.
 
     Args:
         scores: From `score_faces`.

@@ -1,4 +1,4 @@
-"""Perturbations of labelled faces: what a detector meets outside a benchmark, each at a stated strength.
+"""Perturbations of labeled faces: what a detector meets outside a benchmark, each at a stated strength.
 
 A perturbation takes a face (pixels, points, box) and gives another; where it moves pixels, it moves the points with
 them. Random draws depend on nothing but the seed, the perturbation and the face's row: not on the batch, on other
@@ -26,7 +26,7 @@ __all__ = ["PERTURBATIONS", "Face", "Perturbation", "cut_region", "perturb", "ro
 REGION_REACH = 2.0
 
 JITTER_SIZE_RATIO = 1.6
-"""Standard deviation of the logarithm of a jittered box's size over that of its centre: 8 % go with 5 %."""
+"""Standard deviation of the logarithm of a jittered box's size over the deviation of its center: 8 % go with 5 %."""
 
 LARGEST_ASPECT = 2.0
 """An occluding rectangle's width over its height, relative to the box's, is at most this and at least its inverse."""
@@ -34,11 +34,11 @@ LARGEST_ASPECT = 2.0
 
 @dataclass(frozen=True)
 class Face:
-    """A labelled face.
+    """A labeled face.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
-        points: (L, 2) float64 in pixels, pixel centres at integers; NaN for a point that is not annotated.
+        points: (L, 2) float64 in pixels, pixel centers at integers; NaN for a point that is not annotated.
         box: (4,) float64 (x, y, width, height), edges, in pixels.
     """
 
@@ -53,7 +53,7 @@ class Face:
 
     @property
     def centre(self) -> np.ndarray:
-        """The centre of the box, (2,), where edges lie: half a pixel more than points."""
+        """The center of the box, (2,), where edges lie: half a pixel more than points."""
         return self.box[:2] + self.box[2:] / 2
 
 
@@ -65,7 +65,7 @@ class Perturbation:
         name: Key in results.
         title: What a figure calls it.
         unit: What the strength is, with its unit: the label of an axis.
-        strengths: Those that are measured, rising from 0.
+        strengths: The strengths that are measured, rising from 0.
         limit: The largest strength that means anything.
         description: How it is done, one sentence.
         apply: Takes a face, a strength above 0 and a generator of the row's own, and gives the disturbed face.
@@ -118,7 +118,7 @@ def cut_region(face: Face) -> Face:
 
 
 def rotate_points(points: np.ndarray, centre: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn points (..., 2) clockwise, as seen in a picture, about a centre given as edges are."""
+    """Turn points (..., 2) clockwise, as seen in a picture, about a center given as edges are."""
     angle = math.radians(degrees)
     matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     return (points + 0.5 - centre) @ matrix.T + centre - 0.5
@@ -215,10 +215,10 @@ PERTURBATIONS: dict[str, Perturbation] = {
         Perturbation(
             "box_jitter",
             "Box jitter",
-            "standard deviation of the centre, % of the box side",
+            "standard deviation of the center, % of the box side",
             (0, 2.5, 5, 10, 15),
             100,
-            "The box's centre is shifted along x and y by N(0, s) of its longer side, and its size is multiplied by "
+            "The box's center is shifted along x and y by N(0, s) of its longer side, and its size is multiplied by "
             f"exp N(0, {JITTER_SIZE_RATIO:g} s); s = 5 % is the standard case, with 8 % for the size.",
             _jitter_box,
         ),
@@ -258,7 +258,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "area covered, % of the box",
             (0, 5, 10, 20, 40),
             50,
-            "A rectangle of one random colour covers a share of the box at a random place within it; its sides are "
+            "A rectangle of one random color covers a share of the box at a random place within it; its sides are "
             "to each other as those of the box, times a random ratio between "
             f"1/{LARGEST_ASPECT:g} and {LARGEST_ASPECT:g}.",
             _occlude,
@@ -269,7 +269,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "angle to either side, degrees",
             (0, 10, 20, 30, 45),
             180,
-            "Picture and points are turned about the centre of the box, clockwise or counter-clockwise at random, "
+            "Picture and points are turned about the center of the box, clockwise or counter-clockwise at random, "
             "black beyond the picture; the box is then drawn around the turned points as tightly as it was before.",
             _rotate,
         ),

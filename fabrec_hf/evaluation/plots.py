@@ -19,7 +19,7 @@ from .scoring import FaceScores, ScoredFace
 
 __all__ = ["draw_error_distribution", "draw_worst_faces"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; black is for all the data together.
+# Okabe and Ito's colors, which people with any color vision tell apart; black is for all the data together.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 LINE_STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
@@ -35,7 +35,7 @@ CAPTION = 44
 HEADING = 74
 INK, PALE = (25, 25, 30), (110, 110, 118)
 
-# Of the confidence colours of `draw_landmarks`: sure stands for the annotation, unsure for the prediction.
+# Two confidence colors of `draw_landmarks`: sure stands for the annotation, unsure for the prediction.
 ANNOTATED, PREDICTED = 1.0, 0.0
 
 
@@ -80,7 +80,7 @@ def draw_error_distribution(
         }
         axes.plot(steps, 100 * shares, drawstyle="steps-post", linewidth=2.6 - 0.2 * index, label=label, **style)
     axes.set(xlim=(0, end), ylim=(0, 100.5), ylabel="faces with at most this error (%)")
-    axes.set_xlabel(f"normalised mean error of a face, in % of {length}")
+    axes.set_xlabel(f"normalized mean error of a face, in % of {length}")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", wrap=True)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -176,6 +176,6 @@ def _draw_tile(row: Mapping[str, Any], face: ScoredFace) -> Image.Image:
 
 
 def _about_center(x: float, y: float, side: float, factor: float) -> tuple[float, float, float, float]:
-    """Return the square (x, y, side, side) made larger about its centre."""
+    """Return the square (x, y, side, side) made larger about its center."""
     shift = (factor - 1) * side / 2
     return x - shift, y - shift, side * factor, side * factor

@@ -21,7 +21,7 @@ __all__ = [
     "tables_beside",
 ]
 
-# The largest and full set of a scheme's test data, and those whose parts cannot be told from the rows alone.
+# The largest and full set of a scheme's test data, and sets whose parts cannot be told from the rows alone.
 FULL = "full"
 WHOLE_DATA_SETS = ("wflw", "aflw")
 
@@ -138,10 +138,10 @@ def tables_beside(result: Mapping[str, Any], shots: int | None = None) -> list[P
     Args:
         result: From `evaluate_checkpoint`.
         shots: Annotated faces that the model was trained on: chooses the tables of limited training data. None
-            chooses those of full training data.
+            chooses the tables of full training data.
 
     Returns:
-        Those with at least one cell for the result.
+        The tables with at least one cell for the result.
     """
     tables = [table for table in load_published_results().tables if table.limited == (shots is not None)]
     return [table for table in tables if any(cell is not None for cell in measured_cells(result, table))]
@@ -175,5 +175,5 @@ def measured_cells(result: Mapping[str, Any], table: PublishedTable) -> list[flo
 
 
 def count_faces(summary: Mapping[str, Any]) -> int:
-    """Return how many faces a summary is about, those that cannot be scored included."""
+    """Return how many faces a summary is about, faces that cannot be scored included."""
     return summary["count"] + summary["not_scored"]

@@ -65,10 +65,10 @@ def reconstruction_errors(
         canvases: (N, 3, C, C) uint8, whole pictures taken as face crops, from `data.decoding.decode_pictures`.
         batch_size: Faces at a time; changes the speed only.
         num_stages: Stages of the decoder to use, all by default; the faces are shrunk to what it draws.
-        crop_fraction: Side of the face crops relative to the canvases, about whose centre they lie.
+        crop_fraction: Side of the face crops relative to the canvases, about whose center they lie.
 
     Returns:
-        (N,) mean absolute errors in grey levels of 255, and (N,) structural errors, one minus the contrast-structure
+        (N,) mean absolute errors in gray levels of 255, and (N,) structural errors, one minus the contrast-structure
         part of SSIM (paper equations 1 to 3).
     """
     size = model.config.image_size
@@ -125,7 +125,7 @@ def find_groups(dataset: datasets.Dataset) -> list[Group]:
         dataset: Faces; columns `source`, `age`, `gender` and `race` are used where there are any.
 
     Returns:
-        All faces, then each source followed by its groups, in alphabetical order, bands of age in that of age.
+        All faces, then each source followed by its groups, in alphabetical order, bands of age by age.
     """
     columns = {name: _labels(dataset, name) for name in ("source", *ATTRIBUTES) if name in dataset.column_names}
     groups = [Group(None, None, None, np.arange(len(dataset)))]
@@ -143,7 +143,7 @@ def find_groups(dataset: datasets.Dataset) -> list[Group]:
 
 
 def _labels(dataset: datasets.Dataset, column: str) -> np.ndarray:
-    """Return a column as strings, None where a face is not labelled."""
+    """Return a column as strings, None where a face is not labeled."""
     labels = [None if label is None else str(label).strip() or None for label in dataset[column]]
     if column == "age":
         labels = [None if label is None else age_band(label) for label in labels]
@@ -193,7 +193,7 @@ def measure_reconstruction(
 
     Returns:
         `count`, `image_size`, `minimum` (faces of a group with a mean), `resamples` of the bootstrap, `groups` and
-        `unlabelled`. A group has `source`, `attribute`, `group` (the value), `count`, and `l1` (grey levels of 255)
+        `unlabelled`. A group has `source`, `attribute`, `group` (the value), `count`, and `l1` (gray levels of 255)
         and `structural`, each with `mean`, `low` and `high` of the 95 % interval, or null where it is too small.
         `unlabelled` counts the faces without a label, for every source and attribute that labels some.
 

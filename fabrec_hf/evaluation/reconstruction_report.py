@@ -23,7 +23,7 @@ def reconstruction_section(measured: Mapping[str, Any]) -> list[str]:
         "## Reconstruction by group",
         "",
         f"{measured['autoencoder']} on {measured['count']} faces of {' '.join(measured['faces'])} ({which}), at "
-        f"{measured['image_size']} px. L1 in grey levels of 255; structural error is 1 - cs, cs being the "
+        f"{measured['image_size']} px. L1 in gray levels of 255; structural error is 1 - cs, cs being the "
         "contrast-structure part of SSIM. Means, with their 95 % intervals in brackets.",
         "",
         "| source | attribute | group | faces | L1 | structural error |",

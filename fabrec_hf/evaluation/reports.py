@@ -19,14 +19,22 @@ from .published_results import (
 )
 
 
-__all__ = ["Table", "describe_confidence", "describe_length", "make_tables", "to_latex", "to_markdown"]
+__all__ = [
+    "Table",
+    "describe_confidence",
+    "describe_length",
+    "describe_part",
+    "make_tables",
+    "to_latex",
+    "to_markdown",
+]
 
 EMPTY = "-"
 
 LENGTHS_OF_BOXES = {"box": "the longer side of the face box", "box_diagonal": "the diagonal of the face box"}
 LENGTHS_OF_EYES = {
     "inter_ocular": "the distance of the outer eye corners",
-    "inter_pupil": "the distance of the eye centres",
+    "inter_pupil": "the distance of the eye centers",
 }
 
 
@@ -38,7 +46,7 @@ class Table:
         title: one line.
         header: a label for every column.
         rows: cells, of which the first is the row's label.
-        ours: the row that is ours among those of others, if there are others.
+        ours: the row that is ours among the rows of others, if there are others.
         notes: sentences to stand below.
     """
 
@@ -57,7 +65,7 @@ def make_tables(
     Args:
         result: From `evaluate_checkpoint`.
         name: What our row is called.
-        scheme: The scheme of the result, to call the points of its normaliser by name.
+        scheme: The scheme of the result, to call the points of its normalizer by name.
         shots: How many annotated faces the model was trained on, if only few: our row then goes into the column of
             that size of the tables of limited training data.
     """
@@ -131,6 +139,19 @@ def describe_confidence(result: Mapping[str, Any]) -> str:
     return f"{words}."
 
 
+def describe_part(result: Mapping[str, Any]) -> str:
+    """Say what a part of a published test set tells of the whole of it; nothing where that is not known."""
+    weighted = result.get("weighted")
+    if not weighted:
+        return ""
+    words = (
+        f"{weighted['faces']:,} of the {weighted['of']:,} test faces; weighted to the shares that difficult groups "
+        f"have in the whole set, the NME is {weighted['nme']:.2f} %"
+    )
+    none = weighted["none"]
+    return f"{words}." if none is None else f"{words}; that of the faces of no such group is {none:.2f} %."
+
+
 def _result_table(result: Mapping[str, Any], name: str, how: str, has_published: bool) -> Table:
     limit = f"{result['threshold']:g} %"
     header = ("faces of", "count", "NME in %", f"FR at {limit}, in %", f"AUC to {limit}")
@@ -146,6 +167,8 @@ def _result_table(result: Mapping[str, Any], name: str, how: str, has_published:
             f"{result['without_prediction']} faces have no prediction (failures, and not in the NME), "
             f"{result['not_scored']} cannot be scored and are left out."
         )
+    if part := describe_part(result):
+        notes.append(part)
     if confidence := describe_confidence(result):
         notes.append(confidence)
     if not has_published:
@@ -229,7 +252,7 @@ def _gaps(result: Mapping[str, Any], columns: Sequence[Column], values: Sequence
 
 
 def _subsets(columns: Sequence[Column], values: Sequence[float | None], filled: bool) -> list[str]:
-    """Return the subsets that our row has a value of, or those that it has none of."""
+    """Return the subsets that our row has a value of, or the subsets that it has none of."""
     have = {column.subset for column, value in zip(columns, values, strict=True) if value is not None}
     return [subset for subset in dict.fromkeys(column.subset for column in columns) if (subset in have) == filled]
 

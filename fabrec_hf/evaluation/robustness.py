@@ -36,7 +36,7 @@ def measure_robustness(
 ) -> dict[str, Any]:
     """Score a landmark model on annotated faces that are perturbed in several ways and strengths.
 
-    The error is normalised by the length of the undisturbed face throughout: that does not change when a face is
+    The error is normalized by the length of the undisturbed face throughout: that does not change when a face is
     turned, and a jittered box is no better yardstick for being wrong.
 
     Args:
@@ -56,7 +56,7 @@ def measure_robustness(
         and `curve`, a list with one entry a strength that holds `strength` and what `summarize_errors` returns.
 
     Raises:
-        SchemeError: If the data's points are not those of the model, or the model carries no scheme.
+        SchemeError: If the data's points differ from the model's, or the model carries no scheme.
         DataError: If a column is missing, a row has no usable box or landmarks, or a picture cannot be read.
     """
     perturbations = list(perturbations)

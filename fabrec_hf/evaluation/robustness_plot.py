@@ -11,7 +11,7 @@ from .reconstruction_report import group_name
 
 __all__ = ["draw_results"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colors, which people with any color vision tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 ATTRIBUTE_COLORS = {None: GREY, "age": BLUE, "gender": ORANGE, "race": GREEN}
 
@@ -97,7 +97,7 @@ def _draw_groups(figure: Any, measured: Mapping[str, Any]) -> None:
     groups = measured["groups"]
     places = _places(groups)
     panels = figure.subplots(1, 2, sharey=True)
-    labels = ("mean absolute error, grey levels of 255", "structural error, 1 - cs")
+    labels = ("mean absolute error, gray levels of 255", "structural error, 1 - cs")
     for panel, measure, label in zip(panels, ("l1", "structural"), labels, strict=True):
         source_mean = None
         for place, entry in zip(places, groups, strict=True):

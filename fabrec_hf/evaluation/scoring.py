@@ -1,6 +1,6 @@
 """Score a landmark model on annotated faces, in one pass and in memory that hardly grows with their number.
 
-Of every face only its error and those of its parts are kept, and the landmarks of the few worst. `fabrec evaluate` is
+Only the errors of every face and of its parts are kept, and the landmarks of the few worst faces. `fabrec evaluate` is
 `cli/evaluate.py`.
 """
 
@@ -28,6 +28,7 @@ from ..metrics.landmark_errors import mean_of_known
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, Normalizer
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .official_shares import weigh_part
 
 
 __all__ = [
@@ -74,7 +75,7 @@ class FaceScores:
         normalizer: the length that errors are divided by.
         protocol: as `evaluate_checkpoint` took it.
         decoding: how heatmaps were decoded.
-        flip_average: whether heatmaps were averaged with those of the mirrored crop.
+        flip_average: whether heatmaps were averaged with the mirrored crop's.
         shape_prior: whether landmarks were corrected by the shapes of the annotated faces.
         score_tolerance: error in percent up to which a point counts as found by the calibration of the scores; None
             where they are not calibrated, or errors are divided by another length than it was fitted with.
@@ -117,19 +118,20 @@ def evaluate_checkpoint(
         batch_size: Faces at a time; changes speed and memory only.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
             plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
-        flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
+        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
         threshold: The error above which a face is a failure, in percent.
         progress: Show a progress bar.
         normalizer: The length to divide errors by; None takes the scheme's own.
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
-        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `confidence` (from
+        (the NME of each part of the face), `subsets` (the same for every known subset in the data), `weighted` (from
+        `weigh_part`, for a part of a published set), `confidence` (from
         `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
         `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`, `shape_prior`.
 
     Raises:
-        SchemeError: If the data's points are not those of the model, or the model carries no scheme.
+        SchemeError: If the data's points differ from the model's, or the model carries no scheme.
         DataError: If a column is missing, or a row has no usable box, landmarks or image.
         ValueError: If the protocol is unknown.
     """
@@ -149,25 +151,28 @@ def score_faces(
     distributed: bool = False,
     progress: bool = False,
 ) -> FaceScores:
-    """Measure the error of every face, see `evaluate_checkpoint`.
+    """Measure the error of every face.
+
+    The arguments that `evaluate_checkpoint` has, too, mean the same here.
 
     Args:
-        model: As there.
-        processor: As there.
-        dataset: As there.
-        batch_size: As there.
-        protocol: As there.
-        flip_average: As there.
-        normalizer: As there.
+        model: The landmark model.
+        processor: Its image processor.
+        dataset: Rows with `image`, `landmarks` and `box`.
+        batch_size: Faces at a time; changes speed and memory only.
+        protocol: `"default"` or `"paper"`.
+        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
+        normalizer: The length to divide errors by; None takes the scheme's own.
         keep_worst: How many of the worst faces to keep the landmarks of.
         distributed: Share the work among the processes of PyTorch's default group, each of which calls this with the
             same arguments and gets the same result.
         progress: Show a progress bar over this process's share.
 
     Raises:
-        SchemeError: As there.
-        DataError: As there; in every process, whichever of them it struck.
-        ValueError: As there.
+        SchemeError: If the data's points differ from the model's, or the model carries no scheme.
+        DataError: If a column is missing, or a row has no usable box, landmarks or image. Every process raises it,
+            whichever of them it struck.
+        ValueError: If the protocol is unknown.
     """
     scheme, normalizer = _check_annotations(model, dataset, normalizer)
     predictor = apply_protocol(model, scheme, protocol, flip_average)
@@ -181,7 +186,8 @@ def score_faces(
     except FabRecError as error:
         share.failure = error
     shares = _gather(share, world_size)
-    calibration = predictor.config.score_calibration if normalizer == scheme.normalizer else None
+    config = predictor.config
+    calibration = (config.error_model or config.score_calibration) if normalizer == scheme.normalizer else None
     errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
         errors=errors[:, 0],
@@ -267,7 +273,7 @@ def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str,
 
 
 def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], threshold: float = 10.0) -> dict[str, Any]:
-    """Summarise errors over all faces and over subsets of them, see `evaluate_checkpoint`.
+    """Summarize errors over all faces and over subsets of them, see `evaluate_checkpoint`.
 
     Args:
         scores: From `score_faces`.
@@ -291,6 +297,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
     return {
         **whole,
         "subsets": subsets,
+        "weighted": weigh_part(scores.errors, masks, scores.scheme.name),
         "confidence": summarize_confidence(scores.point_scores, scores.point_errors, scores.score_tolerance),
         "scheme": scores.scheme.name,
         "normalizer": scores.normalizer.to_dict(),
@@ -322,7 +329,7 @@ def _check_annotations(
                 normalizing_distance(target[None], normalizer, box[None])
             except ValueError as error:
                 raise DataError(
-                    f"Row {row} has a normalising length of zero: the points or the box that it is measured by are "
+                    f"Row {row} has a normalizing length of zero: the points or the box that it is measured by are "
                     "wrong."
                 ) from error
     return scheme, normalizer

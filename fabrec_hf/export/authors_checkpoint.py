@@ -2,7 +2,7 @@
 
 The published file is a torch pickle of `{"arch", "z_dim", "input_size", "state_dict"}` whose tensors are named by
 network: `Q.` encoder, `P.` decoder, `D_z.` and `D.` the discriminators of latents and images, `LMH.` transfer layers
-and heatmap head. Everything that the architecture needs is read off the shapes of those tensors.
+and heatmap head. Everything that the architecture needs is read off the shapes of these tensors.
 """
 
 import re
@@ -130,7 +130,7 @@ def convert_state_dict(
         state dict of that model, and the one of `FabRecDiscriminators` or None.
 
     Raises:
-        CheckpointError: A tensor is missing, has another shape than its neighbours ask for, or is of no use.
+        CheckpointError: A tensor is missing, has another shape than its neighbors ask for, or is of no use.
     """
     config = _infer_config(published)
     has_head = isinstance(config, FabRecConfig)

@@ -14,7 +14,7 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 __all__ = ["DEFAULT_RANK", "check_delta_folder", "save_delta"]
 
-# What each rank costs after how many faces is measured in training/README.md.
+# What each rank costs after how many faces is measured in docs/experiments.md.
 DEFAULT_RANK = 32
 
 

@@ -27,8 +27,10 @@ from torch import nn
 
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import FabRecError
+from ..model.fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from ..model.image_processing_fabrec import FabRecImageProcessor
-from ..model.modeling_fabrec import FabRecForLandmarkDetection, FabRecFusedForLandmarkDetection
+from ..model.landmark_decoding import Drawing
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
 __all__ = ["FORMATS", "export_model", "need_package"]
@@ -41,13 +43,14 @@ BLURS = {"onnx": "convolutions", "openvino": "pooling", "torch": "products"}
 OPSET = 18
 
 
-class _ToHeatmaps(nn.Module):
+class _ToDrawing(nn.Module):
     def __init__(self, model: FabRecFusedForLandmarkDetection):
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model.predict_heatmaps(pixel_values)[0]
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        drawing, _ = self.model.draw(pixel_values)
+        return tuple(part for part in drawing if part is not None)
 
 
 class _ToLandmarks(nn.Module):
@@ -55,8 +58,18 @@ class _ToLandmarks(nn.Module):
         super().__init__()
         self.model, self.blur = model, blur
 
-    def forward(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.model.decode_landmarks(heatmaps, self.blur)
+    def forward(self, *drawing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        landmarks, scores, _ = self.model.decode(Drawing(*drawing), self.blur)
+        return landmarks, scores
+
+
+class _ToBoth(nn.Module):
+    def __init__(self, drawing: _ToDrawing, landmarks: _ToLandmarks):
+        super().__init__()
+        self.drawing, self.landmarks = drawing, landmarks
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.landmarks(*self.drawing(pixel_values))
 
 
 def export_model(
@@ -74,7 +87,7 @@ def export_model(
         output: Folder to write to: the files of the format, `config.json` and `preprocessor_config.json`.
         format: `"onnx"`, `"openvino"` or `"torch"`.
         calibration: Batches of `pixel_values` (n, 3, S, S), float32, of real faces. With them the network is
-            quantised to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterwards, as `fabrec
+            quantized to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterward, as `fabrec
             export --int8` does.
 
     Returns:
@@ -123,7 +136,7 @@ def _on_cpu(model: FabRecForLandmarkDetection) -> FabRecFusedForLandmarkDetectio
 
 
 def _torch_program(fused: FabRecFusedForLandmarkDetection) -> bytes:
-    graph = nn.Sequential(_ToHeatmaps(fused), _ToLandmarks(fused, BLURS["torch"])).eval()
+    graph = _ToBoth(_ToDrawing(fused), _ToLandmarks(fused, BLURS["torch"])).eval()
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
         batch = torch.export.Dim("batch", min=1)
@@ -142,16 +155,18 @@ def _onnx_files(
     onnx, _ = need_package("onnx"), need_package("onnxscript")
     if format == "openvino":
         need_package("openvino")
-    size = fused.config.heatmap_size
-    network = _to_onnx(_ToHeatmaps(fused), _example(fused), ["pixel_values"], ["heatmaps"])
+    to_drawing = _ToDrawing(fused)
+    with torch.no_grad():
+        drawing = to_drawing(_example(fused))
+    parts = ["heatmaps", "readout"][: len(drawing)]
+    network = _to_onnx(to_drawing, (_example(fused),), ["pixel_values"], parts)
     if calibration is not None:
         network = _quantize(network, calibration)
-    heatmaps = torch.rand(2, fused.config.num_landmarks, size, size)
-    decoding = _to_onnx(_ToLandmarks(fused, BLURS[format]), heatmaps, ["heatmaps"], ["landmarks", "scores"])
+    decoding = _to_onnx(_ToLandmarks(fused, BLURS[format]), drawing, parts, ["landmarks", "scores"])
     decoding = onnx.compose.add_prefix(decoding, "decode/", rename_inputs=False, rename_outputs=False)
     decoding.ir_version = network.ir_version
     decoding.opset_import[0].version = network.opset_import[0].version
-    graph = onnx.compose.merge_models(network, decoding, io_map=[("heatmaps", "heatmaps")])
+    graph = onnx.compose.merge_models(network, decoding, io_map=[(part, part) for part in parts])
     onnx.helper.set_model_props(graph, _about(fused, processor))
     onnx.checker.check_model(graph)
     content = graph.SerializeToString()
@@ -163,16 +178,19 @@ def _example(fused: FabRecFusedForLandmarkDetection) -> torch.Tensor:
     return torch.rand(2, 3, size, size)  # a batch of one would be taken for a constant
 
 
-def _to_onnx(graph: nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str]) -> Any:
+def _to_onnx(graph: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]) -> Any:
+    batch = {0: torch.export.Dim("batch", min=1)}
+    # The tensors of `*drawing` are one argument.
+    dynamic = ((batch,) * len(example),) if isinstance(graph, _ToLandmarks) else (batch,)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph.eval(),
-            (example,),
+            example,
             dynamo=True,
             opset_version=OPSET,
             input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=dynamic,
             verbose=False,
         )
     assert program is not None  # it is None only where a file is written
@@ -188,7 +206,7 @@ def _quantize(network: Any, calibration: Iterable[np.ndarray]) -> Any:
         raise FabRecError("There is no face to calibrate INT8 with.")
     with _quiet(), redirect_stdout(sys.stderr):  # its progress bars are no output of ours
         data = nncf.Dataset(faces, lambda face: {"pixel_values": face})
-        # "Mixed" ranges need not be symmetric: those of activations behind a ReLU would waste half of the 8 bits.
+        # "Mixed" ranges need not be symmetric. Symmetric ones would waste half of the 8 bits behind a ReLU.
         preset = nncf.QuantizationPreset.MIXED
         # The linear layers around the latent vector stay in 32 bits: all that is known of a face passes through it,
         # and they take no time.

@@ -12,7 +12,7 @@ import torch
 from ..errors import CheckpointError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
-from ..model.modeling_fabrec import FabRecLandmarkOutput
+from ..model.outputs_fabrec import FabRecLandmarkOutput
 from .runtime_files import FORMATS, need_package
 
 
@@ -53,7 +53,7 @@ def load_exported(
     Args:
         folder: What `fabrec export` wrote.
         threads: How many threads one call computes with, by default as many as the runtime likes; PyTorch's own
-            number of threads is that of the process.
+            number of threads is the process's own.
         dtype: `torch.bfloat16` lets OpenVINO compute in 16 bits where the CPU has instructions for it, which is
             faster and moves points by a fraction of a pixel; elsewhere it changes nothing. The other runtimes
             compute in the types that the export was written with.

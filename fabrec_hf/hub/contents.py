@@ -46,7 +46,7 @@ def gather(
     few_shot: Path | None = None,
     annotations_only: bool = False,
 ) -> Iterator[Contents]:
-    """Collect the files; those that have to be written for the purpose are gone afterwards.
+    """Collect the files; files that are written for the purpose alone are gone afterward.
 
     Args:
         source: Folder of a checkpoint or the name of an embedded one; folder that `fabrec convert` wrote; folder or

@@ -12,7 +12,7 @@ from ..checkpoints.results import read_results
 from ..common.citation import CITATION
 from ..errors import CheckpointError
 from ..evaluation.reconstruction_report import reconstruction_section
-from ..evaluation.reports import describe_confidence, describe_length, make_tables, to_markdown
+from ..evaluation.reports import describe_confidence, describe_length, describe_part, make_tables, to_markdown
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.known_schemes import LandmarkScheme
 
@@ -25,7 +25,7 @@ METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
 DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL", "mesh": "mesh"}
 
 UNKNOWN_TERMS = (
-    "**Licence not stated.** The terms of the data that it was trained on apply; nobody has written them here."
+    "**License not stated.** The terms of the data that it was trained on apply; nobody has written them here."
 )
 LANDMARK_LIMITS = (
     "Faces in profile, strong occlusion and closed eyes are the hard cases: expect larger errors than the mean where "
@@ -47,7 +47,7 @@ MISUSE = (
 
 @dataclass(frozen=True)
 class CardContext:
-    """Where a card is going to stand.
+    """The place where a card is going to stand.
 
     Attributes:
         name: Its title.
@@ -171,7 +171,7 @@ def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
 def _picture(path: str, landmarks: bool) -> str:
     caption = "Photographs and their reconstructions."
     if landmarks:
-        caption = "Landmarks that it finds, coloured from unsure (red) to sure (aqua)."
+        caption = "Landmarks that it finds, colored from unsure (red) to sure (aqua)."
     return f"![{caption}]({path})\n\n*{caption}*"
 
 
@@ -215,13 +215,13 @@ def _few_shot_table(context: CardContext) -> str:
 
 def _score_limit(config: Mapping[str, Any]) -> str:
     """Say what a score stands for, and where it does not hold."""
-    calibration = config.get("score_calibration")
-    if not calibration:
+    known = config.get("error_model") or config.get("score_calibration")
+    if not known:
         return PLAIN_SCORES
     return (
-        f"A score is the share of the points with such a heatmap that lay within {calibration['tolerance']:g} % "
-        f"of the normalising length of the truth: {calibration['count']:,} points of faces not learned from "
-        "were counted. It holds for pictures like those, and not for profiles or covered faces that they had few of."
+        f"A score is the probability that the point lies within {known['tolerance']:g} % of the normalizing length of "
+        f"the truth, learned from {known['count']:,} points of faces that the detector had not learned from. It holds "
+        "for pictures like those, and not for profiles or covered faces that they had few of."
     )
 
 
@@ -252,7 +252,8 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], scheme: LandmarkScheme |
         f"By `fabrec evaluate --data {data}`, given boxes; errors in percent of {length}, failures above "
         f"{first['threshold']:g} %. The last columns are the NME of the parts of the face."
     )
-    return f"{_table(header, rows)}\n\n{note}"
+    weighted = [f"{_how(entry)}: {part}" for entry in evaluations if (part := describe_part(entry))]
+    return "\n\n".join([_table(header, rows), note, *weighted])
 
 
 def _confidence(evaluations: Sequence[Mapping[str, Any]]) -> str:

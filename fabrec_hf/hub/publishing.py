@@ -69,7 +69,7 @@ def push(
         few_shot: Folder of few-shot checkpoints, which become revisions called as their folders.
         annotations_only: Of a data set, leave the pictures out.
         private: Whether a repository that is made is private; if so, a public one that is there already is refused.
-        api: Which Hub, and with which token; those of the environment by default.
+        api: Which Hub, and with which token; by default what the environment says.
 
     Returns:
         What was published, the main revision last.

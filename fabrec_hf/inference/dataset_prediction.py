@@ -1,7 +1,7 @@
 """Predict the landmarks of a whole data set in little memory, with the same bits on any number of threads.
 
 PyTorch's CPU kernels split their sums by the number of threads, so that a face's landmarks would depend on it in the
-last digits. Here every thread computes alone, on few faces at a time: the result is that of a single thread, sooner.
+last digits. Here every thread computes alone, on few faces at a time: the result is a single thread's, sooner.
 """
 
 import copy
@@ -56,7 +56,7 @@ def predict_landmarks(
         progress: Show a progress bar.
 
     Returns:
-        (N, L, 2) points in pixels of the rows' images, float64, pixel centres at integers.
+        (N, L, 2) points in pixels of the rows' images, float64, pixel centers at integers.
 
     Raises:
         DataError: If an image cannot be read.
@@ -170,8 +170,8 @@ def apply_protocol(
         model: The model; neither changed nor switched to another mode.
         scheme: Its scheme.
         protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
-            plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
-        flip_average: Average heatmaps with those of the mirrored crop; None leaves it to the protocol.
+            plain, unmirrored heatmaps (paper section 4.2.2), and nothing else.
+        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
 
     Raises:
         SchemeError: If mirrored heatmaps are asked for and the scheme has no flip pairs.
@@ -186,10 +186,11 @@ def apply_protocol(
         config.flip_average = flip_average
     if config.flip_average and not scheme.flip_pairs:
         raise SchemeError(f"The scheme {scheme.name} has no flip pairs, so mirrored heatmaps cannot be averaged.")
-    # Built without memory and without drawing random numbers, which a resumable training must not notice.
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        twin = type(model)(config)
-    twin.load_state_dict(model.state_dict(), assign=True)
+    twin = copy.copy(model)
+    twin.config, twin._modules = config, dict(model._modules)
     if protocol == "paper":
-        twin.shape_prior, config.shape_prior, twin.point_regression = None, False, None
-    return twin.eval()
+        config.shape_prior = False
+        twin.shape_prior = twin.point_regression = twin.point_readout = None
+    # The twin's own mode: its layers do the same in both, and are the model's.
+    twin.training = False
+    return twin

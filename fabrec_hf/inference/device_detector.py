@@ -1,6 +1,6 @@
 """Pictures on a GPU in, landmarks on that GPU out: cropping included, and nothing waits for the device in between.
 
-The crops are those of `FabRecImageProcessor`, but of all faces in few operations. What the host knows, it plans: the
+The crops are `FabRecImageProcessor`'s, but of all faces in few operations. What the host knows, it plans: the
 boxes. It sends them in one piece of pinned memory, and never asks the device for anything. It also runs on a CPU.
 """
 
@@ -23,7 +23,7 @@ class DeviceLandmarks(NamedTuple):
     """Landmarks of all faces of a call, in the order of the pictures and their boxes, on the device.
 
     Attributes:
-        keypoints: (N, L, 2) float32, pixels of the picture, centres at integers.
+        keypoints: (N, L, 2) float32, pixels of the picture, centers at integers.
         scores: (N, L) float32 in [0, 1].
         image_indices: (N,) the picture of each face, as a list.
     """
@@ -131,7 +131,7 @@ class DeviceLandmarkDetector:
         return landmarks * geometry[..., 2:] + geometry[..., :2] - 0.5, scores
 
     def _cut(self, images: list[torch.Tensor], crop_boxes: np.ndarray) -> torch.Tensor:
-        """Return the normalised crops (n, 3, S, S) in the network's type."""
+        """Return the normalized crops (n, 3, S, S) in the network's type."""
         size = (self.size, self.size)
         filter_name = FILTER_NAMES[self.processor.resample]
         plans = [

@@ -9,10 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import SchemeError
 from ..model.image_inputs import load_rgb
 from ..model.known_schemes import LandmarkScheme
+from ..model.turned_crops import turn_points
 
 
 # From unsure to sure: crimson, amber, aqua. Lightness and hue both change, so that the order stays visible to the
-# colour-blind, and none of the three is a colour of skin.
+# color-blind, and none of the three is a color of skin.
 COLOR_STOPS = ((224, 36, 94), (255, 176, 32), (62, 245, 212))
 
 # Shapes are drawn this much larger and averaged down, which is what smooths their edges.
@@ -30,14 +31,14 @@ INSET_MARGIN = 0.35
 
 
 def confidence_colors(scores: Any, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """Return the colours that stand for confidences.
+    """Return the colors that stand for confidences.
 
-    Between the stops colours are mixed in linear light, which keeps the mixtures from turning muddy.
+    Between the stops colors are mixed in linear light, which keeps the mixtures from turning muddy.
 
     Args:
         scores: (L,) confidences; what lies outside `low` to `high` is clipped.
-        low: the confidence of the first colour.
-        high: the confidence of the last colour.
+        low: the confidence of the first color.
+        high: the confidence of the last color.
 
     Returns:
         (L, 3) uint8 RGB.
@@ -59,14 +60,15 @@ def draw_landmarks(
 ) -> Image.Image:
     """Draw faces onto a copy of a picture.
 
-    Points are coloured from crimson (unsure) over amber to aqua (sure); the scheme's edges and the boxes are thin
+    Points are colored from crimson (unsure) over amber to aqua (sure); the scheme's edges and the boxes are thin
     lines. Everything is scaled to the size of its face.
 
     Args:
         image: anything that the image processor reads; it is turned upright first, as the landmarks refer to that.
         faces: for every face what `post_process_keypoint_detection` or the pipeline returns: `keypoints` (L, 2) in
-            pixels with centres at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
-            (x, y, width, height), optional; `label`, a few letters to write onto the box, optional.
+            pixels with centers at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
+            (x, y, width, height), optional; `roll`, the degrees by which the box is turned about its middle,
+            optional; `label`, a few letters to write onto the box, optional.
         scheme: whose edges are drawn; none if None.
         min_score: points that score lower, and the edges to them, are left out.
         draw_boxes: whether to draw `bbox`.
@@ -81,9 +83,12 @@ def draw_landmarks(
         ValueError: if the image cannot be read, or `labels` is something else.
 
     Example:
-        In a notebook this is the figure of the cell:
+        In a notebook the picture is the figure of the cell:
 
-        >>> fabrec_hf.draw_landmarks(image, pipe(image))  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> face = {"keypoints": [[40.0, 40.0], [60.0, 40.0]], "scores": [0.9, 0.5]}
+        >>> draw_landmarks(Image.new("RGB", (100, 80)), [face]).size
+        (100, 80)
     """
     texts = _point_texts(labels, scheme)
     canvas = Image.fromarray(_pixels(image))
@@ -97,7 +102,9 @@ def draw_landmarks(
         if min_score is not None:
             points[scores < min_score] = np.nan
         box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
-        _draw_face(canvas, points + 0.5, scores, box, scheme.edges if scheme is not None else ())
+        _draw_face(
+            canvas, points + 0.5, scores, box, float(face.get("roll", 0.0)), scheme.edges if scheme is not None else ()
+        )
         if labels:
             _draw_texts(canvas, points, texts or [str(index) for index in range(len(points))])
         if box is not None and face.get("label"):
@@ -112,11 +119,11 @@ def draw_overview(
     min_score: float | None = None,
     labels: str | None = None,
 ) -> Image.Image:
-    """Draw faces as `draw_landmarks` does, and those that are small once more, enlarged, in a strip below.
+    """Draw faces as `draw_landmarks` does, and small faces a second time, enlarged, in a strip below.
 
     Args:
         image: anything that the image processor reads.
-        faces: what `draw_landmarks` takes; those without `bbox` are not enlarged.
+        faces: what `draw_landmarks` takes; faces without `bbox` are not enlarged.
         scheme: whose edges are drawn.
         min_score: points that score lower are left out.
         labels: what is written beside points; where faces are enlarged, only there.
@@ -246,12 +253,13 @@ def _draw_face(
     points: np.ndarray,
     scores: np.ndarray,
     box: np.ndarray | None,
+    roll: float,
     edges: Sequence[tuple[int, int]],
 ) -> None:
     """Draw one face onto `canvas`; `points` (L, 2) and `box` are in pixels from the picture's corner."""
     corners = points[np.isfinite(points).all(1)]
     if box is not None:
-        corners = np.concatenate([corners, [box[:2], box[:2] + box[2:]]])
+        corners = np.concatenate([corners, _box_corners(box, roll)])
     if len(corners) == 0:
         return
     face_size = float(max(np.ptp(corners, axis=0).max(), 1.0))
@@ -267,7 +275,7 @@ def _draw_face(
     layer = Image.new("RGBA", (width * scale, height * scale))
     pen = ImageDraw.Draw(layer)
     if box is not None:
-        _draw_box(pen, (box - [*first, 0, 0]) * scale, round(line * scale))
+        _draw_box(pen, (box - [*first, 0, 0]) * scale, roll, round(line * scale))
     points = (points - first) * scale
     for start, end in edges:
         if np.isfinite(points[[start, end]]).all():
@@ -277,12 +285,22 @@ def _draw_face(
     for index in np.argsort(scores):
         if np.isfinite(points[index]).all():
             _draw_point(pen, points[index], radius * scale, tuple(colors[index].tolist()))
-    # Averaging must weigh colours by their opacity, or transparent black would darken every edge.
+    # Averaging must weigh colors by their opacity, or transparent black would darken every edge.
     layer = layer.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")
     canvas.paste(layer, tuple(first.tolist()), layer)
 
 
-def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, line: int) -> None:
+def _box_corners(box: np.ndarray, roll: float) -> np.ndarray:
+    """Return the corners (4, 2) of a box that is turned about its middle, clockwise from the upper left one."""
+    corners = box[:2] + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * box[2:]
+    return turn_points(corners, box[:2] + box[2:] / 2, roll)
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, roll: float, line: int) -> None:
+    if roll:
+        corners = [tuple(corner) for corner in _box_corners(box, roll).tolist()]
+        pen.line([*corners, corners[0], corners[1]], fill=(255, 255, 255, 170), width=line, joint="curve")
+        return
     x, y, width, height = box.tolist()
     pen.rounded_rectangle(
         (x, y, x + width, y + height), radius=max(width, height) / 25, outline=(255, 255, 255, 170), width=line

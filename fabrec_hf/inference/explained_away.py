@@ -17,7 +17,7 @@ __all__ = ["explained_away"]
 # covered pixel scores higher than a free one of the same face is 0.86 without averaging, 0.90 with this much and 0.91
 # with twice as much, which no longer shows where.
 SMOOTHING = 1 / 32
-# Distance between two averaged colours, red, green and blue in [0, 1], that counts as another thing altogether.
+# Distance between two averaged colors, red, green and blue in [0, 1], that counts as another thing altogether.
 FULL_DISTANCE = 0.4
 
 
@@ -30,11 +30,11 @@ def explained_away(images: torch.Tensor, reconstruction: torch.Tensor) -> torch.
         reconstruction: (N, 3, H, W) what came back, from an autoencoder or a model's `output_reconstruction=True`.
 
     Returns:
-        (N, H, W) float32 from 0, the same colour, to 1, another colour altogether: the distance of the locally
-        averaged colours in units of `FULL_DISTANCE`.
+        (N, H, W) float32 from 0, the same color, to 1, another color altogether: the distance of the locally
+        averaged colors in units of `FULL_DISTANCE`.
 
     Raises:
-        ValueError: If the shapes differ or are not those of pictures.
+        ValueError: If the shapes differ or are no shapes of pictures.
 
     Example:
         >>> import torch

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 
 
-__all__ = ["count_faces", "describe_picture", "face_record", "picture_record", "picture_table"]
+__all__ = ["count_faces", "describe_picture", "face_record", "faceless_boxes", "picture_record", "picture_table"]
 
 
-def face_record(box: Any, keypoints: Any, scores: Any) -> dict[str, Any]:
-    """Return a face as lists of rounded numbers; a landmark that was left out is null."""
+def face_record(box: Any, keypoints: Any, scores: Any, roll: float = 0.0, is_face: bool = True) -> dict[str, Any]:
+    """Return a face as lists of rounded numbers; a landmark that was left out is null.
+
+    A box that is turned about its middle is followed by `roll`, its degrees clockwise, and one in which there is no
+    face by `is_face`, false.
+    """
     return {
         "bbox": _rounded(box, 2),
+        **({"roll": round(float(roll), 1)} if roll else {}),
+        **({} if is_face else {"is_face": False}),
         "keypoints": [
             None if any(math.isnan(value) for value in point) else point for point in _rounded(keypoints, 2)
         ],
@@ -40,7 +46,12 @@ def picture_record(
         "model": model,
         "scheme": scheme,
         "point_names": None if point_names is None else list(point_names),
-        "faces": [face_record(face["bbox"], face["keypoints"], face["scores"]) for face in faces],
+        "faces": [
+            face_record(
+                face["bbox"], face["keypoints"], face["scores"], face.get("roll", 0.0), bool(face.get("is_face", True))
+            )
+            for face in faces
+        ],
     }
 
 
@@ -61,6 +72,11 @@ def describe_picture(record: Mapping[str, Any], overlay: Path | None) -> str:
     scores = [score for face in record["faces"] for score in face["scores"]]
     line = f"{record['image']}: {count_faces(len(record['faces']))}, mean score {sum(scores) / len(scores):.2f}"
     return f"{line} -> {overlay}" if overlay else line
+
+
+def faceless_boxes(record: Mapping[str, Any]) -> list[int]:
+    """Return the numbers, from 1, of the given boxes of a picture in which there is no face."""
+    return [number for number, face in enumerate(record["faces"], start=1) if not face.get("is_face", True)]
 
 
 def count_faces(count: int) -> str:

@@ -2,7 +2,7 @@
 
 A shard is a Parquet file. Its labels are a Parquet file too, which appears whole or not at all and carries a report of
 what is in it: where that file is, the shard is done, so that a run that was killed goes on with the next one. The
-content depends on the shard alone, neither on the number of processes nor on that of threads.
+content depends on the shard alone: not on the number of processes, and not on the number of threads.
 """
 
 import io
@@ -65,7 +65,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How pictures are labelled.
+    """How pictures are labeled.
 
     Attributes:
         search: Search for the faces of pictures that come with a `box` too.
@@ -144,10 +144,10 @@ def _repository_files(name: str) -> dict[str, list[str]]:
 
 
 def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings: LabelSettings) -> list[Shard]:
-    """Prepare the folder of the labels and return the shards that are still to be labelled; for one process.
+    """Prepare the folder of the labels and return the shards that are still to be labeled; for one process.
 
     Args:
-        folder: New, empty, or that of the same job, interrupted.
+        folder: New, empty, or the folder of the same job, interrupted.
         shards: All shards.
         finder: The model.
         settings: How to label.
@@ -210,7 +210,7 @@ def finish_labels(folder: Path, shards: Sequence[Shard], finder: Labeler) -> dic
         A report of each split.
 
     Raises:
-        DataError: If a shard has not been labelled.
+        DataError: If a shard has not been labeled.
     """
     reports: dict[str, LabelReport] = {}
     for shard in shards:
@@ -240,8 +240,8 @@ def _card(finder: Labeler, reports: dict[str, LabelReport]) -> str:
     ]
     return (
         f"---\ntags: [face, landmarks]\nconfigs:\n- config_name: default\n  data_files:\n{files}\n---\n\n"
-        f"# Faces labelled by `{finder.name}`\n\nNo person has checked these landmarks; `scores` says how sure the "
-        "model was of each. The licence is that of the original pictures: state it here before you publish "
+        f"# Faces labeled by `{finder.name}`\n\nNo person has checked these landmarks; `scores` says how sure the "
+        "model was of each. The license is that of the original pictures: state it here before you publish "
         "anything.\n\n"
         "| split | pictures | faces | without a face | unreadable |\n|---|---:|---:|---:|---:|\n"
         + "\n".join(lines)
@@ -289,7 +289,7 @@ def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSet
 
 
 def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schema:
-    """Return the columns of the labels: those of the source, then ours."""
+    """Return the columns of the labels: first the columns of the source, then ours."""
     if "image" not in source.names:
         raise DataError(f"{name} has no column image; it has {', '.join(source.names)}.")
     known = datasets.Features.from_arrow_schema(source)
@@ -301,7 +301,7 @@ def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schem
 
 
 def _decode(rows: pyarrow.RecordBatch, finder: Labeler, settings: LabelSettings) -> _Batch:
-    """Read the pictures of some rows, and find the faces of those that come without a box."""
+    """Read the pictures of some rows, and find the faces of rows that come without a box."""
     given = rows.column("box").to_pylist() if "box" in rows.schema.names and not settings.search else None
     images, boxes = [], []
     for index, source in enumerate(rows.column("image").to_pylist()):

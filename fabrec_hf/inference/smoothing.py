@@ -57,7 +57,7 @@ class OneEuroFilter:
         Args:
             points: (L, 2) points in pixels; NaN for a point that is missing in this frame. When it is back, it goes
                 on from where it was, with the weight that the time since then gives it.
-            time: Time of the frame in seconds, later than that of the frame before.
+            time: Time of the frame in seconds, later than the time of the frame before.
             size: Size of the face in pixels, positive.
 
         Returns:
@@ -110,7 +110,7 @@ class FaceSmoother:
         self._shape.reset()
 
     def __call__(self, points: np.ndarray, time: float, size: float) -> np.ndarray:
-        """Smooth the points of the next frame; arguments, result and errors are those of `OneEuroFilter`."""
+        """Smooth the points of the next frame; arguments, result and errors are as in `OneEuroFilter`."""
         points = np.asarray(points, dtype=np.float64)
         known = points[~np.isnan(points).any(axis=1)]
         if not len(known):

@@ -34,7 +34,7 @@ VIDEO_SUFFIXES = {
     ".wmv",
 }
 
-# Of a video that does not say how fast it is.
+# The rate of a video that does not say how fast it is.
 DEFAULT_RATE = 25.0
 # Containers declare lengths that are a little off; what lacks more than this share and two frames was cut short.
 COMPLETE_SHARE = 0.95
@@ -48,7 +48,7 @@ class VideoFrame:
 
     Attributes:
         index: Number of the frame, from 0.
-        time: Seconds since the first frame; later than that of the frame before.
+        time: Seconds since the first frame; later than the time of the frame before.
         pixels: (H, W, 3) uint8 RGB, upright. H and W may change within a video.
     """
 

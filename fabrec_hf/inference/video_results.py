@@ -125,7 +125,8 @@ class VideoResults:
             FabRecError: If the disk is full.
         """
         records = [
-            {"id": face.id} | face_record(face.box, visible_points(face, min_score), face.scores) for face in faces
+            {"id": face.id} | face_record(face.box, visible_points(face, min_score), face.scores, face.roll)
+            for face in faces
         ]
         values: dict[str, Any] = {"frame": frame.index, "time": round(frame.time, 4)}
         height, width = frame.pixels.shape[:2]
@@ -176,7 +177,7 @@ class VideoResults:
 
 
 def visible_points(face: TrackedFace, min_score: float | None) -> np.ndarray:
-    """Return the landmarks with those that score lower set to NaN."""
+    """Return the landmarks, with NaN for landmarks that score lower."""
     if min_score is None:
         return face.keypoints
     return np.where((face.scores < min_score)[:, None], np.nan, face.keypoints)

@@ -52,10 +52,12 @@ def anchors_of(
 
 @torch.no_grad()
 def take_over(model: FabRecForLandmarkDetection, start: FabRecForLandmarkDetection) -> None:
-    """Give a model with anchors the transfer layers of the detector that knows them, and its filters for them."""
+    """Give a model with anchors the transfer layers of the detector that knows them, and what it finds them by."""
     model.transfer_layers.load_state_dict(start.transfer_layers.state_dict())
     own, known = model.config.num_landmarks, start.config.num_landmarks
     model.heatmap_head.weight[:, own:] = start.heatmap_head.weight[:, :known]
+    if model.point_readout is not None and start.point_readout is not None:
+        model.point_readout.load_state_dict(start.point_readout.state_dict())
 
 
 @torch.no_grad()
@@ -67,9 +69,9 @@ def predict_anchors(
     found = [torch.empty(0, model.config.num_anchors, 2)]
     for canvases in faces.canvases.split(64):
         pixels = plain_crops(canvases.to(model.device), faces.size, faces.crop_fraction) - image_mean(model.device)
-        anchors = model.decode_anchors(_heatmaps(model, pixels))
+        anchors = model.decode_anchors(model.draw(pixels)[0])
         if anchor_flip_index is not None:
-            mirrored = model.decode_anchors(_heatmaps(model, pixels.flip(-1)))
+            mirrored = model.decode_anchors(model.draw(pixels.flip(-1))[0])
             anchors = 0.5 * (anchors + mirror(mirrored, anchor_flip_index))
         found.append(anchors.cpu())
     return torch.cat(found)
@@ -106,8 +108,3 @@ def begin_from_anchors(
             own = model.config.num_landmarks
             model.heatmap_head.weight[:, :own] = model.heatmap_head.weight[:, own + regression.nearest]
     return faces.with_anchors(anchors, anchor_flip_index)
-
-
-def _heatmaps(model: FabRecForLandmarkDetection, pixel_values: torch.Tensor) -> torch.Tensor:
-    autoencoder = model.autoencoder
-    return model.predict_heatmaps(autoencoder.decoder.first_stage(autoencoder.encode(pixel_values)))

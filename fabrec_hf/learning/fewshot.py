@@ -17,14 +17,13 @@ from .anchors import REGRESSION_SHARE, anchors_of, begin_from_anchors
 from .labelled_faces import LabelledFaces
 from .landmark_training import (
     LandmarkRecipe,
+    Predictions,
     calibrate,
     fit_shape_prior,
     landmark_errors,
-    parameter_groups,
     predict_landmarks,
-    training_loss,
 )
-from .schedules import cosine_factor
+from .training_stage import TrainingStage
 
 
 __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
@@ -32,10 +31,10 @@ __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe
 # A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
 ESTIMATE_SHARE = 0.75
 # Transfer layers that begin as the identity err less at ten faces and, on the average of a few draws, at twenty; at
-# fifty they err more: see training/README.md.
+# fifty they err more: see docs/experiments.md.
 FEW_FACES = 20
 # How far from the middle a latent vector that is chosen may be, in units of the median distance. Measured at ten faces
-# of 300-W only, see training/README.md.
+# of 300-W only, see docs/experiments.md.
 NEAREST, FARTHEST = 0.85, 1.25
 # One hold-out leaves out every third face.
 HOLD_OUT_PARTS = 3
@@ -158,8 +157,7 @@ class FitResult:
         training_errors: (N,) NME of the faces that were learned from, in percent.
         held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
             was not measured.
-        held_out_landmarks: (N, L, 2) the landmarks of those predictions, fractions of the plain crop; NaN likewise.
-        held_out_scores: (N, L) the heights of their heatmaps.
+        held_out: Those predictions, fractions of the plain crop; NaN likewise. Their scores are heights of heatmaps.
         calibrated: Whether these were enough to calibrate the model's scores by.
         losses: Heatmap loss of every step of the final training.
         seconds: Wall time.
@@ -168,8 +166,7 @@ class FitResult:
 
     training_errors: np.ndarray
     held_out_errors: np.ndarray
-    held_out_landmarks: np.ndarray
-    held_out_scores: np.ndarray
+    held_out: Predictions
     calibrated: bool = False
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -248,25 +245,17 @@ class _Fit:
         fit_shape_prior(self.model, faces, self.scheme)
         faces = begin_from_anchors(self.model, faces, self.scheme, 1.0 if self.instant else REGRESSION_SHARE)
         for finetune, count in zip((False, True), steps, strict=True):
-            groups = parameter_groups(self.model, self.recipe, finetune)
-            peaks = [group["lr"] for group in groups]
-            optimizer = torch.optim.Adam(groups, fused=True)
-            for step in range(count):
+            if not count:
+                continue
+            stage = TrainingStage(self.model, faces, self.scheme, self.recipe, finetune, count)
+            for place in range(count):
                 if self.should_stop and self.should_stop():
                     raise _Stopped
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak * cosine_factor(step, count, min(self.recipe.warmup_steps, count // 4))
-                loss = training_loss(self.model, faces, self.recipe, self.scheme, done, self.model.device)
-                optimizer.zero_grad()
-                loss.backward()
-                if self.recipe.max_grad_norm:
-                    learned = [parameter for group in groups for parameter in group["params"]]
-                    torch.nn.utils.clip_grad_norm_(learned, self.recipe.max_grad_norm)
-                optimizer.step()
+                loss = stage.step(place, done)
                 done += 1
                 if self.on_step:
-                    self.on_step(FitProgress(name, before + done, total, float(loss.detach()), self.error))
-                yield float(loss.detach())
+                    self.on_step(FitProgress(name, before + done, total, loss, self.error))
+                yield loss
 
 
 class _BestSoFar:
@@ -283,7 +272,7 @@ class _BestSoFar:
 
     def measure(self) -> float | None:
         """Return the NME in percent, None if no face can be scored."""
-        landmarks, _ = predict_landmarks(self.model, self.faces, self.model.device)
+        landmarks = predict_landmarks(self.model, self.faces, self.model.device).landmarks
         error = _mean(landmark_errors(landmarks, self.faces, self.scheme))
         if error is not None and error < self.error:
             self.error, self.weights = error, copy.deepcopy(self.model.state_dict())
@@ -332,8 +321,7 @@ def fit_landmarks(
     start = time.perf_counter()
     fit = _Fit(model, scheme, recipe, on_step, should_stop, instant)
     unknown = np.full(len(faces), np.nan)
-    shape = tuple(faces.landmarks.shape)
-    result = FitResult(unknown, unknown.copy(), np.full(shape, np.nan), np.full(shape[:2], np.nan))
+    result = FitResult(unknown, unknown.copy(), Predictions.unknown(*faces.landmarks.shape[:2]))
     steps = fit.steps
     estimated = folds > 0 and len(faces) > 1
     initial = copy.deepcopy(model.state_dict()) if estimated else {}
@@ -349,10 +337,9 @@ def fit_landmarks(
         result.stopped = True
         if len(result.losses) < sum(steps):
             best.restore()
-    landmarks, _ = predict_landmarks(model, faces, model.device)
+    landmarks = predict_landmarks(model, faces, model.device).landmarks
     result.training_errors = landmark_errors(landmarks, faces, scheme)
-    held_out = torch.as_tensor(result.held_out_landmarks), torch.as_tensor(result.held_out_scores)
-    result.calibrated = calibrate(model, *held_out, faces, scheme)
+    result.calibrated = calibrate(model, result.held_out, faces, scheme)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -378,9 +365,10 @@ def _predict_left_out(
                 pass
             rows = np.flatnonzero(places == fold)
             left_out = faces.subset(rows)
-            landmarks, scores = predict_landmarks(model, left_out, model.device)
-            result.held_out_landmarks[rows], result.held_out_scores[rows] = landmarks.numpy(), scores.numpy()
-            result.held_out_errors[rows] = landmark_errors(landmarks, left_out, fit.scheme)
+            found = predict_landmarks(model, left_out, model.device)
+            for whole, part in zip(result.held_out, found, strict=True):
+                whole[rows] = part
+            result.held_out_errors[rows] = landmark_errors(found.landmarks, left_out, fit.scheme)
             fit.error = _mean(result.held_out_errors)
     finally:
         model.load_state_dict(learned)

@@ -1,6 +1,7 @@
 """What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from .anchors import anchors_of, load_start, take_over
 from .augmentation import AugmentationConfig, augment, plain_crops
 from .labelled_faces import LabelledFaces, image_mean
 from .schedules import batch_indices, seed_step
-from .score_calibration import fit_calibration
+from .score_calibration import fit_error_model
 
 
 __all__ = [
     "LandmarkRecipe",
+    "Predictions",
     "build_model",
     "build_processor",
     "calibrate",
@@ -44,7 +46,7 @@ class LandmarkRecipe:
     head_learning_rate: float = field(default=1e-3, metadata={"help": "Adam's rate of the head before fine-tuning."})
     finetune_head_learning_rate: float = field(default=1e-4, metadata={"help": "The same during fine-tuning."})
     encoder_learning_rate: float = field(default=2e-5, metadata={"help": "Adam's rate of the encoder."})
-    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up in each stage."})
+    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warm-up, a quarter of a stage at most."})
     cosine_schedule: bool = field(default=False, metadata={"help": "Let the rates fall along a cosine in each stage."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "Longest gradient of a step; 0 sets no limit."})
     heatmap_size: int = field(default=128, metadata={"help": "Side of the heatmaps."})
@@ -56,6 +58,7 @@ class LandmarkRecipe:
     flip_average: bool = field(default=False, metadata={"help": "Average with the mirrored crop when predicting."})
     shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
     anchors: bool = field(default=False, metadata={"help": "Tell points from those that the start knows, if any."})
+    point_readout: bool = field(default=False, metadata={"help": "Read points off the encoder's features, too."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -135,6 +138,10 @@ def build_model(
     config = FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)
     if recipe.anchors:
         config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
+    # What reads out anchors is the start's; without anchors the new points are read out, if the recipe says so.
+    config.point_readout = (
+        bool(getattr(start.config, "point_readout", False)) if config.anchors else recipe.point_readout
+    )
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):
@@ -161,12 +168,14 @@ def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, 
         finetune: False for transfer layers and head alone, True with the encoder beside them.
     """
     head = [*model.transfer_layers.parameters(), *model.heatmap_head.parameters()]
+    readout = [] if model.point_readout is None else list(model.point_readout.parameters())
     if not finetune:
-        return [{"params": head, "lr": recipe.head_learning_rate}]
+        return [{"params": head + readout, "lr": recipe.head_learning_rate}]
     model.unfreeze_encoder()
+    # The readout sees the encoder's features as they change: it learns at their pace.
     return [
         {"params": head, "lr": recipe.finetune_head_learning_rate},
-        {"params": list(model.autoencoder.encoder.parameters()), "lr": recipe.encoder_learning_rate},
+        {"params": [*model.autoencoder.encoder.parameters(), *readout], "lr": recipe.encoder_learning_rate},
     ]
 
 
@@ -221,20 +230,36 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+class Predictions(NamedTuple):
+    """What a model finds in plain crops, on the CPU.
+
+    Attributes:
+        landmarks: (N, L, 2) as fractions of the crop; NaN of a face that was not predicted.
+        scores: (N, L).
+        drawn: (N, L, 2) the points of the heatmaps alone.
+    """
+
+    landmarks: torch.Tensor
+    scores: torch.Tensor
+    drawn: torch.Tensor
+
+    @classmethod
+    def unknown(cls, faces: int, points: int) -> "Predictions":
+        """Return predictions of which none has been made."""
+        shape = faces, points
+        return cls(*(torch.full(size, torch.nan) for size in ((*shape, 2), shape, (*shape, 2))))
+
+
 @torch.no_grad()
-def predict_landmarks(
-    model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predict landmarks of plain crops, (N, L, 2) as fractions of the crop, and their scores (N, L); on the CPU."""
+def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Predictions:
+    """Predict the landmarks of plain crops."""
     model.eval()
-    count = model.config.num_landmarks
-    landmarks, scores = [torch.empty(0, count, 2)], [torch.empty(0, count)]
+    found = [Predictions.unknown(0, model.config.num_landmarks)]
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
         outputs = model(crops - image_mean(device))
-        landmarks.append(outputs.landmarks.cpu())
-        scores.append(outputs.scores.cpu())
-    return torch.cat(landmarks), torch.cat(scores)
+        found.append(Predictions(outputs.landmarks.cpu(), outputs.scores.cpu(), outputs.drawn.cpu()))
+    return Predictions(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
@@ -243,28 +268,23 @@ def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: Landm
 
 
 def calibrate(
-    model: FabRecForLandmarkDetection,
-    landmarks: torch.Tensor,
-    scores: torch.Tensor,
-    faces: LabelledFaces,
-    scheme: LandmarkScheme,
+    model: FabRecForLandmarkDetection, found: Predictions, faces: LabelledFaces, scheme: LandmarkScheme
 ) -> bool:
-    """Let a model's scores say how often its points are found, see `calibration`.
+    """Let a model's scores say how probably its points are found, see `score_calibration`.
 
     Args:
         model: Not calibrated yet; its configuration is changed.
-        landmarks: (N, L, 2) predictions for faces that were not learned from; NaN is left out.
-        scores: (N, L) their heights.
+        found: Its predictions for faces that were not learned from; those that are NaN are left out.
         faces: Those faces.
-        scheme: Its normaliser says what an error is divided by.
+        scheme: Its normalizer says what an error is divided by.
 
     Returns:
         Whether there were points enough.
     """
-    errors = point_errors(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
-    errors[~landmarks.isfinite().all(-1).numpy()] = np.nan
+    errors = point_errors(found.landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
+    given = (found.scores.numpy(), found.drawn.numpy(), found.landmarks.numpy())
     try:
-        model.config.score_calibration = fit_calibration(scores.numpy(), errors).to_dict()
+        model.config.error_model = fit_error_model(*given, errors).to_dict()
     except DataError:
         return False
     return True

@@ -6,7 +6,7 @@ under the curve is a fraction of 1. One rule for what is missing:
 - a ground-truth point that is NaN is left out of its face's mean;
 - a predicted point that is NaN is left out too, but a face with no prediction for any of its annotated points has an
   error of infinity: a failure, with no area under the curve, and left out of the mean error only;
-- a face that cannot be scored (no annotated point, or the normaliser's points are not annotated) has an error of NaN
+- a face that cannot be scored (no annotated point, or the normalizer's points are not annotated) has an error of NaN
   and is left out of everything.
 
 `summarize_errors` counts the faces, `count_missing` the points.
@@ -62,7 +62,7 @@ def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: Arra
         lengths = sides.max(axis=-1) if normalizer.kind == "box" else np.linalg.norm(sides, axis=-1)
     if (lengths <= 0).any():
         raise DataError(
-            f"Face {int(np.argmax(lengths <= 0))} has a normalising length of zero: the points or the box that it is "
+            f"Face {int(np.argmax(lengths <= 0))} has a normalizing length of zero: the points or the box that it is "
             "measured by are wrong."
         )
     return lengths
@@ -71,13 +71,13 @@ def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: Arra
 def point_errors(
     predictions: ArrayLike, targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None
 ) -> np.ndarray:
-    """Measure every point's distance from the ground truth in percent of its face's normalising length.
+    """Measure every point's distance from the ground truth in percent of its face's normalizing length.
 
     Args:
         predictions: (N, L, 2) predicted points in pixels, NaN where there is none.
         targets: (N, L, 2) ground-truth points in pixels, NaN where a point is not annotated.
         normalizer: The length to divide by; `get_scheme(name).normalizer` for a built-in scheme.
-        boxes: (N, 4) face boxes, needed by box normalisers only.
+        boxes: (N, 4) face boxes, needed by box normalizers only.
 
     Returns:
         (N, L) errors in percent: NaN for a point or face that cannot be scored, infinity for every annotated point of
@@ -123,13 +123,13 @@ def count_missing(predictions: ArrayLike, targets: ArrayLike) -> dict[str, int]:
 def normalized_mean_error(
     predictions: ArrayLike, targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None
 ) -> np.ndarray:
-    """Compute each face's normalised mean error (NME) in percent.
+    """Compute each face's normalized mean error (NME) in percent.
 
     Args:
         predictions: (N, L, 2) predicted points in pixels, NaN where there is none.
         targets: (N, L, 2) ground-truth points in pixels, NaN where a point is not annotated.
         normalizer: The length to divide by; `get_scheme(name).normalizer` for a built-in scheme.
-        boxes: (N, 4) face boxes, needed by box normalisers only.
+        boxes: (N, 4) face boxes, needed by box normalizers only.
 
     Returns:
         (N,) errors in percent: infinity for a face without a prediction, NaN for one that cannot be scored.
@@ -222,7 +222,7 @@ def cumulative_error_distribution(
 
 
 def summarize_errors(errors: ArrayLike, threshold: float = 10.0) -> dict[str, float | int]:
-    """Summarise the errors of many faces.
+    """Summarize the errors of many faces.
 
     Args:
         errors: (N,) errors of faces in percent, from `normalized_mean_error`.
@@ -275,7 +275,7 @@ def _scored(errors: ArrayLike) -> np.ndarray:
     errors = np.asarray(errors, dtype=np.float64)
     errors = errors[~np.isnan(errors)]
     if not len(errors):
-        raise DataError("There is no face to score: none has both an annotated point and a normalising length.")
+        raise DataError("There is no face to score: none has both an annotated point and a normalizing length.")
     return errors
 
 

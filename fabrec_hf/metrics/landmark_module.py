@@ -197,7 +197,7 @@ class FaceModule(LandmarkModule):
         normalizer: NormalizerLike = None,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Score the points by the scheme and normaliser, and hand the errors to `score`."""
+        """Score the points by the scheme and normalizer, and hand the errors to `score`."""
         scheme = as_scheme(scheme)
         check_points(references, "references", scheme)
         errors = point_errors(predictions, references, named_normalizer(normalizer, scheme), boxes)

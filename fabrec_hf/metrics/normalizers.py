@@ -18,9 +18,9 @@ SchemeLike: TypeAlias = str | Mapping[str, Any] | LandmarkScheme
 """A scheme: its name if it is built in, what `LandmarkScheme.to_dict` wrote, or the scheme itself."""
 
 NormalizerLike: TypeAlias = None | str | Sequence[Any] | Mapping[str, Any] | Normalizer
-"""A normaliser in any of the forms that `named_normalizer` takes."""
+"""A normalizer in any of the forms that `named_normalizer` takes."""
 
-_MEASURED_BETWEEN = {"inter_ocular": "outer eye corners", "inter_pupil": "eye centres"}
+_MEASURED_BETWEEN = {"inter_ocular": "outer eye corners", "inter_pupil": "eye centers"}
 
 
 def as_scheme(scheme: SchemeLike) -> LandmarkScheme:
@@ -42,13 +42,13 @@ def as_scheme(scheme: SchemeLike) -> LandmarkScheme:
 
 
 def named_normalizer(normalizer: NormalizerLike, scheme: SchemeLike) -> Normalizer:
-    """Turn a normaliser as people write it into the points or box side to measure.
+    """Turn a normalizer as people write it into the points or box side to measure.
 
     | `normalizer` | the length |
     |---|---|
     | `None` | the scheme's own |
     | `"inter_ocular"` | between the outer corners of the eyes |
-    | `"inter_pupil"` | between the centres of the eyes |
+    | `"inter_pupil"` | between the centers of the eyes |
     | `"box"` | the longer side of the face box |
     | `"box_diagonal"` | the diagonal of the face box |
     | `["left_eye_1", "right_eye_1"]`, `[36, 45]` | between two points, by name or index |

@@ -2,7 +2,7 @@
 
 Two measures, for two situations:
 
-- with ground truth, the *normalised mean flicker* (NMF) of Micaelli et al. (CVPR 2023, "Recurrence without
+- with ground truth, the *normalized mean flicker* (NMF) of Micaelli et al. (CVPR 2023, "Recurrence without
   Recurrence: Stable Video Landmark Detection with Deep Equilibrium Models"): how much the *error* changes from a frame
   to the next. Motion of the face itself costs nothing, and neither does a constant offset. The formula, with its
   unit, is that of the evaluation code which the authors published (github.com/polo5/LDEQ_RwR, `video_NMJ`);
@@ -11,7 +11,7 @@ Two measures, for two situations:
 
 One rule for what is missing: a point that is NaN in one of the frames compared is left out of that comparison. So a
 frame without a face breaks the chain, and nothing is measured across it; a frame that a video lost must be there as a
-row of NaNs, or else its neighbours pass for consecutive ones.
+row of NaNs, or else its neighbors pass for consecutive ones.
 """
 
 from collections import deque
@@ -62,7 +62,7 @@ def flicker(predictions: ArrayLike, targets: ArrayLike) -> np.ndarray:
 
 
 def normalized_mean_flicker(predictions: ArrayLike, targets: ArrayLike) -> float:
-    """Compute the normalised mean flicker (NMF) of one sequence (Micaelli et al., CVPR 2023).
+    """Compute the normalized mean flicker (NMF) of one sequence (Micaelli et al., CVPR 2023).
 
     The root of the mean square over the points of a pair of frames, and of those over the pairs, of `flicker`. The
     NMF of several videos is the mean of theirs.
@@ -157,7 +157,7 @@ class RunningAcceleration:
 def summarize_jitter(
     predictions: ArrayLike, lengths: ArrayLike, targets: ArrayLike | None = None
 ) -> dict[str, float | int]:
-    """Summarise the jitter of one sequence.
+    """Summarize the jitter of one sequence.
 
     Args:
         predictions: (T, L, 2) predicted points of consecutive frames in pixels, NaN where there is none.

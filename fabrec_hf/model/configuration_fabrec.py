@@ -146,9 +146,14 @@ class FabRecConfig(FabRecAutoencoderConfig):
         anchors (`dict`, *optional*):
             `LandmarkScheme.to_dict()` of the points that the detector knew before it learned its own: it draws their
             heatmaps too, behind its own, and `point_regression` tells its points from them.
+        point_readout (`bool`, defaults to `False`):
+            Read the anchors, or the points of a detector without anchors, off the encoder's last features, too: one
+            linear layer, whose points are averaged with those of the heatmaps.
+        error_model (`dict`, *optional*):
+            `ErrorModel.to_dict()`: how far off each point probably is, see `error_model`. Scores are then how probable
+            it is that a point is found; without it they are the heights of the heatmaps.
         score_calibration (`dict`, *optional*):
-            `ScoreCalibration.to_dict()`: how often points of a heatmap's height are found, see `calibration`. Scores
-            are then that share; without it they are the heights themselves.
+            A curve from heights to scores, in checkpoints that were calibrated before there were error models.
     """
 
     model_type = "fabrec"
@@ -165,6 +170,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
     flip_average: bool = False
     shape_prior: bool = False
     anchors: dict | None = None
+    point_readout: bool = False
+    error_model: dict | None = None
     score_calibration: dict | None = None
 
     def validate_architecture(self):
@@ -191,6 +198,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
         _require_choice("heatmap_alignment", self.heatmap_alignment, ("edges", "indices"))
         if self.score_calibration is not None:
             _check_calibration(self.score_calibration)
+        if self.error_model is not None:
+            _check_error_model(self.error_model, self.num_landmarks)
         if self.anchors is not None and self.num_anchors < 1:
             raise ValueError("anchors must be a landmark scheme with num_landmarks of at least 1.")
         flip_pairs = (self.landmark_scheme or {}).get("flip_pairs")
@@ -222,6 +231,14 @@ def _check_calibration(values: dict) -> None:
     falling = any(low > high for low, high in zip(scores, scores[1:], strict=False))
     if not heights or len(heights) != len(scores) or not rising or falling:
         raise ValueError("score_calibration needs rising heights and as many scores, which do not fall.")
+
+
+def _check_error_model(values: dict, num_landmarks: int) -> None:
+    weights, offsets = values.get("weights", []), values.get("offsets", [])
+    if len(weights) != 4 or len(offsets) != num_landmarks:
+        raise ValueError(f"error_model needs 4 weights and {num_landmarks} offsets.")
+    if not values.get("spread", 0) > 0 or not values.get("tolerance", 0) > 0:
+        raise ValueError("error_model needs a positive spread and tolerance.")
 
 
 def _require_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

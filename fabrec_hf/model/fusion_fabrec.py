@@ -83,10 +83,10 @@ class FusedEncoder(nn.Module):
         self.flattens = not isinstance(encoder.pool, nn.AdaptiveAvgPool2d)
         self.fc = encoder.fc
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode (N, 3, S, S) to the latent (N, latent_size)."""
-        features = self.blocks(self.maxpool(F.relu(self.conv1(pixel_values))))
-        return self.fc(features.flatten(1) if self.flattens else features.mean(dim=(2, 3)))
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer sees, (N, F), of images (N, 3, S, S)."""
+        maps = self.blocks(self.maxpool(F.relu(self.conv1(pixel_values))))
+        return maps.flatten(1) if self.flattens else maps.mean(dim=(2, 3))
 
 
 class FusedDecoderBlock(nn.Module):
@@ -125,14 +125,17 @@ class FusedHeatmapNetwork(nn.Module):
         self.stages = nn.ModuleList(FusedDecoderBlock(block) for block in decoder.stages[:count])
         self.transfer_layers = model.transfer_layers
         self.head = fuse_transposed([model.heatmap_head])
+        self.point_readout = model.point_readout
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return heatmaps (N, L, H, W) and latents (N, latent_size) of images (N, 3, S, S)."""
-        latent = self.encoder(pixel_values)
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Return heatmaps (N, L, H, W), what is read out (N, P, 2), and latents (N, latent_size) of images."""
+        features = self.encoder.features(pixel_values)
+        latent = self.encoder.fc(features)
+        readout = None if self.point_readout is None else self.point_readout(features).unflatten(1, (-1, 2))
         hidden_states = F.relu(self.first(latent)).unflatten(1, (-1, 4, 4))
         for stage, transfer_layer in zip(self.stages, self.transfer_layers, strict=True):
             hidden_states = transfer_layer(stage(hidden_states))
-        return upsample(self.head, hidden_states), latent
+        return upsample(self.head, hidden_states), readout, latent
 
 
 def _fuse_first(linear: nn.Linear, transposed: Any) -> nn.Linear:

@@ -1,9 +1,12 @@
-"""The loss of the heatmaps (paper equation 5)."""
+"""The losses of a detector: of its heatmaps (paper equation 5), and of the points that it reads out."""
 
 import torch
 
 
-__all__ = ["heatmap_loss"]
+__all__ = ["heatmap_loss", "readout_loss"]
+
+# Makes an error of a heatmap pixel count about as much in both losses.
+READOUT_WEIGHT = 2.0
 
 
 def heatmap_loss(
@@ -22,6 +25,25 @@ def heatmap_loss(
     """
     per_map = _WeightedSquares.apply(predictions, targets, foreground_weight)
     return 300 * torch.where(annotated, per_map, 0).sum() / annotated.sum().clamp(min=1)
+
+
+def readout_loss(readout: torch.Tensor, labels: torch.Tensor, heatmap_size: int) -> torch.Tensor:
+    """Mean distance along x and y between points and labels, in heatmap pixels, times `READOUT_WEIGHT`.
+
+    Not in the paper. Absolute errors, as a teacher's labels have some that are far off.
+
+    Args:
+        readout: (N, L, 2) as fractions of the crop.
+        labels: (N, L, 2) likewise, NaN where not annotated.
+        heatmap_size: Side of the heatmaps in pixels.
+
+    Returns:
+        Scalar; 0 when nothing is annotated.
+    """
+    annotated = labels.isfinite().all(dim=-1)
+    distances = (readout - labels.nan_to_num()).abs().mean(dim=-1)
+    mean = torch.where(annotated, distances, 0).sum() / annotated.sum().clamp(min=1)
+    return READOUT_WEIGHT * heatmap_size * mean
 
 
 class _WeightedSquares(torch.autograd.Function):

@@ -32,10 +32,14 @@ class FabRecEncoder(nn.Module):
         positions = 1 if config.encoder_pooling == "average" else min(4, config.image_size // 32) ** 2
         self.fc = nn.Linear(widths[-1] * positions, config.latent_size)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Encode (N, 3, S, S) to the raw latent (N, latent_size): no activation, no normalisation."""
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer sees, (N, F), of images (N, 3, S, S)."""
         hidden_states = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
-        return self.fc(self.pool(self.stages(hidden_states)).flatten(1))
+        return self.pool(self.stages(hidden_states)).flatten(1)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode (N, 3, S, S) to the raw latent (N, latent_size): no activation, no normalization."""
+        return self.fc(self.features(pixel_values))
 
 
 def _encoder_stage(in_channels: int, out_channels: int, stride: int, depth: int) -> nn.Sequential:

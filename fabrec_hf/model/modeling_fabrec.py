@@ -1,7 +1,5 @@
 """3FabRec: an autoencoder of faces, and a landmark detector that retasks its frozen generator (CVPR 2020)."""
 
-import copy
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,54 +7,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
 from .backbones_fabrec import FabRecBackboneEncoder
 from .configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from .delta_fabrec import whole_weights
 from .embedded_fabrec import embedded_or_given
-from .fusion_fabrec import FusedHeatmapNetwork
-from .heatmap_loss import heatmap_loss
-from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps, encode_heatmaps
-from .known_schemes import LandmarkScheme
+from .fused_modeling_fabrec import FabRecFusedForLandmarkDetection
+from .heatmap_loss import heatmap_loss, readout_loss
+from .heatmaps import alignment_shift, encode_heatmaps
+from .landmark_decoding import Decoded, Drawing, decode_anchors, decode_drawing, flip_permutation
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
+from .model_inputs import check_inputs
+from .outputs_fabrec import FabRecAutoencoderOutput, FabRecLandmarkOutput
 from .point_regression import PointRegression
 from .shape_prior import ShapePrior
-
-
-@dataclass
-class FabRecAutoencoderOutput(ModelOutput):
-    """Output of `FabRecAutoencoder`.
-
-    Args:
-        reconstruction: (N, 3, S, S) in the input's pixel space, RGB in [0, 1] minus the processor's mean.
-        latent: (N, latent_size).
-    """
-
-    reconstruction: torch.Tensor | None = None
-    latent: torch.Tensor | None = None
-
-
-@dataclass
-class FabRecLandmarkOutput(ModelOutput):
-    """Output of `FabRecForLandmarkDetection`.
-
-    Args:
-        loss: Scalar heatmap loss, when labels are given.
-        heatmaps: (N, L, H, W), about 1 at a landmark and 0 elsewhere, unbounded.
-        landmarks: (N, L, 2) x and y as fractions of the crop, 0 and 1 being its edges.
-        scores: (N, L) in [0, 1], the height of the smoothed heatmap at the landmark. Of a calibrated checkpoint, the
-            share of such landmarks that lie within the calibration's tolerance of the truth.
-        latent: (N, latent_size).
-        reconstruction: (N, 3, S, S), when asked for.
-    """
-
-    loss: torch.Tensor | None = None
-    heatmaps: torch.Tensor | None = None
-    landmarks: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
-    latent: torch.Tensor | None = None
-    reconstruction: torch.Tensor | None = None
 
 
 class FabRecPreTrainedModel(PreTrainedModel):
@@ -135,7 +100,9 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
     """
 
     # What a detector has beyond its autoencoder is left where it is.
-    _keys_to_ignore_on_load_unexpected = [r"^(transfer_layers|heatmap_head|shape_prior|point_regression)\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^(transfer_layers|heatmap_head|shape_prior|point_regression|point_readout)\."
+    ]
 
     def __init__(self, config: FabRecAutoencoderConfig):
         super().__init__(config)
@@ -191,11 +158,15 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.heatmap_head = nn.ConvTranspose2d(
             channels[-1], config.num_landmarks + config.num_anchors, kernel_size=4, stride=2, padding=1, bias=False
         )
+        # Anchors of a detector that has them, its own points of another: never both.
+        self.point_readout = None
+        if config.point_readout:
+            points = config.num_anchors or config.num_landmarks
+            self.point_readout = nn.Linear(self.autoencoder.encoder.fc.in_features, 2 * points)
         self.point_regression = None
         if config.anchors is not None:
             self.point_regression = PointRegression(config.num_landmarks, config.num_anchors)
         self.shape_prior = ShapePrior(config.num_landmarks) if config.shape_prior else None
-        self._flip_index = _flip_index(config)
         self.post_init()
 
     @torch.no_grad()
@@ -205,6 +176,9 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
                 init.dirac_(module.weight)
             elif isinstance(module, nn.Conv2d):  # the authors leave their heads at PyTorch's default
                 init.kaiming_uniform_(module.weight, a=5**0.5)
+        elif module is self.point_readout:  # every point in the middle of the crop
+            init.zeros_(module.weight)
+            init.constant_(module.bias, 0.5)
         elif isinstance(module, ShapePrior):
             init.constant_(module.mean, 0.5)
             init.eye_(module.gain)
@@ -263,42 +237,62 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         Raises:
             ValueError: The images or labels do not fit the configuration.
         """
-        _check_inputs(self.config, pixel_values, labels)
-        latent = self.autoencoder.encode(pixel_values)
-        first = self.autoencoder.decoder.first_stage(latent)
-        heatmaps = self.predict_heatmaps(first)
-        loss = None if labels is None else self.landmark_loss(heatmaps, labels)
-        if self._flip_index is not None and not self.training:
-            mirrored = self.autoencoder.decoder.first_stage(self.autoencoder.encode(pixel_values.flip(-1)))
-            heatmaps = _average_with_mirrored(heatmaps, self.predict_heatmaps(mirrored), self._flip_index)
-        landmarks, scores = self.decode_landmarks(heatmaps) if output_landmarks else (None, None)
+        check_inputs(self.config, pixel_values, labels)
+        drawing, latent, first = self.draw(pixel_values)
+        loss = None if labels is None else self.landmark_loss(drawing, labels)
+        flip_index = None if self.training else flip_permutation(self.config)
+        if flip_index is not None:
+            drawing = drawing.average(self.draw(pixel_values.flip(-1))[0], flip_index)
         return FabRecLandmarkOutput(
             loss=loss,
-            heatmaps=heatmaps[:, : self.config.num_landmarks],
-            landmarks=landmarks,
-            scores=scores,
+            heatmaps=drawing.heatmaps[:, : self.config.num_landmarks],
             latent=latent,
             reconstruction=self.autoencoder.decoder(latent, first) if output_reconstruction else None,
+            **(self.decode(drawing)._asdict() if output_landmarks else {}),
         )
 
-    def landmark_loss(self, heatmaps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compare heatmaps (N, L + A, H, W) with those of labels (N, L or L + A, 2) (paper equation 5); scalar."""
+    def draw(self, pixel_values: torch.Tensor) -> tuple[Drawing, torch.Tensor, torch.Tensor]:
+        """Return the drawing of crops (N, 3, S, S), not averaged with the mirrored ones'.
+
+        Returns:
+            The drawing, latents (N, latent_size), and the generator's first stage (N, C, 8, 8).
+        """
+        encoder = self.autoencoder.encoder
+        features = encoder.features(pixel_values)
+        latent = encoder.fc(features)
+        first = self.autoencoder.decoder.first_stage(latent)
+        return Drawing(self.predict_heatmaps(first), self._read_out(features)), latent, first
+
+    def _read_out(self, features: torch.Tensor) -> torch.Tensor | None:
+        if self.point_readout is None:
+            return None
+        # Eight bits of precision are too few for coordinates.
+        with torch.autocast(features.device.type, enabled=False):
+            points = self.point_readout(features.to(self.point_readout.weight.dtype))
+        return points.unflatten(1, (-1, 2))
+
+    def landmark_loss(self, drawing: Drawing, labels: torch.Tensor) -> torch.Tensor:
+        """Compare a drawing with labels (N, L or L + A, 2): heatmaps (paper equation 5) plus readout; scalar."""
         config = self.config
-        heatmaps = heatmaps[:, : labels.shape[1]]
+        heatmaps = drawing.heatmaps[:, : labels.shape[1]]
         shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
         layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
         targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
-        return heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
+        loss = heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
+        # Labels without anchors say nothing of a readout of anchors.
+        if drawing.readout is not None and labels.shape[1] == config.num_landmarks + config.num_anchors:
+            loss = loss + readout_loss(drawing.readout, labels[:, -drawing.readout.shape[1] :], config.heatmap_size)
+        return loss
 
-    def decode_landmarks(self, heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read landmarks (N, L, 2), fractions of the crop, and scores (N, L) off heatmaps (N, L + A, H, W)."""
-        return _decode(self.config, self.point_regression, self.shape_prior, heatmaps)
+    def decode(self, drawing: Drawing) -> Decoded:
+        """Read landmarks off a drawing."""
+        return decode_drawing(self.config, self.point_regression, self.shape_prior, drawing)
 
-    def decode_anchors(self, heatmaps: torch.Tensor) -> torch.Tensor:
-        """Read anchors (N, A, 2), fractions of the crop, off heatmaps (N, L + A, H, W)."""
-        return _decode_heatmaps(self.config, heatmaps[:, self.config.num_landmarks :])[0]
+    def decode_anchors(self, drawing: Drawing) -> torch.Tensor:
+        """Read anchors (N, A, 2), fractions of the crop, off a drawing."""
+        return decode_anchors(self.config, drawing)
 
-    def fuse(self) -> "FabRecFusedForLandmarkDetection":
+    def fuse(self) -> FabRecFusedForLandmarkDetection:
         """Return a twin for inference that finds the same landmarks sooner, see `fusion_fabrec`.
 
         Its landmarks are the model's up to rounding, in any dtype and on any device that the twin is moved to. It
@@ -312,62 +306,6 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         return FabRecFusedForLandmarkDetection(self)
 
 
-class FabRecFusedForLandmarkDetection(nn.Module):
-    """What `FabRecForLandmarkDetection.fuse` returns: for inference only, channels last, without reconstruction.
-
-    Args:
-        model: The model to copy, whatever mode it is in.
-    """
-
-    def __init__(self, model: FabRecForLandmarkDetection):
-        super().__init__()
-        self.config = copy.deepcopy(model.config)
-        # Folding asks for eval mode and shares what it does not change: a copy keeps the model as it is.
-        self.network = FusedHeatmapNetwork(copy.deepcopy(model).eval())
-        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.point_regression = copy.deepcopy(model.point_regression)
-        self.shape_prior = copy.deepcopy(model.shape_prior)
-        flip_index = _flip_index(model.config)
-        # A buffer: a list would be copied to the device, which waits for it, in every call.
-        self.register_buffer("flip_index", None if flip_index is None else torch.tensor(flip_index))
-        self.eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the weights."""
-        return next(self.parameters()).dtype
-
-    def predict_heatmaps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return heatmaps (N, L + A, H, W), flip-averaged if so configured, and latents (N, latent_size)."""
-        heatmaps, latent = self.network(pixel_values)
-        if self.flip_index is not None:
-            mirrored, _ = self.network(pixel_values.flip(-1))
-            heatmaps = _average_with_mirrored(heatmaps, mirrored, self.flip_index)
-        return heatmaps, latent
-
-    def decode_landmarks(self, heatmaps: torch.Tensor, blur: str = "products") -> tuple[torch.Tensor, torch.Tensor]:
-        """Read landmarks and scores off heatmaps as the model does; `blur` as in `decode_heatmaps`."""
-        return _decode(self.config, self.point_regression, self.shape_prior, heatmaps, blur)
-
-    @torch.no_grad()
-    def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:
-        """Detect landmarks in face crops (N, 3, S, S), see `FabRecForLandmarkDetection.forward`.
-
-        Raises:
-            ValueError: The images do not fit the configuration.
-        """
-        _check_inputs(self.config, pixel_values)
-        heatmaps, latent = self.predict_heatmaps(pixel_values.contiguous(memory_format=torch.channels_last))
-        landmarks, scores = self.decode_landmarks(heatmaps)
-        own = heatmaps[:, : self.config.num_landmarks]
-        return FabRecLandmarkOutput(heatmaps=own, landmarks=landmarks, scores=scores, latent=latent)
-
-
 # Those that say how the autoencoder of a delta may be fetched, too.
 _HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 
@@ -376,64 +314,4 @@ def _autoencoder_weights(name: str, **where) -> dict[str, torch.Tensor]:
     return FabRecAutoencoder.from_pretrained(name, dtype=torch.float32, **where).state_dict()
 
 
-def _flip_index(config: FabRecConfig) -> list[int] | None:
-    if not config.flip_average or not config.landmark_scheme:
-        return None
-    flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index
-    if config.anchors is None:
-        return flip_index
-    return flip_index + [config.num_landmarks + place for place in LandmarkScheme.from_dict(config.anchors).flip_index]
-
-
-def _average_with_mirrored(heatmaps: torch.Tensor, mirrored: torch.Tensor, flip_index) -> torch.Tensor:
-    """Average heatmaps (N, L, H, W) with those of the mirrored crops."""
-    return 0.5 * (heatmaps + mirrored.flip(-1)[:, flip_index])
-
-
-def _decode_heatmaps(
-    config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
-    return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
-
-
-def _decode(
-    config: FabRecConfig,
-    point_regression: PointRegression | None,
-    shape_prior: ShapePrior | None,
-    heatmaps: torch.Tensor,
-    blur: str = "products",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    landmarks, scores = _decode_heatmaps(config, heatmaps, blur)
-    if config.anchors is not None:
-        count = config.num_landmarks
-        landmarks, anchors, scores = landmarks[:, :count], landmarks[:, count:], scores[:, :count]
-        if point_regression is not None:
-            landmarks = point_regression.combine(landmarks, anchors)
-    if shape_prior is not None:
-        landmarks = shape_prior(landmarks)
-    if config.score_calibration is not None:
-        scores = calibrate_scores(scores, config.score_calibration["heights"], config.score_calibration["scores"])
-    return landmarks, scores
-
-
-def _check_inputs(config: FabRecConfig, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> None:
-    size, count = config.image_size, config.num_landmarks
-    if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
-        raise ValueError(
-            f"pixel_values must be (N, 3, {size}, {size}), got {tuple(pixel_values.shape)}; "
-            "prepare them with the checkpoint's image processor."
-        )
-    counts = {count, count + config.num_anchors}
-    if labels is not None and tuple(labels.shape) not in {(len(pixel_values), points, 2) for points in counts}:
-        raise ValueError(f"labels must be ({len(pixel_values)}, {count}, 2), got {tuple(labels.shape)}.")
-
-
-__all__ = [
-    "FabRecAutoencoder",
-    "FabRecAutoencoderOutput",
-    "FabRecForLandmarkDetection",
-    "FabRecFusedForLandmarkDetection",
-    "FabRecLandmarkOutput",
-    "FabRecPreTrainedModel",
-]
+__all__ = ["FabRecAutoencoder", "FabRecForLandmarkDetection", "FabRecPreTrainedModel"]

@@ -111,9 +111,10 @@ class PointRegression(nn.Module):
         self.gain.view(len(self.nearest), 2, -1)[points] = gain.view(len(points), 2, -1).to(self.gain)
 
 
-def mirror(points: torch.Tensor, flip_index: Sequence[int]) -> torch.Tensor:
+def mirror(points: torch.Tensor, flip_index: Sequence[int] | torch.Tensor) -> torch.Tensor:
     """Return points (N, L, 2), fractions of the crop, as they are in the mirrored crop."""
-    return points[:, list(flip_index)] * points.new_tensor([-1, 1]) + points.new_tensor([1, 0])
+    x, y = points[:, flip_index].unbind(-1)
+    return torch.stack([1 - x, y], dim=-1)
 
 
 def _normalize(anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

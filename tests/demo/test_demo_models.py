@@ -57,7 +57,7 @@ def test_landmarks_are_those_of_the_finder(shelf, found):
 
 
 def test_reconstructions_are_those_of_the_autoencoder(shelf, found):
-    """The landmark model's own encoder has forgotten colours: 58 grey levels off on average, not about 20."""
+    """The landmark model's own encoder has forgotten colours: 58 gray levels off on average, not about 20."""
     face = found.faces[0]
     assert np.abs(face.crop.astype(float) - face.reconstruction).mean() < 35
 

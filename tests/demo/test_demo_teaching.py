@@ -221,7 +221,7 @@ def test_jobs_wait_their_turn_and_report():
     assert first.wait(20) and third.wait(20) and newer.wait(20)
     assert (first.state, third.state, newer.state) == ("stopped", "stopped", "done")
     assert first.losses == [5.0] and third.result is None
-    assert describe_job(third, 0) == "Cancelled before it began."
+    assert describe_job(third, 0) == "Canceled before it began."
     assert "Error on these faces: **1.00 %**" in describe_job(newer, 0) and "new faces" not in describe_job(newer, 0)
 
 

@@ -360,7 +360,7 @@ def test_a_training_can_be_cancelled(page):
     page.locator("#teach-training >> text=/Learning: step/").wait_for()
     page.locator("#teach-bar >> text=/[0-9]+ %|[0-9]+%/").wait_for()
     page.get_by_role("button", name="Cancel").click()
-    page.locator("#teach-training >> text=/Cancelled; what was learned/").wait_for()
+    page.locator("#teach-training >> text=/Canceled; what was learned/").wait_for()
     page.get_by_role("button", name="Start over").click()
     page.get_by_role("button", name="Remove everything").click()
     page.locator("#teach-status").get_by_text("choose the faces first").wait_for()

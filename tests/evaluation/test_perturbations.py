@@ -169,7 +169,7 @@ def test_a_quarter_turn_moves_whole_pixels():
     directions = set()
     for row in range(8):
         turned = perturb(face, PERTURBATIONS["rotation"], 90, row).pixels.astype(int)
-        # Pillow's filter does not round, which costs up to one grey level.
+        # Pillow's filter does not round, which costs up to one gray level.
         matching = [turns for turns in (1, -1) if np.abs(turned - np.rot90(pixels, turns)).max() <= 1]
         assert len(matching) == 1
         directions.update(matching)

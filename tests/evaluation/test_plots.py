@@ -62,7 +62,7 @@ def test_the_curve_is_the_exact_staircase(drawn):
     assert easy == "easy = same: 2 faces, NME 3.00 %, AUC 0.700 and FR 0.00 % at 10 %"
     area = np.sum(np.diff(np.clip(x, 0, 10)) * y[:-1]) / 1000
     assert area == pytest.approx(2.4 / 7)
-    assert axes[0].get_xlabel() == "normalised mean error of a face, in % of the box"
+    assert axes[0].get_xlabel() == "normalized mean error of a face, in % of the box"
     assert axes[0].get_ylabel() == "faces with at most this error (%)"
     assert axes[0].get_title(loc="left") == "title"
 

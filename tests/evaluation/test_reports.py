@@ -120,7 +120,7 @@ def test_a_common_subset_stands_in_one_column_of_table_1():
     assert beside.rows[beside.ours] == ("mine (ours)", "4.76", "-", "-")
     assert ("3FabRec", "3.36", "5.74", "3.82") in beside.rows
     assert [row[0] for row in beside.rows][:3] == ["SDM [51] (a)", "LBF [37] (a)", "CFSS [58]"]
-    assert beside.notes[0].startswith("(a) Reportedly over the distance of the eye centres")
+    assert beside.notes[0].startswith("(a) Reportedly over the distance of the eye centers")
     notes = " ".join(beside.notes)
     for words in ("Table 1", "given boxes", "sub-pixel", "without averaging", "outer eye corners", "above 10 %"):
         assert words in notes
@@ -213,11 +213,11 @@ def test_a_users_own_scheme_has_a_table_of_its_own_only():
     ("scheme", "normalizer", "words"),
     [
         ("wflw", {"kind": "points", "points": [60, 72]}, "the distance of the outer eye corners (points 60 and 72)"),
-        ("mtfl", {"kind": "points", "points": [0, 1]}, "the distance of the eye centres (points 0 and 1)"),
+        ("mtfl", {"kind": "points", "points": [0, 1]}, "the distance of the eye centers (points 0 and 1)"),
         (
             "300w",
             {"kind": "points", "points": [[36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]]},
-            "the distance of the eye centres (points 36 to 41 and 42 to 47)",
+            "the distance of the eye centers (points 36 to 41 and 42 to 47)",
         ),
         (None, {"kind": "points", "points": [[1, 3], 4]}, "the distance of two points (points 1+3 and 4)"),
         ("300w", {"kind": "points", "points": [8, 27]}, "the distance of two points (points 8 and 27)"),

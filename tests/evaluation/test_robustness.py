@@ -187,7 +187,7 @@ def test_data_that_cannot_be_measured(model, processor, faces):
         measure_robustness(model, processor, faces.remove_columns("box"))
     with pytest.raises(SchemeError, match="finds the 5 points of mtfl, but the data has 68"):
         measure_robustness(model, processor, make_dataset(faces["image"], np.ones((7, 68, 2)), faces["box"]))
-    with pytest.raises(DataError, match="Face 0 has a normalising length of zero"):
+    with pytest.raises(DataError, match="Face 0 has a normalizing length of zero"):
         measure_robustness(model, processor, make_dataset(faces["image"], np.ones((7, 5, 2)), faces["box"]))
     bare = FabRecForLandmarkDetection(FabRecConfig(**TINY, num_landmarks=5, heatmap_size=16))
     with pytest.raises(SchemeError, match="carries no landmark scheme"):

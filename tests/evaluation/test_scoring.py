@@ -192,7 +192,7 @@ def test_data_that_cannot_be_scored(model, processor, faces):
         evaluate_checkpoint(model, processor, make_dataset(faces["image"], faces["landmarks"], boxes))
     points = np.array(faces["landmarks"])
     points[5] = 1.0
-    with pytest.raises(DataError, match="Row 5 has a normalising length of zero"):
+    with pytest.raises(DataError, match="Row 5 has a normalizing length of zero"):
         evaluate_checkpoint(model, processor, make_dataset(faces["image"], points, faces["box"]))
     with pytest.raises(DataError, match="none has both an annotated point"):
         evaluate_checkpoint(model, processor, make_dataset(faces["image"], np.full((7, 5, 2), np.nan), faces["box"]))

@@ -153,7 +153,7 @@ def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, m
         points = processor.landmarks_from_crop(model(inputs["pixel_values"]).landmarks, inputs["crop_boxes"])
     assert [line[0] for line in lines] == model.config.landmark_scheme["point_names"]
     found = np.array([[float(number) for number in line[1:3]] for line in lines])
-    np.testing.assert_allclose(found, points[0].numpy(), atol=0.5)  # Pillow rounds the crop to whole grey levels
+    np.testing.assert_allclose(found, points[0].numpy(), atol=0.5)  # Pillow rounds the crop to whole gray levels
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

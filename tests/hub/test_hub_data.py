@@ -39,7 +39,7 @@ print("FOUND" + json.dumps({
 
 @pytest.fixture(scope="module")
 def face_set(tmp_path_factory):
-    """A user's own data: five faces to train on and three to test with, converted as the README says."""
+    """A user's own data: five faces to train on and three to test with, converted as docs/own-data.md says."""
     root = tmp_path_factory.mktemp("own")
     lines = ["image,split,left_x,left_y,right_x,right_y,box_x,box_y,box_width,box_height"]
     for seed in range(8):
@@ -88,7 +88,7 @@ def test_the_card_of_annotations_says_so_below_its_title(face_set):
     with gather(face_set, "faces/annotations", annotations_only=True) as contents:
         text = contents.revisions["main"]["README.md"].read_text()
         assert text.partition("\n# ")[2].splitlines()[2].startswith("**Annotations only**")
-        assert text.startswith("---\n") and "configs:" in text and "The licence is that of the original data" in text
+        assert text.startswith("---\n") and "configs:" in text and "The license is that of the original data" in text
 
 
 def test_pictures_of_published_sets_are_not_passed_on(face_set, tmp_path, capsys):

@@ -98,7 +98,7 @@ def card_of(folder, **changes):
 def test_a_checkpoint_without_results_has_a_card_that_says_so(checkpoint):
     card = card_of(checkpoint)
     assert check_card(card, "model") == ([], [])
-    assert "**Licence not stated.**" in card and "5 points of the scheme `mtfl`" in card
+    assert "**License not stated.**" in card and "5 points of the scheme `mtfl`" in card
     assert "## Measured" not in card and ModelCard(card).data.license is None
 
 
@@ -167,10 +167,13 @@ def test_what_the_scores_are_worth_is_a_line_a_measurement(checkpoint):
 def test_a_card_says_whether_scores_are_calibrated(checkpoint):
     assert "not calibrated" in card_of(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
-    config["score_calibration"] = {"heights": [0.1, 0.2], "scores": [0.5, 0.9], "tolerance": 5.0, "count": 6732}
-    (checkpoint / "config.json").write_text(json.dumps(config))
-    card = card_of(checkpoint)
-    assert "not calibrated" not in card and "within 5 % of the normalising length" in card and "6,732 points" in card
+    curve = {"heights": [0.1, 0.2], "scores": [0.5, 0.9], "tolerance": 5.0, "count": 6732}
+    errors = {"weights": [0.0] * 4, "offsets": [1.0] * 5, "spread": 0.5, "tolerance": 4.0, "count": 50}
+    for field, values, words in (("score_calibration", curve, "5 %"), ("error_model", errors, "4 %")):
+        (checkpoint / "config.json").write_text(json.dumps(config | {field: values}))
+        card = card_of(checkpoint)
+        assert "not calibrated" not in card and f"within {words} of the normalizing length" in card
+        assert f"{values['count']:,} points" in card
 
 
 def test_a_folder_that_is_called_as_an_embedded_checkpoint_is_a_folder(tmp_path, monkeypatch, capsys):

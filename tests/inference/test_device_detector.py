@@ -55,7 +55,7 @@ def test_the_crops_are_those_of_the_processor():
     images = [photographs()[index] for index in inputs["image_indices"]]
     crops = detect._cut(images, inputs["crop_boxes"].numpy())
     assert crops.shape == inputs["pixel_values"].shape
-    assert (crops - inputs["pixel_values"]).abs().max() < 1e-3 / 255 * 10  # a hundredth of a grey level
+    assert (crops - inputs["pixel_values"]).abs().max() < 1e-3 / 255 * 10  # a hundredth of a gray level
     assert crops.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -216,7 +216,7 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     prior.fit(faces.landmarks, SCHEME.flip_index)
     assert torch.equal(models[1].shape_prior.gain, prior.gain) and not torch.equal(prior.gain, torch.eye(10))
     assert np.array_equal(plain.training_errors, result.training_errors)
-    assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out_landmarks).all()
+    assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out.landmarks).all()
     # Five faces, so five folds of three quarters of the steps: two with the head alone and three with the encoder.
     assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 25
     assert seen[-1] == FitProgress("estimating", 25, 25, seen[-1].loss, seen[-1].error)
@@ -229,8 +229,8 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
     fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, folds=0)
-    expected, _ = predict_landmarks(model, faces.subset(np.array([left_out])), model.device)
-    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected[0])
+    expected = predict_landmarks(model, faces.subset(np.array([left_out])), model.device).landmarks
+    torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected[0])
 
 
 def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
@@ -242,8 +242,8 @@ def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
     fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, folds=0)
-    expected, _ = predict_landmarks(model, faces.subset(np.flatnonzero(left_out)), model.device)
-    torch.testing.assert_close(torch.as_tensor(result.held_out_landmarks[left_out]).float(), expected)
+    expected = predict_landmarks(model, faces.subset(np.flatnonzero(left_out)), model.device).landmarks
+    torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected)
 
 
 def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):

@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 
-pytest.importorskip("scipy")
+stats = pytest.importorskip("scipy.stats")
 
+from fabrec_hf import FabRecForLandmarkDetection, get_scheme  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.learning.score_calibration import fit_calibration  # noqa: E402
+from fabrec_hf.learning.score_calibration import fit_error_model  # noqa: E402
 from fabrec_hf.metrics.confidence import (  # noqa: E402
     area_under_risk_coverage,
     rank_correlation,
@@ -17,6 +19,8 @@ from fabrec_hf.metrics.confidence import (  # noqa: E402
     risk_coverage,
     summarize_confidence,
 )
+from fabrec_hf.model.error_model import expected_errors, gather_evidence, score_points  # noqa: E402
+from support.tiny_models import pictures, tiny_model  # noqa: E402
 
 
 def test_rank_correlation_by_hand():
@@ -93,33 +97,76 @@ def test_reliability_by_hand():
     assert counts.tolist() == [1, 2, 3]
 
 
-def test_a_calibrated_score_is_the_share_of_points_that_are_found():
-    """Heights of which the share that is found is known: h squared."""
-    random = np.random.default_rng(0)
-    heights = random.uniform(0, 1, 20_000)
-    errors = np.where(random.uniform(size=len(heights)) < heights**2, 1.0, 20.0)
-    calibration = fit_calibration(heights, errors)
-    grid = np.linspace(0.05, 0.95, 19)
-    assert np.abs(calibration(grid) - grid**2).max() < 0.04
-    assert (np.diff(calibration.heights) > 0).all() and (np.diff(calibration.scores) >= 0).all()
-    assert calibration.tolerance == 5.0 and calibration.count == 20_000
-    assert calibration(np.array([-1.0, 2.0])).tolist() == [calibration.scores[0], calibration.scores[-1]]
+def made_faces(count=400, points=12, seed=0):
+    """Faces whose errors follow the law that is to be found: log error = a - h + 0.5 d + own offset + noise."""
+    random = np.random.default_rng(seed)
+    landmarks = random.uniform(0.2, 0.8, (count, points, 2))
+    heights = random.uniform(0.1, 1, (count, points))
+    size = np.sqrt(((landmarks - landmarks.mean(1, keepdims=True)) ** 2).sum(-1).mean(1))
+    disagreement = random.uniform(0.02, 0.3, (count, points))
+    drawn = landmarks + np.stack([disagreement * size[:, None], np.zeros((count, points))], -1)
+    offsets = np.linspace(0.2, 1.5, points)
+    expected = offsets - np.log(heights) + 0.5 * np.log(disagreement + 0.01)
+    errors = np.exp(expected + 0.3 * random.standard_normal((count, points)))
+    return heights, drawn, landmarks, errors, expected
 
 
-def test_heights_that_mislead_are_pooled_and_missing_points_left_out():
-    heights = np.concatenate([np.full(40, 0.2), np.full(40, 0.8), np.full(5, 0.5)])
-    errors = np.concatenate([np.ones(40), np.full(40, 9.0), np.full(5, np.nan)])  # the higher, the worse
-    calibration = fit_calibration(heights, errors)
-    assert calibration.count == 80 and len(set(calibration.scores)) == 1
-    assert calibration.scores[0] == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(DataError, match="39 points are too few"):
-        fit_calibration(np.linspace(0, 1, 39), np.ones(39))
+def test_an_error_model_finds_the_law_of_errors():
+    heights, drawn, landmarks, errors, expected = made_faces()
+    found = fit_error_model(heights, drawn, landmarks, errors, tolerance=1.0)
+    assert found.weights[:2] == pytest.approx([-1, 0.5], abs=0.04) and np.abs(found.weights[2:]).max() < 0.1
+    assert found.spread == pytest.approx(0.3, abs=0.03) and found.count == errors.size and found.tolerance == 1.0
+    # The score is the probability of the normal law, which SciPy knows, too; and the mean error that of a log-normal.
+    law = stats.norm(np.log(1.0), 0.3)
+    evidence = gather_evidence(*(torch.tensor(values) for values in (heights, drawn, landmarks)))
+    scores = score_points(evidence, found.to_dict())
+    assert np.abs(scores.numpy() - law.sf(expected)).mean() < 0.02
+    sure = (scores > 0.01) & (scores < 0.99)
+    told = expected_errors(scores, found.to_dict())[sure].numpy()
+    assert told == pytest.approx(stats.lognorm(0.3, scale=np.exp(expected)).mean()[sure.numpy()], rel=0.15)
+    rate = float((errors <= 1)[(scores > 0.4).numpy() & (scores < 0.6).numpy()].mean())
+    assert rate == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_calibrated_checkpoint_gives_calibrated_scores_everywhere(tmp_path):
-    import torch
+def test_the_evidence_by_hand():
+    landmarks = torch.tensor([[[0.4, 0.5], [0.6, 0.5]]])  # a face of size 0.1 about its middle
+    drawn = torch.tensor([[[0.4, 0.52], [0.6, 0.5]]])
+    evidence = gather_evidence(torch.tensor([[0.5, 0.0]]), drawn, landmarks)
+    own = np.log([[0.5, 0.21], [0.02, 0.01]])
+    np.testing.assert_allclose(evidence[0], np.hstack([own, np.tile(own.mean(0), (2, 1))]), rtol=1e-5)
 
-    from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
+
+def test_what_was_not_annotated_or_not_predicted_is_left_out():
+    heights, drawn, landmarks, errors, _ = made_faces(12)
+    whole = fit_error_model(heights[2:], drawn[2:], landmarks[2:], errors[2:])
+    landmarks[0], errors[1] = np.nan, np.nan
+    assert fit_error_model(heights, drawn, landmarks, errors) == whole
+    errors[2, 0] = np.inf  # not found: as bad as can be
+    assert fit_error_model(heights, drawn, landmarks, errors).offsets[0] > whole.offsets[0]
+    with pytest.raises(DataError, match="36 points are too few"):
+        fit_error_model(heights[:3], drawn[:3], np.nan_to_num(landmarks[:3]), np.ones((3, 12)))
+
+
+def test_a_checkpoint_with_an_error_model_scores_by_it_everywhere(tmp_path):
+    scheme = get_scheme("mtfl").to_dict()
+    model = tiny_model(landmark_scheme=scheme, point_readout=True, flip_average=True)
+    torch.nn.init.normal_(model.point_readout.weight, std=0.05)
+    plain = model(pictures())
+    values = {"weights": [-0.5, 0.3, 0.1, 0.2], "offsets": [0.1, 0.5, 0.9, 1.3, 1.7], "spread": 0.6}
+    model.config.error_model = values | {"tolerance": 5.0, "count": 50}
+    model.save_pretrained(tmp_path)
+    expected = score_points(gather_evidence(plain.scores, plain.drawn, plain.landmarks), model.config.error_model)
+    assert len(expected.flatten().unique()) == 10
+    loaded = FabRecForLandmarkDetection.from_pretrained(tmp_path)
+    for twin in (loaded, loaded.fuse()):
+        torch.testing.assert_close(twin(pictures()).scores, expected, atol=1e-4, rtol=0)
+    for wrong in ({"weights": [1.0]}, {"offsets": [0.1]}, {"spread": 0.0}, {"tolerance": -1.0}):
+        with pytest.raises(Exception, match="error_model needs"):
+            tiny_model(error_model=model.config.error_model | wrong)
+
+
+def test_a_checkpoint_with_a_curve_of_heights_still_scores_by_it(tmp_path):
+    from fabrec_hf import FabRecConfig
 
     torch.manual_seed(0)
     config = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "heatmap_size": 16, "num_landmarks": 30}

@@ -99,7 +99,7 @@ def test_inputs_that_cannot_be_scored():
         metrics.normalized_mean_error([FACE], [FACE], Normalizer("box"))
     with pytest.raises(BoxError, match=r"Boxes must have shape \(1, 4\)"):
         metrics.normalized_mean_error([FACE], [FACE], Normalizer("box"), [[1, 2, 3]])
-    with pytest.raises(DataError, match="Face 1 has a normalising length of zero"):
+    with pytest.raises(DataError, match="Face 1 has a normalizing length of zero"):
         metrics.normalized_mean_error([FACE, FACE], [FACE, [[1, 1]] * 5], EYES)
     with pytest.raises(ValueError, match=r"not \(1, 5, 2\) and \(2, 5, 2\)"):
         metrics.normalized_mean_error([FACE], [FACE, FACE], EYES)

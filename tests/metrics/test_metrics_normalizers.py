@@ -88,7 +88,7 @@ def test_a_checkpoints_scheme_is_known_by_its_points_and_not_by_its_name():
             "mtfl does not say which points are its outer eye corners, so",
         ),
         ("inter_ocular", "mtfl", "give box, box_diagonal, inter_pupil, or two points as a list, by name or index"),
-        ("inter_pupil", {"name": "mine", "num_landmarks": 4}, "mine does not say which points are its eye centres"),
+        ("inter_pupil", {"name": "mine", "num_landmarks": 4}, "mine does not say which points are its eye centers"),
         ("inter_pupil", {"name": "mine", "num_landmarks": 4}, "give box, box_diagonal, or two points as a list"),
         ("iod", "300w", "'iod'; there are inter_ocular, inter_pupil, box and box_diagonal"),
         ("box", "68", "'68'; built in are 300w"),

@@ -150,7 +150,7 @@ def test_edge_of_the_picture_is_sharp(backend):
 
 
 def test_large_picture_is_that_of_pillow(backend):
-    """Averaging blocks first stays within a grey level of the filter alone."""
+    """Averaging blocks first stays within a gray level of the filter alone."""
     smooth = Image.fromarray(noise(40, 30)).resize((2400, 1800), Image.Resampling.BICUBIC)
     expected = np.asarray(smooth.resize((64, 64), Image.Resampling.BILINEAR, box=(100.5, 200.25, 1500.5, 1600.25)))
     box = (100.5, 200.25, 1400, 1400)

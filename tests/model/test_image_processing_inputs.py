@@ -56,7 +56,7 @@ def test_modes(backend, case):
 
 
 def test_16_bits_keep_their_fraction(backend):
-    """The middle between two grey levels stays the middle."""
+    """The middle between two gray levels stays the middle."""
     image = Image.fromarray(np.full((8, 8), 100 * 257 + 128, dtype=np.uint16))
     assert raw_pixels(backend(size=4), image).mean() == pytest.approx(100 + 128 / 257, abs=1e-3)
 

@@ -6,6 +6,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from fabrec_hf import FabRecForLandmarkDetection
+from fabrec_hf.model.landmark_decoding import Drawing
 from fabrec_hf.model.point_regression import RIDGE, SIZE_WEIGHT, PointRegression, mirror
 from support.tiny_models import pictures, tiny_model
 
@@ -86,13 +87,18 @@ def detector():
 
 
 def test_a_detector_mixes_its_heatmaps_with_what_its_anchors_say(detector):
-    heatmaps = torch.rand(2, 12, 32, 32, generator=torch.Generator().manual_seed(3))
-    found, scores = detector.decode_landmarks(heatmaps)
-    anchors, regression = detector.decode_anchors(heatmaps), detector.point_regression
+    drawing = Drawing(torch.rand(2, 12, 32, 32, generator=torch.Generator().manual_seed(3)))
+    found, scores, drawn = detector.decode(drawing)
+    anchors, regression = detector.decode_anchors(drawing), detector.point_regression
     detector.point_regression = None
-    own, own_scores = detector.decode_landmarks(heatmaps)
+    own, own_scores, own_drawn = detector.decode(drawing)
     torch.testing.assert_close(found, 0.75 * own + 0.25 * regression(anchors))
-    assert torch.equal(scores, own_scores) and scores.shape == (2, 5)
+    assert (
+        torch.equal(drawn, own_drawn)
+        and torch.equal(drawn, own)
+        and torch.equal(scores, own_scores)
+        and scores.shape == (2, 5)
+    )
 
 
 def test_a_detector_with_anchors_saves_fuses_and_learns_them(detector, tmp_path):
@@ -123,6 +129,6 @@ def test_mirrored_anchors_are_averaged_too():
     mirrored = model.autoencoder.decoder.first_stage(model.autoencoder.encode(pictures().flip(-1)))
     maps, other = model.predict_heatmaps(first), model.predict_heatmaps(mirrored).flip(-1)
     expected = 0.5 * (maps + other[:, [1, 0, 2, 3, 4, 7, 6, 5]])
-    torch.testing.assert_close(flipped.fuse().predict_heatmaps(pictures())[0], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(flipped.fuse().draw(pictures())[0].heatmaps, expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(StrictDataclassError, match="anchors with flip_pairs"):
         tiny_model(landmark_scheme=scheme, anchors={"name": "o", "num_landmarks": 3}, flip_average=True)

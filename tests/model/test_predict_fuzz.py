@@ -47,7 +47,7 @@ boxes = st.one_of(
 
 
 def usable(box):
-    """The rule of the README: four finite numbers, an area, and nothing further away than any picture reaches."""
+    """The rule of boxes: four finite numbers, an area, and nothing further away than any picture reaches."""
     return all(np.isfinite(box)) and box[2] > 0 and box[3] > 0 and max(map(abs, box)) <= 2**31
 
 

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from fabrec_hf import FabRecAutoencoder, FabRecForLandmarkDetection
 from fabrec_hf.errors import DataError, SchemeError
+from fabrec_hf.learning.landmark_training import LandmarkRecipe
 from fabrec_hf.learning.schedules import batch_indices, cosine_factor
+from fabrec_hf.learning.training_stage import rate_factor
 from support.tiny_checkpoints import save_landmarks
 
 
@@ -126,14 +128,14 @@ def test_a_finished_model_is_calibrated_on_the_faces_set_aside(drawn_faces, tmp_
         output = str(tmp_path / name)
         arguments = {"data": [str(drawn_faces)], "validation_fraction": fraction, "calibrate": str(model)}
         main(LandmarkTrainingArguments(output_dir=output, **arguments))
-        return FabRecForLandmarkDetection.from_pretrained(output).config.score_calibration
+        return FabRecForLandmarkDetection.from_pretrained(output).config.error_model
 
     plain = save_landmarks(tmp_path / "plain")
-    curve = calibrate(plain, "new")
-    assert curve["count"] == 50 and curve["tolerance"] == 5.0  # five points of ten of the 24 faces
+    model = calibrate(plain, "new")
+    assert model["count"] == 50 and model["tolerance"] == 5.0  # five points of ten of the 24 faces
     before, after = (load_file(folder / "model.safetensors") for folder in (plain, tmp_path / "new"))
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert calibrate(tmp_path / "new", "again") == curve, "from heights, not from scores that are calibrated already"
+    assert calibrate(tmp_path / "new", "again") == model, "from heights, not from scores that are calibrated already"
     with pytest.raises(DataError, match="is not empty"):
         calibrate(plain, "new")
     with pytest.raises(DataError, match="2 faces have too few"):
@@ -264,3 +266,12 @@ def test_cosine_schedule_by_hand():
     assert cosine_factor(9, 110, 10) == pytest.approx(1.0)
     assert cosine_factor(60, 110, 10, floor=0.0) == pytest.approx(0.5)
     assert cosine_factor(110, 110, 10, floor=0.01) == pytest.approx(0.01)
+
+
+def test_rates_stay_at_their_peak_unless_a_cosine_is_asked_for():
+    steady, falling = LandmarkRecipe(warmup_steps=10), LandmarkRecipe(warmup_steps=10, cosine_schedule=True)
+    assert [rate_factor(steady, step, 100) for step in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert rate_factor(falling, 55, 100) == pytest.approx(0.505)  # half of the cosine, down to a hundredth
+    # A warm-up takes a quarter of the stage at most: five steps of twenty.
+    assert rate_factor(steady, 0, 20) == rate_factor(falling, 0, 20) == pytest.approx(0.2)
+    assert rate_factor(LandmarkRecipe(), 0, 3) == 1.0

@@ -1,4 +1,4 @@
-"""Measure a face detector on labelled faces, and fit its boxes to the tight boxes of the landmarks.
+"""Measure a face detector on labeled faces, and fit its boxes to the tight boxes of the landmarks.
 
     python training/benchmarks/benchmark_face_detection.py --train 300w/train.parquet --test 300w/test.parquet
 
@@ -58,7 +58,7 @@ def raw_box(box) -> np.ndarray:
 
 
 def fit(detector: face_detection.FaceDetector, path: str, count: int, seed: int) -> dict:
-    """Return the median shift of the centre and ratio of the size that take raw boxes to landmark boxes."""
+    """Return the median shift of the center and ratio of the size that take raw boxes to landmark boxes."""
     fits = []
     for image, truth in read_faces(path, count, seed):
         boxes = [raw_box(found.box) for found in detector(image)]

@@ -3,7 +3,7 @@
     python training/benchmarks/benchmark_video.py --output_dir runs/video
 
 A photographed face is moved on a known path, to fractions of a pixel, with fresh noise in every frame. The true motion
-of every landmark is then that path, so that the normalised mean flicker (NMF) needs no annotation: the landmarks' mean
+of every landmark is then that path, so that the normalized mean flicker (NMF) needs no annotation: the landmarks' mean
 over the video, taken along the path, stands in for their true places, and only what moves against it counts.
 """
 

@@ -54,7 +54,7 @@ def open_source(
 
     Args:
         path: The JSON file, or the folder of it or of its `annotations`.
-        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `face_set.json`, else made
+        scheme: The mark-up, as `load_scheme` takes it; by default the one in an export's `face_set.json`, else made
             from the category's names and skeleton.
         split: What to call the split of a single file; what its name says, else `"train"`, by default.
         category: Name or id of the category to read, if several have keypoints.

@@ -70,7 +70,7 @@ def open_source(
         path: The file, separated by commas, semicolons or tabs.
         scheme: The mark-up, as `load_scheme` takes it; made from the names of the columns by default.
         split: What to call the split if there is no column `split`; `"train"` by default.
-        images: Folder that the pictures' names are relative to; that of the file by default.
+        images: Folder that the pictures' names are relative to; the folder of the file by default.
         image_column: The column with the picture's file, if it is none of `IMAGE_COLUMNS`.
 
     Raises:

@@ -67,7 +67,7 @@ def open_source(
         path: The XML file, or a folder of XML files.
         scheme: The mark-up, as `load_scheme` takes it; by default one made from the names of the parts.
         split: What to call the split of a single file; what its name says, else `"train"`, by default.
-        images: Folder that the pictures' names are relative to; that of the file by default.
+        images: Folder that the pictures' names are relative to; the folder of the file by default.
 
     Raises:
         DataError: If a file is not in the layout, or does not say its split.

@@ -186,7 +186,7 @@ def _open(folder: Path, types: AttributeTypes) -> "Table | _JsonTable":
 
 @dataclass(frozen=True)
 class _JsonTable:
-    """A metadata.jsonl that was looked through once; what it has in common with `Table` is called the same."""
+    """A metadata.jsonl that was looked through once; its members have the names of `Table`'s."""
 
     file: Path
     num_landmarks: int

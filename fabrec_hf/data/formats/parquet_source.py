@@ -25,7 +25,7 @@ def open_source(path: Path, scheme: str | LandmarkScheme | None = None, split: s
 
     Args:
         path: A Parquet file, or a folder of them.
-        scheme: The mark-up, a name or a scheme file; that of `face_set.json` by default.
+        scheme: The mark-up, a name or a scheme file; the one in `face_set.json` by default.
         split: What to call the split where the files do not say; `"train"` by default.
 
     Raises:

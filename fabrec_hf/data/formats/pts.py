@@ -9,7 +9,7 @@ A `.pts` file holds the points of one face in the layout of the 300-W downloads,
     ...
     }
 
-It belongs to the picture of the same name; of several faces in `photo.jpg` the files are `photo_1.pts`, `photo_2.pts`.
+It belongs to the picture of the same name; several faces in `photo.jpg` have the files `photo_1.pts`, `photo_2.pts`.
 Since it has no room for anything else, a table `faces.csv` may lie beside the pictures, with the boxes, names and
 attributes of the faces.
 """
@@ -71,11 +71,11 @@ def read_pts(path: str | os.PathLike, origin: int = 0) -> np.ndarray:
 
     Args:
         path: The file.
-        origin: The coordinate that the file gives the centre of the first pixel: 0, or 1 as in files written by
+        origin: The coordinate that the file gives the center of the first pixel: 0, or 1 as in files written by
             MATLAB (the 300-W downloads among them), from which 1 is then subtracted.
 
     Returns:
-        (L, 2) float64 points in pixels, centres at integers; NaN where the file says `nan nan`.
+        (L, 2) float64 points in pixels, centers at integers; NaN where the file says `nan nan`.
 
     Raises:
         DataError: If the file is missing, empty, holds a line that is not two numbers, or another number of points
@@ -142,9 +142,9 @@ def write_pts(path: str | os.PathLike, points: Any, origin: int = 0) -> None:
 
     Args:
         path: The file.
-        points: (L, 2) pixels, centres at integers; NaN for a point that is not annotated. `read_pts` with the same
+        points: (L, 2) pixels, centers at integers; NaN for a point that is not annotated. `read_pts` with the same
             origin gives every float32 back as it is, from 0 also every float64.
-        origin: What to call the centre of the first pixel, 0 or 1.
+        origin: What to call the center of the first pixel, 0 or 1.
 
     Raises:
         DataError: If the points have another shape, or one lies at infinity.
@@ -171,14 +171,14 @@ def open_source(
 ) -> FaceSource:
     """Open a folder of pictures with `.pts` files, searched to any depth.
 
-    Sub-folders named train, test or validation are splits, and so are those with a `faces.csv`.
+    Sub-folders named train, test or validation are splits, and so are sub-folders with a `faces.csv`.
 
     Args:
         path: The folder of the pictures.
-        scheme: The mark-up, as `load_scheme` takes it; by default that of an export's `face_set.json`, else
+        scheme: The mark-up, as `load_scheme` takes it; by default the one in an export's `face_set.json`, else
             just as many points as the first file has.
         split: What to call the split where folders do not tell; `"train"` by default.
-        origin: The coordinate that the files give the centre of the first pixel: 0, or 1 as in the 300-W downloads.
+        origin: The coordinate that the files give the center of the first pixel: 0, or 1 as in the 300-W downloads.
         annotations: Folder of the `.pts` files, with the same sub-folders as `path`, if they do not lie beside the
             pictures.
 

@@ -38,7 +38,7 @@ def open_source(path: Path) -> FaceSource:
     The boxes are (x, y, width, height), as the lists' columns say; the paper's authors' released code takes width and
     height for the right and bottom edges. The 68 points of the lists are left out: a program found them.
 
-    Of the pictures, only the first of each list is looked for.
+    Only the first picture of each list is looked for.
 
     Args:
         path: The folder of the lists, or of `Manually_Annotated_file_lists/`, and of the folder of pictures.

@@ -59,7 +59,7 @@ _BOX_FOLDER = "boundingboxes"
 
 
 def open_source(path: Path, box_source: str = "ground_truth", origin: int = 1) -> FaceSource:
-    """Open 300-W, in the folders that it is distributed in or in those of the paper's authors.
+    """Open 300-W, in the folders that it is distributed in or in the folders of the paper's authors.
 
     The splits, as far as their folders are there (in any letter case), each part in the order of its file names:
 
@@ -72,7 +72,7 @@ def open_source(path: Path, box_source: str = "ground_truth", origin: int = 1) -
     copies (`*_mirror.jpg`), which some distributions carry, are left out.
 
     Args:
-        path: The folder of `afw/`, `helen/` and so on and of `Bounding Boxes/`, or that of `images/`.
+        path: The folder of `afw/`, `helen/` and so on and of `Bounding Boxes/`, or the folder of `images/`.
         box_source: One of `BOXES`. The private set comes without boxes: its ground truth is the tight box of the
             points, and with `"detector"` it is left out. `"points"` needs no MATLAB files.
         origin: The pixel that the files count from. MATLAB made them and counts from 1, which is subtracted from

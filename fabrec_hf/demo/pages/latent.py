@@ -12,8 +12,8 @@ from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, gua
 
 __all__ = ["build"]
 
-# Of one standard deviation, the training's target, most faces fall apart; real ones lie nearer to the centre. Even at
-# this distance a few show coloured noise in a corner.
+# Most faces at one standard deviation, the training's target, fall apart; real faces lie nearer to the center. Even at
+# this distance a few show colored noise in a corner.
 SPREAD = 0.3
 # How far the sliders go along a single direction, where faces hold together further out.
 REACH = 2.5

@@ -64,7 +64,7 @@ class _Clicks:
 def _lay_out_photographs(services: Services) -> _Photographs:
     days = max(1, round(services.sessions.max_age / 86400))
     gr.Markdown(
-        "### 1. Photographs\nDrop a folder of photographs with faces; nothing has to be labelled. They stay on this "
+        "### 1. Photographs\nDrop a folder of photographs with faces; nothing has to be labeled. They stay on this "
         f"server, for you alone, and are removed when you start over or have not been here for {days} "
         f"day{'s' if days > 1 else ''}."
     )
@@ -138,7 +138,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
         return show_session(services, session)
 
     def change(work: Any) -> Any:
-        """Make an event of what changes a session: it gets the session, and the page shows it afterwards."""
+        """Make an event of what changes a session: it gets the session, and the page shows it afterward."""
 
         @guarded
         def run(secret: str, *values: Any) -> tuple[Any, ...]:

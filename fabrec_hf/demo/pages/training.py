@@ -219,8 +219,8 @@ def describe_job(job: FitJob, position: int) -> str:
         error = "" if progress.error is None else f", error on some faces {progress.error:.2f} %"
         return f"{stage}: step {progress.step} of {progress.steps}, loss {progress.loss:.2f}{error}."
     if job.result is None:
-        return "Cancelled before it began."
-    head = "Cancelled; what was learned so far is kept." if job.state == "stopped" else "Done."
+        return "Canceled before it began."
+    head = "Canceled; what was learned so far is kept." if job.state == "stopped" else "Done."
     lines = [f"{head} {count_faces(len(job.result.training_errors))} in {job.result.seconds:.0f} s."]
     for what, errors in (
         ("on these faces", job.result.training_errors),

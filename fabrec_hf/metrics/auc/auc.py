@@ -12,7 +12,7 @@ from fabrec_hf.metrics.landmark_module import CITATION, FACE_ARGUMENTS, FACE_COU
 
 
 _DESCRIPTION = """
-Area under the curve (AUC) of face landmarks: the area under the cumulative distribution of the normalised mean errors
+Area under the curve (AUC) of face landmarks: the area under the cumulative distribution of the normalized mean errors
 of faces, from 0 to a threshold, as a fraction of the most that it could be.
 """
 

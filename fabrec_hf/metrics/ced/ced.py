@@ -14,7 +14,7 @@ from fabrec_hf.metrics.landmark_module import CITATION, FACE_ARGUMENTS, FACE_COU
 
 _DESCRIPTION = """
 Cumulative error distribution (CED) of face landmarks: for every error up to a threshold the fraction of faces whose
-normalised mean error is at most that, as the points of a curve to draw.
+normalized mean error is at most that, as the points of a curve to draw.
 """
 
 _KWARGS_DESCRIPTION = f"""

@@ -1,4 +1,4 @@
-"""`evaluate` module: normalised mean error, failure rate and area under the curve of face landmarks.
+"""`evaluate` module: normalized mean error, failure rate and area under the curve of face landmarks.
 
 A thin shell over `fabrec_hf.metrics`; README.md beside it is its card. `evaluate` finds out what a module needs from
 its import lines with a pattern that understands one module a line.
@@ -12,7 +12,7 @@ from fabrec_hf.metrics.landmark_module import CITATION, FACE_ARGUMENTS, FACE_COU
 
 
 _DESCRIPTION = """
-Scores predicted face landmarks against annotated ones. The normalised mean error (NME) of a face is the mean distance
+Scores predicted face landmarks against annotated ones. The normalized mean error (NME) of a face is the mean distance
 of its points from the annotation, divided by a length of that face. The failure rate is the share of faces above a
 threshold, the AUC is the area under the cumulative error distribution up to it.
 """

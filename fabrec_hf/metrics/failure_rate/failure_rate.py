@@ -13,7 +13,7 @@ from fabrec_hf.metrics.landmark_module import CITATION, FACE_ARGUMENTS, FACE_COU
 
 
 _DESCRIPTION = """
-Failure rate of face landmarks: the percentage of faces whose normalised mean error is above a threshold. A face
+Failure rate of face landmarks: the percentage of faces whose normalized mean error is above a threshold. A face
 without a prediction is a failure.
 """
 

@@ -17,7 +17,7 @@ from fabrec_hf.metrics.normalizers import NormalizerLike, SchemeLike, as_scheme,
 
 
 _DESCRIPTION = """
-Jitter of face landmarks over videos. With annotated frames the normalised mean flicker (NMF): how much the error
+Jitter of face landmarks over videos. With annotated frames the normalized mean flicker (NMF): how much the error
 changes from a frame to the next. With or without them the mean acceleration of the points, in percent of a length of
 the face per frame squared.
 """

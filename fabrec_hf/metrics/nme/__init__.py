@@ -1,1 +1,1 @@
-"""The `evaluate` module for the normalised mean error: `evaluate.load` takes the path of this folder."""
+"""The `evaluate` module for the normalized mean error: `evaluate.load` takes the path of this folder."""

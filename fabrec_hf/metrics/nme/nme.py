@@ -1,4 +1,4 @@
-"""`evaluate` module: normalised mean error of face landmarks.
+"""`evaluate` module: normalized mean error of face landmarks.
 
 A thin shell over `fabrec_hf.metrics`; README.md beside it is its card. `evaluate` finds out what a module needs from
 its import lines with a pattern that understands one module a line.
@@ -12,7 +12,7 @@ from fabrec_hf.metrics.landmark_module import CITATION, FACE_ARGUMENTS, FACE_COU
 
 
 _DESCRIPTION = """
-Normalised mean error (NME) of face landmarks: the mean distance of a face's points from the annotation, in percent of
+Normalized mean error (NME) of face landmarks: the mean distance of a face's points from the annotation, in percent of
 a length of that face, averaged over the faces.
 """
 
@@ -38,7 +38,7 @@ Examples:
 
 
 class Nme(FaceModule):
-    """Normalised mean error of face landmarks, see `fabrec_hf.metrics.normalized_mean_error`."""
+    """Normalized mean error of face landmarks, see `fabrec_hf.metrics.normalized_mean_error`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return self.module_info(_DESCRIPTION, _KWARGS_DESCRIPTION, CITATION)

@@ -1,0 +1,123 @@
+"""From what a detector draws and reads out to its landmarks: shared by the model and its twin for inference."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from .configuration_fabrec import FabRecConfig
+from .error_model import gather_evidence, score_points
+from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps
+from .known_schemes import LandmarkScheme
+from .point_regression import PointRegression, mirror
+from .shape_prior import ShapePrior
+
+
+# How much a point's readout has to say beside its heatmap: they err by as much, and differently.
+READOUT_SHARE = 0.5
+
+
+class Drawing(NamedTuple):
+    """What a detector says of crops before landmarks are decoded.
+
+    Attributes:
+        heatmaps: (N, L + A, H, W), those of the A anchors last.
+        readout: (N, A, 2), or (N, L, 2) of a detector without anchors, as fractions of the crop; None of a detector
+            without a readout.
+    """
+
+    heatmaps: torch.Tensor
+    readout: torch.Tensor | None = None
+
+    def average(self, mirrored: "Drawing", flip_index: Sequence[int] | torch.Tensor) -> "Drawing":
+        """Average with the drawing of the mirrored crops; `flip_index` permutes all L + A points."""
+        heatmaps = 0.5 * (self.heatmaps + mirrored.heatmaps.flip(-1)[:, flip_index])
+        if self.readout is None or mirrored.readout is None:
+            return Drawing(heatmaps)
+        # The points that are read out are the last ones, and mirror among themselves.
+        count = self.readout.shape[1]
+        first = len(flip_index) - count
+        own = flip_index[first:] if first else flip_index
+        places = own - first if isinstance(own, torch.Tensor) else [place - first for place in own]
+        return Drawing(heatmaps, 0.5 * (self.readout + mirror(mirrored.readout, places)))
+
+
+class Decoded(NamedTuple):
+    """What a drawing comes to.
+
+    Attributes:
+        landmarks: (N, L, 2) as fractions of the crop.
+        scores: (N, L) in [0, 1].
+        drawn: (N, L, 2) the points of the heatmaps alone.
+    """
+
+    landmarks: torch.Tensor
+    scores: torch.Tensor
+    drawn: torch.Tensor
+
+
+def flip_permutation(config: FabRecConfig) -> list[int] | None:
+    """Return how points and anchors change places in a mirrored crop, None if mirrored crops are not averaged."""
+    if not config.flip_average or not config.landmark_scheme:
+        return None
+    flip_index = LandmarkScheme.from_dict(config.landmark_scheme).flip_index
+    if config.anchors is None:
+        return flip_index
+    return flip_index + [config.num_landmarks + place for place in LandmarkScheme.from_dict(config.anchors).flip_index]
+
+
+def decode_anchors(config: FabRecConfig, drawing: Drawing) -> torch.Tensor:
+    """Read anchors (N, A, 2), fractions of the crop, off a drawing."""
+    heatmaps = drawing.heatmaps[:, config.num_landmarks :]
+    return _with_readout(_decode_heatmaps(config, heatmaps)[0], drawing.readout)
+
+
+def decode_drawing(
+    config: FabRecConfig,
+    point_regression: PointRegression | None,
+    shape_prior: ShapePrior | None,
+    drawing: Drawing,
+    blur: str = "products",
+) -> Decoded:
+    """Read landmarks off a drawing.
+
+    Args:
+        config: Of the detector.
+        point_regression: Tells points from anchors; None leaves anchors aside.
+        shape_prior: Corrects the landmarks, if any.
+        drawing: What the detector says of the crops.
+        blur: As in `decode_heatmaps`.
+    """
+    points, heights = _decode_heatmaps(config, drawing.heatmaps, blur)
+    count = config.num_landmarks
+    landmarks = drawn = points[:, :count]
+    heights = heights[:, :count]
+    if config.anchors is None:
+        landmarks = _with_readout(landmarks, drawing.readout)
+    elif point_regression is not None:
+        landmarks = point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
+    if shape_prior is not None:
+        landmarks = shape_prior(landmarks)
+    return Decoded(landmarks, _scores(config, heights, drawn, landmarks), drawn)
+
+
+def _scores(config: FabRecConfig, heights: torch.Tensor, drawn: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+    if config.error_model is not None:
+        return score_points(gather_evidence(heights, drawn, landmarks), config.error_model)
+    if config.score_calibration is not None:
+        return calibrate_scores(heights, config.score_calibration["heights"], config.score_calibration["scores"])
+    return heights
+
+
+def _with_readout(points: torch.Tensor, readout: torch.Tensor | None) -> torch.Tensor:
+    return points if readout is None else torch.lerp(points, readout.to(points.dtype), READOUT_SHARE)
+
+
+def _decode_heatmaps(
+    config: FabRecConfig, heatmaps: torch.Tensor, blur: str = "products"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
+    return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
+
+
+__all__ = ["Decoded", "Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]

@@ -1,0 +1,134 @@
+"""Points that are read straight off the encoder's features, beside the heatmaps."""
+
+import numpy as np
+import pytest
+import torch
+
+from fabrec_hf import FabRecForLandmarkDetection, get_scheme
+from fabrec_hf.export.runtime_files import export_model
+from fabrec_hf.export.runtimes import load_exported
+from fabrec_hf.inference.dataset_prediction import apply_protocol
+from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, parameter_groups
+from fabrec_hf.model.heatmap_loss import readout_loss
+from support.tiny_models import pictures, random_statistics, tiny_model
+
+
+SCHEME = get_scheme("mtfl")
+ANCHORS = {"name": "o", "num_landmarks": 3, "flip_pairs": [[0, 2]]}
+
+
+def teach(model):
+    """Give a readout weights of its own."""
+    torch.manual_seed(5)
+    torch.nn.init.normal_(model.point_readout.weight, std=0.05)
+    return model
+
+
+def read_out(model, images):
+    """The readout in NumPy, from the encoder's last layer's input."""
+    seen = []
+    handle = model.autoencoder.encoder.fc.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    model.autoencoder.encode(images)
+    handle.remove()
+    weight, bias = (value.detach().numpy() for value in (model.point_readout.weight, model.point_readout.bias))
+    return (seen[0].detach().numpy() @ weight.T + bias).reshape(len(images), -1, 2)
+
+
+def test_a_new_readout_puts_every_point_in_the_middle():
+    model = tiny_model(point_readout=True)
+    assert np.allclose(read_out(model, pictures()), 0.5) and model.point_readout.out_features == 10
+
+
+def test_landmarks_are_the_mean_of_heatmaps_and_readout():
+    model = teach(tiny_model(point_readout=True))
+    outputs, points = model(pictures()), read_out(model, pictures())
+    model.point_readout = None
+    alone = model(pictures())
+    expected = (alone.landmarks.detach().numpy() + points) / 2
+    np.testing.assert_allclose(outputs.landmarks.detach().numpy(), expected, atol=1e-6)
+    assert torch.equal(outputs.scores, alone.scores) and np.abs(points - 0.5).max() > 0.01
+
+
+def test_anchors_are_the_mean_of_heatmaps_and_readout():
+    model = teach(tiny_model(point_readout=True, anchors=ANCHORS))
+    assert model.point_readout.out_features == 6  # the anchors', not its own points'
+    drawing = model.draw(pictures())[0]
+    found, points = model.decode_anchors(drawing), read_out(model, pictures())
+    drawn = model.decode_anchors(drawing._replace(readout=None))
+    np.testing.assert_allclose(found.detach().numpy(), (drawn.detach().numpy() + points) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "swapped"), [(None, [1, 0, 2, 4, 3]), (ANCHORS, [2, 1, 0])], ids=["own points", "anchors"]
+)
+def test_the_mirrored_crop_is_read_out_too(anchors, swapped):
+    settings = {"landmark_scheme": SCHEME.to_dict(), "point_readout": True, "anchors": anchors}
+    model = teach(tiny_model(**settings, flip_average=True))
+    points, mirrored = read_out(model, pictures()), read_out(model, pictures().flip(-1))
+    mirrored = mirrored[:, swapped] * [-1, 1] + [1, 0]
+    drawing = model.fuse().draw(pictures())[0]
+    np.testing.assert_allclose(drawing.readout.numpy(), (points + mirrored) / 2, atol=1e-5)
+    outputs = model(pictures())
+    torch.testing.assert_close(model.fuse()(pictures()).landmarks, outputs.landmarks, atol=1e-5, rtol=0)
+
+
+def test_the_loss_counts_annotated_points_in_heatmap_pixels():
+    readout = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.1, 0.1]]])
+    labels = torch.tensor([[[0.6, 0.5], [0.25, 0.5], [float("nan"), 0.1]]])
+    # Mean of |0.1|, 0 and 0, |0.25| is 0.0875 of a crop; 16 pixels wide; weight 2.
+    assert float(readout_loss(readout, labels, 16)) == pytest.approx(0.0875 * 16 * 2)
+    assert float(readout_loss(readout, torch.full_like(labels, torch.nan), 16)) == 0
+
+
+def test_labels_without_anchors_do_not_teach_a_readout_of_anchors():
+    model = teach(tiny_model(point_readout=True, anchors=ANCHORS))
+    labels = torch.rand(2, 8, 2, generator=torch.Generator().manual_seed(0))
+    model(pictures(), labels=labels[:, :5]).loss.backward()
+    assert model.point_readout.weight.grad is None
+    model(pictures(), labels=labels).loss.backward()
+    assert model.point_readout.weight.grad.abs().max() > 0
+
+
+def test_it_is_saved_and_the_papers_protocol_does_without(tmp_path):
+    model = teach(tiny_model(landmark_scheme=SCHEME.to_dict(), point_readout=True, shape_prior=True)).train()
+    model.save_pretrained(tmp_path)
+    loaded = FabRecForLandmarkDetection.from_pretrained(tmp_path)
+    model.eval()
+    torch.testing.assert_close(loaded(pictures()).landmarks, model(pictures()).landmarks)
+    twin = apply_protocol(model, SCHEME, "paper", flip_average=None)
+    assert twin.point_readout is None and twin.shape_prior is None and twin.config.decoding == "argmax"
+    assert model.point_readout is not None and model.shape_prior is not None and model.config.decoding == "subpixel"
+    plain = apply_protocol(model, SCHEME, "default", flip_average=True)
+    assert plain.config.flip_average and not model.config.flip_average
+    assert plain.point_readout.weight.data_ptr() == model.point_readout.weight.data_ptr()
+
+
+def test_a_fit_takes_it_over_and_lets_it_learn_at_the_encoders_pace(tmp_path):
+    start = teach(tiny_model(landmark_scheme=SCHEME.to_dict(), point_readout=True))
+    recipe = LandmarkRecipe(heatmap_size=32, heatmap_sigma=start.config.heatmap_sigma, anchors=True)
+    model = build_model(start, get_scheme("300w"), recipe)
+    assert torch.equal(model.point_readout.weight, start.point_readout.weight)
+    head, slow = parameter_groups(model, recipe, finetune=True)
+    assert slow["lr"] == recipe.encoder_learning_rate and any(p is model.point_readout.weight for p in slow["params"])
+    (frozen,) = parameter_groups(model, recipe, finetune=False)
+    assert any(parameter is model.point_readout.weight for parameter in frozen["params"])
+    anew = build_model(start, get_scheme("300w"), LandmarkRecipe(heatmap_size=32, point_readout=True))
+    assert anew.config.anchors is None and anew.point_readout.out_features == 136
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch", "openvino"])
+def test_an_export_reads_out_anchors(format, tmp_path):
+    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}[format]:
+        pytest.importorskip(package)
+    model = tiny_model(landmark_scheme=SCHEME.to_dict(), point_readout=True, anchors=ANCHORS, flip_average=True)
+    model = random_statistics(teach(model)).eval()
+    generator = torch.Generator().manual_seed(1)
+    model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
+    model.point_regression.share.fill_(0.5)
+    export_model(model, build_processor(None, model.config.image_size), tmp_path / "out", format)
+    detector, _ = load_exported(tmp_path / "out")
+    with torch.no_grad():
+        expected = model(pictures())
+    found = detector(pictures())
+    torch.testing.assert_close(found.landmarks, expected.landmarks, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=0)
