@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
     if arguments.detect_every < 1:
         raise FabRecError(f"--detect-every is a number of frames, at least 1, not {arguments.detect_every}.")
-    paths = collect_inputs(arguments.inputs)
+    paths = collect_inputs(arguments.inputs, lambda text: say(f"fabrec detect: {text}", sys.stderr))
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
     if arguments.labels and arguments.output is None:

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from ..checkpoints.loading import load_landmark_model, move_to_device
+from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..data import load_faces
 from ..data.annotations import COLUMNS, ROWS
 from ..data.face_set import shared_face_set
+from ..data.picture_digests import count_learned
 from ..errors import FabRecError, SchemeError
 from ..evaluation.reports import describe_length, make_tables, to_latex, to_markdown
 from ..evaluation.scoring import PROTOCOLS, FaceScores, find_subsets, score_faces, summarize_scores
@@ -123,6 +125,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if not first:
         return 0
+    learned = count_learned(args.model, dataset)
+    if learned:
+        say(
+            f"fabrec evaluate: {args.model} has learned from the pictures of {learned:,} of these {len(dataset):,} "
+            "faces: its error on new ones is larger.",
+            sys.stderr,
+        )
     name = args.name or _name_of(args.model)
     masks = find_subsets(dataset, scores.scheme)
     result = summarize_scores(scores, masks, args.threshold)

@@ -275,4 +275,11 @@ def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
     return max(0.0, width) * max(0.0, height) / min(first[2] * first[3], second[2] * second[3])
 
 
-__all__ = ["Detection", "FaceDetector", "YuNetFaceDetector", "default_face_detector", "tight_box"]
+__all__ = [
+    "Detection",
+    "FaceDetector",
+    "YuNetFaceDetector",
+    "can_find_faces",
+    "default_face_detector",
+    "tight_box",
+]
