@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say, show_rate
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import BoxError, FabRecError, ImageError
-from ..inference.face_records import count_faces, describe_picture
-from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
 
 
 if TYPE_CHECKING:
@@ -89,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For mistakes that concern more than one input; one line.
     """
+    from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
+
     boxes = parse_boxes(arguments.boxes) if arguments.boxes else None
     if arguments.min_score is not None and not 0 <= arguments.min_score <= 1:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
@@ -140,6 +140,7 @@ class _Detection:
         """Find the faces of pictures; `names` says what their results are called."""
         from tqdm import tqdm
 
+        from ..inference.face_records import describe_picture
         from ..inference.pictures import landmark_pictures
 
         draw, faces = self.output is not None, 0
@@ -226,6 +227,8 @@ class _Detection:
 
 def describe_video(path: Path, summary: "VideoSummary", output: Path | None) -> str:
     """Return the line that tells a person what was found in a video."""
+    from ..inference.face_records import count_faces
+
     line = f"{path}: {count_faces(len(summary.tracks))} in {summary.frames} frames"
     before, after = summary.jitter["before"], summary.jitter["after"]
     if before is not None and after is not None:

@@ -294,5 +294,40 @@ class FaceCropProcessor(BaseImageProcessor):
             results[index].append(found | turned)
         return results
 
+    def post_process_pose_estimation(
+        self, outputs: Any, boxes: Any, threshold: float | None = None
+    ) -> list[list[dict[str, torch.Tensor]]]:
+        """Takes the model's landmarks back to the pictures as `VitPoseImageProcessor` does, from the boxes alone.
+
+        Code that was written for that class runs with this one. Unlike `post_process_keypoint_detection` it leaves
+        points with a low score out, and `labels` says which ones are left.
+
+        Args:
+            outputs: what the model returned for the crops of these boxes.
+            boxes: for every image the boxes (x, y, width, height) that the processor was given.
+            threshold: points with this score or a lower one are left out.
+
+        Returns:
+            For every image a list with, for every box, `keypoints` (K, 2) in pixels with centres at integers, `scores`
+            (K,), `labels` (K,) the indices of the points, and `bbox` (4,) the box as given, all on the CPU.
+
+        Raises:
+            ValueError: if the numbers of faces disagree, or a box is malformed.
+        """
+        given = boxes_per_image(boxes, len(boxes))
+        per_image = [image for image in given if image is not None]
+        if len(per_image) < len(given):
+            raise ValueError("boxes must be given for every image, those that the processor was given.")
+        flat = np.concatenate([np.empty((0, 4)), *per_image])
+        crops = crop_box_from_box(flat, self.extend_top, self.extend_bottom)
+        indices = np.repeat(np.arange(len(per_image)), [len(image) for image in per_image])
+        results = self.post_process_keypoint_detection(outputs, crops, flat, indices, len(per_image))
+        for face in (face for image in results for face in image):
+            kept = torch.arange(len(face["scores"]))
+            if threshold is not None:
+                kept = kept[face["scores"] > threshold]
+            face.update(keypoints=face["keypoints"][kept], scores=face["scores"][kept], labels=kept)
+        return results
+
 
 __all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropProcessor"]
