@@ -4,13 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..common.console import say
-from ..data.conversion import convert_faces
-from ..data.face_boxes import BOX_RULES
-from ..data.face_set import FaceSet
+from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS, open_source
 from ..errors import DataError, FabRecError
+
+
+if TYPE_CHECKING:
+    from ..data.face_set import FaceSet
 
 
 __all__ = ["add_arguments", "run"]
@@ -93,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
+def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
+    from ..data.conversion import convert_faces
+
     source = open_source(
         arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in READER_OPTIONS}
     )
@@ -111,7 +116,7 @@ def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
     )
 
 
-def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
+def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
     """Write the pictures and annotations of a converted folder as files."""
     from ..data import load_faces
     from ..data.formats.coco_writer import export_coco
@@ -127,6 +132,6 @@ def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
     face_set.write(output)
 
 
-def _summary(face_set: FaceSet, output: Path) -> str:
+def _summary(face_set: "FaceSet", output: Path) -> str:
     """Say in words and a table what was found."""
     return f"{face_set.summary()}\nWritten to {output}."

@@ -12,11 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..common.console import say
 from ..common.output_folder import check_output_folder, make_readable
+from ..data.box_rules import BOX_RULES
+from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -46,13 +47,11 @@ estimate that is there."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a fit to a parser."""
-    from ..data.face_boxes import BOX_RULES
-    from ..data.readers import KINDS
-
     parser.description = f"{parser.description} {NOTES}"
     parser.add_argument("data", metavar="DATA", help="annotated faces: a folder or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
     parser.add_argument("--kind", choices=list(KINDS), help="what DATA is, where that cannot be told from its files")
+    add_columns_option(parser)
     parser.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
     parser.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
     parser.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
@@ -187,12 +186,18 @@ class _SavedDetector:
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:
     """Read the annotated faces, by way of Parquet where they come in another format."""
+    import numpy as np
+
     from ..data import load_faces, random_shots
     from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
+    from ..data.parquet import is_repository
     from ..data.readers import guess_kind, open_source
 
-    kind = arguments.kind or guess_kind(arguments.data)
+    kind = arguments.kind or ("parquet" if is_repository(arguments.data) else guess_kind(arguments.data))
+    names = column_names(arguments.columns)
+    if names and kind != "parquet":
+        raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
     path = arguments.data
     if kind != "parquet":
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
@@ -201,7 +206,7 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
         path = workplace / "faces"
         source = open_source(kind, arguments.data, scheme=arguments.scheme, **options)
         say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
-    dataset = load_faces(path, arguments.split, columns=("image", "landmarks", "box"), default_split="train")
+    dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
     annotated = [
         row
         for row, points in enumerate(dataset["landmarks"])
@@ -278,6 +283,8 @@ def _worst_faces(
     dataset: "datasets.Dataset", faces: "LabelledFaces", scheme: "LandmarkScheme", result: "FitResult"
 ) -> dict[str, bytes]:
     """Draw the faces with the landmarks predicted for them while they were left out, the worst first; {} for none."""
+    import numpy as np
+
     from ..evaluation.plots import draw_worst_faces
     from ..evaluation.scoring import ScoredFace
     from ..model.geometry import landmarks_from_crop

@@ -11,20 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageDraw
-
+from ..common.choices import TEMPLATES
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
-from ..data.annotation_templates import TEMPLATES, annotation_template
-from ..data.scheme_files import load_scheme
 from ..errors import DataError, FabRecError
-from ..inference.face_quality import sharpness
-from ..inference.input_files import collect_inputs, distinct_names, is_video, open_picture
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from PIL import Image
 
     from ..model.known_schemes import LandmarkScheme
 
@@ -106,6 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For mistakes that concern more than one picture; one line.
     """
+    from ..data.scheme_files import load_scheme
+    from ..inference.input_files import collect_inputs, is_video
+
     if arguments.count < 1:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
     if arguments.template and (arguments.output is None or arguments.scheme is None):
@@ -116,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
     if arguments.output is not None:
         check_output_folder(arguments.output)
+    import numpy as np
+
     from ..learning.fewshot import assign_faces
 
     encoder = _FaceEncoder(arguments.model, arguments.cropped, arguments.device)
@@ -169,6 +170,9 @@ class _FaceEncoder:
         """Return the faces of a picture, or the picture as one if there is none, and their latents (N, D)."""
         import torch
 
+        from ..inference.face_quality import sharpness
+        from ..inference.input_files import open_picture
+
         image = open_picture(path)
         boxes: list[Any] = [found.box for found in self.detector(image)] if self.detector else []
         detected = bool(boxes)
@@ -182,18 +186,20 @@ class _FaceEncoder:
         ]
         return found, latents
 
-    def crop(self, face: FoundFace) -> np.ndarray:
+    def crop(self, face: FoundFace) -> "np.ndarray":
         """Return what the encoder saw of a face, (S, S, 3) uint8."""
+        from ..inference.input_files import open_picture
+
         pixels = self.processor(open_picture(Path(face.file)), boxes=[face.box], do_normalize=False)["pixel_values"]
         return _to_picture(pixels[0])
 
 
-def _to_picture(pixels: "torch.Tensor") -> np.ndarray:
+def _to_picture(pixels: "torch.Tensor") -> "np.ndarray":
     """Return (3, S, S) values in [0, 1] as (S, S, 3) uint8."""
     return (255 * pixels.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def choose_pictures(faces: Sequence[FoundFace], latents: "torch.Tensor", pool: np.ndarray, count: int) -> list[int]:
+def choose_pictures(faces: Sequence[FoundFace], latents: "torch.Tensor", pool: "np.ndarray", count: int) -> list[int]:
     """Choose the faces that stand for the others, one a picture as long as there are pictures enough.
 
     Args:
@@ -205,6 +211,8 @@ def choose_pictures(faces: Sequence[FoundFace], latents: "torch.Tensor", pool: n
     Returns:
         Rows, that which stands for most faces first.
     """
+    import numpy as np
+
     from ..learning.fewshot import choose_faces
 
     several = len({faces[row].file for row in pool}) < count
@@ -244,13 +252,15 @@ def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[Foun
     return faces, torch.cat(latents), failures
 
 
-def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str]) -> Image.Image:
+def contact_sheet(crops: "Sequence[np.ndarray]", titles: Sequence[str]) -> "Image.Image":
     """Lay crops out in rows, each above its title.
 
     Args:
         crops: (S, S, 3) uint8 RGB each, in the order of reading.
         titles: One short line each.
     """
+    from PIL import Image, ImageDraw
+
     columns = min(len(crops), max(1, math.ceil(math.sqrt(len(crops) * 1.6))))
     rows = -(-len(crops) // columns)
     line = 20
@@ -268,11 +278,14 @@ def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str]) -> Image.I
 def _write(
     folder: Path,
     records: Sequence[dict[str, Any]],
-    crops: Sequence[np.ndarray],
+    crops: "Sequence[np.ndarray]",
     template: str | None,
     scheme: "LandmarkScheme | None",
 ) -> None:
     """Write the choice, its pictures, and what a tool is started with."""
+    from ..data.annotation_templates import annotation_template
+    from ..inference.input_files import distinct_names
+
     files = [Path(name) for name in dict.fromkeys(record["file"] for record in records)]
     names = {str(file): f"{name}{file.suffix}" for file, name in zip(files, distinct_names(files), strict=True)}
     table = io.StringIO()

@@ -12,19 +12,14 @@ from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
 
 
-__all__ = ["TEMPLATES", "annotation_template"]
-
-TEMPLATES = ("csv", "cvat", "labelstudio")
-"""`csv`: a table with one face a line, its points empty, which `fabrec fit` reads. `cvat`: the labels of a task, to be
-pasted as raw JSON, one skeleton a face. `labelstudio`: the labeling interface of a project, one keypoint label a
-point."""
+__all__ = ["annotation_template"]
 
 
 def annotation_template(kind: str, scheme: LandmarkScheme, faces: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """Return the files that a tool is started with, by their names.
 
     Args:
-        kind: One of `TEMPLATES`.
+        kind: `"csv"`, `"cvat"` or `"labelstudio"`.
         scheme: What the points are; they need names.
         faces: `picture`, the name of the picture's file, and `box` (x, y, width, height) of every face.
 

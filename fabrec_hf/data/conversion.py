@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from .face_boxes import BOX_RULES
+from .box_rules import BOX_RULES
 from .face_set import FaceSet
 from .shards import ShardReport, ShardSettings, chunks, shard_name, write_shard
 from .source import FaceSource, Row

@@ -17,12 +17,7 @@ from ..model.face_detection import default_face_detector
 from .picture_files import heic_is_readable
 
 
-__all__ = ["BOX_RULES", "BoxPlan", "Relation", "box_overlap", "detected_box", "is_tight", "tight_box"]
-
-BOX_RULES = ("auto", "given", "points", "detector", "image", "none")
-"""Where the box of a face comes from. `auto`: the given one, if that means the face, as a look at the pictures shows.
-`given`: the given one, whatever it means. `points`, `detector`: the tight box of the points or the face detector, for
-every face. `image`, `none`: the given one, and for a face without one the whole picture or nothing."""
+__all__ = ["BoxPlan", "Relation", "box_overlap", "detected_box", "is_tight", "tight_box"]
 
 # A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
 _TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02

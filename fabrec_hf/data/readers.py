@@ -5,10 +5,13 @@ import importlib
 import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from .source import FaceSource
+
+
+if TYPE_CHECKING:
+    from .source import FaceSource
 
 
 __all__ = ["KINDS", "guess_kind", "open_source"]
@@ -29,7 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 
 
-def open_source(kind: str, path: str | os.PathLike, **options: Any) -> FaceSource:
+def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSource":
     """Open face data of a known kind.
 
     Args:

@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from ..checkpoints.names import embedded_names, resolve_checkpoint
 from ..checkpoints.results import FILE_NAME as RESULTS_NAME
 from ..checkpoints.results import read_results, to_json
+from ..common.choices import MAIN, PICTURE_NAME
 from ..errors import CheckpointError, DataError, HubError, SchemeError
 from ..model.delta_fabrec import holds_delta
-from .model_card import PICTURE_NAME, CardContext, make_card
+from .model_card import CardContext, make_card
 
 
 __all__ = ["MAIN", "Contents", "gather"]
 
-MAIN = "main"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 # Sets whose pictures others hold the rights to: their annotations may be published here, never their pictures.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-__all__ = ["count_faces", "describe_picture", "face_record", "faceless_boxes", "picture_record", "picture_table"]
+__all__ = ["count_faces", "describe_picture", "face_record", "picture_record", "picture_table"]
 
 
 def face_record(box: Any, keypoints: Any, scores: Any, roll: float = 0.0, is_face: bool = True) -> dict[str, Any]:
@@ -71,12 +71,10 @@ def describe_picture(record: Mapping[str, Any], overlay: Path | None) -> str:
     """Return the line that tells a person what was found in a picture."""
     scores = [score for face in record["faces"] for score in face["scores"]]
     line = f"{record['image']}: {count_faces(len(record['faces']))}, mean score {sum(scores) / len(scores):.2f}"
+    for number, face in enumerate(record["faces"], start=1):
+        if not face.get("is_face", True):
+            line += f"; box {number} shows no face, its landmarks mean nothing"
     return f"{line} -> {overlay}" if overlay else line
-
-
-def faceless_boxes(record: Mapping[str, Any]) -> list[int]:
-    """Return the numbers, from 1, of the given boxes of a picture in which there is no face."""
-    return [number for number, face in enumerate(record["faces"], start=1) if not face.get("is_face", True)]
 
 
 def count_faces(count: int) -> str:

@@ -270,7 +270,12 @@ class FaceCropProcessor(BaseImageProcessor):
         image_indices = torch.as_tensor(image_indices).tolist()
         num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
         rolls = torch.zeros(num_faces) if rolls is None else torch.as_tensor(rolls).cpu()
-        given = {"crop_boxes": crop_boxes, "face_boxes": face_boxes, "image_indices": image_indices, "rolls": rolls}
+        given: dict[str, Any] = {
+            "crop_boxes": crop_boxes,
+            "face_boxes": face_boxes,
+            "image_indices": image_indices,
+            "rolls": rolls,
+        }
         for name, value in given.items():
             if len(value) != num_faces:
                 raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
@@ -287,6 +292,41 @@ class FaceCropProcessor(BaseImageProcessor):
             turned = {"roll": rolls[face]} if rolls[face] else {}
             found = {"keypoints": keypoints[face], "scores": scores[face], "bbox": face_boxes[face]}
             results[index].append(found | turned)
+        return results
+
+    def post_process_pose_estimation(
+        self, outputs: Any, boxes: Any, threshold: float | None = None
+    ) -> list[list[dict[str, torch.Tensor]]]:
+        """Takes the model's landmarks back to the pictures as `VitPoseImageProcessor` does, from the boxes alone.
+
+        Code that was written for that class runs with this one. Unlike `post_process_keypoint_detection` it leaves
+        points with a low score out, and `labels` says which ones are left.
+
+        Args:
+            outputs: what the model returned for the crops of these boxes.
+            boxes: for every image the boxes (x, y, width, height) that the processor was given.
+            threshold: points with this score or a lower one are left out.
+
+        Returns:
+            For every image a list with, for every box, `keypoints` (K, 2) in pixels with centres at integers, `scores`
+            (K,), `labels` (K,) the indices of the points, and `bbox` (4,) the box as given, all on the CPU.
+
+        Raises:
+            ValueError: if the numbers of faces disagree, or a box is malformed.
+        """
+        given = boxes_per_image(boxes, len(boxes))
+        per_image = [image for image in given if image is not None]
+        if len(per_image) < len(given):
+            raise ValueError("boxes must be given for every image, those that the processor was given.")
+        flat = np.concatenate([np.empty((0, 4)), *per_image])
+        crops = crop_box_from_box(flat, self.extend_top, self.extend_bottom)
+        indices = np.repeat(np.arange(len(per_image)), [len(image) for image in per_image])
+        results = self.post_process_keypoint_detection(outputs, crops, flat, indices, len(per_image))
+        for face in (face for image in results for face in image):
+            kept = torch.arange(len(face["scores"]))
+            if threshold is not None:
+                kept = kept[face["scores"] > threshold]
+            face.update(keypoints=face["keypoints"][kept], scores=face["scores"][kept], labels=kept)
         return results
 
 
