@@ -15,7 +15,13 @@ from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from support.tiny_checkpoints import save_landmarks
 
 
-MODEL = {"weights": [-0.5, 0.3, 0.1, 0.2], "offsets": [0.1, 0.3, 0.5, 0.7, 0.9], "spread": 0.5, "tolerance": 5.0, "count": 50}
+MODEL = {
+    "weights": [-0.5, 0.3, 0.1, 0.2],
+    "offsets": [0.1, 0.3, 0.5, 0.7, 0.9],
+    "spread": 0.5,
+    "tolerance": 5.0,
+    "count": 50,
+}
 
 
 def test_pixels_by_hand(tmp_path):
