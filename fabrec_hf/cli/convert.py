@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--boxes",
         choices=BOX_RULES,
-        help="where a face's box comes from that has none: its points, the face detector, the whole picture, or "
-        "nowhere (points for 300w and wflw, none without landmarks, else the detector)",
+        help="where a face's box comes from: auto looks whether the given boxes mean the face, and keeps, converts or "
+        "replaces them; given keeps them; points and detector replace them; image and none keep them, and take the "
+        "whole picture or nothing where there is none (auto)",
     )
     writing.add_argument("--allow-copies", action="store_true", help="accept one picture in several splits")
     writing.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
@@ -118,7 +119,7 @@ def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
 def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
     """Write the pictures and annotations of a converted folder as files."""
     from ..data import load_faces
-    from ..data.formats.coco import export_coco
+    from ..data.formats.coco_writer import export_coco
     from ..data.formats.pts import export_pts
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
@@ -133,18 +134,4 @@ def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
 
 def _summary(face_set: "FaceSet", output: Path) -> str:
     """Say in words and a table what was found."""
-    lines = [face_set.table(), ""]
-    scheme = face_set.scheme
-    if scheme:
-        lines.append(f"{scheme.num_landmarks} points, scheme {scheme.name}, {len(scheme.flip_pairs)} flip pairs.")
-        if not scheme.flip_pairs and scheme.num_landmarks > 1:
-            lines.append(
-                "Without flip pairs no mirrored faces are trained on; a scheme file can name them (--scheme)."
-            )
-    turned = sum(split["turned"] for split in face_set.splits.values())
-    if turned:
-        lines.append(
-            f"{turned:,} pictures are turned by their EXIF orientation; points and boxes are taken to refer to the "
-            "upright picture."
-        )
-    return "\n".join([*lines, f"Written to {output}."])
+    return f"{face_set.summary()}\nWritten to {output}."

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.videos import VideoSummary
 
-NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
-in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
-its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
-face, and 2 otherwise."""
+NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is
+found in, is reported on stderr and the others go on. A face may be turned in the picture's plane by any angle:
+beyond 20 degrees its landmarks are found in an upright cut, its record says "roll", and its box is turned by as
+much about its middle. Of a given box without a face the record says "is_face": false. In a video each face has an
+id, and is followed from frame to frame; its landmarks are smoothed over time. The exit code is 0 if everything
+could be read to its end and something held a face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
     if arguments.detect_every < 1:
         raise FabRecError(f"--detect-every is a number of frames, at least 1, not {arguments.detect_every}.")
-    paths = collect_inputs(arguments.inputs)
+    paths = collect_inputs(arguments.inputs, lambda text: say(f"fabrec detect: {text}", sys.stderr))
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
     if arguments.labels and arguments.output is None:
@@ -138,7 +140,7 @@ class _Detection:
         """Find the faces of pictures; `names` says what their results are called."""
         from tqdm import tqdm
 
-        from ..inference.face_records import describe_picture, faceless_boxes
+        from ..inference.face_records import describe_picture
         from ..inference.pictures import landmark_pictures
 
         draw, faces = self.output is not None, 0
@@ -161,12 +163,6 @@ class _Detection:
                         write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
                         overlay = self.output / f"{name}.landmarks.png"
                     self._report(describe_picture(result.record, overlay))
-                    for number in faceless_boxes(result.record):
-                        say(
-                            f"fabrec detect: {result.path}: box {number} shows no face, so that its landmarks mean "
-                            "nothing; check it, or leave out --boxes.",
-                            sys.stderr,
-                        )
                     self._keep([json.dumps(result.record, indent=2)])
                     self.found_any = True
                     faces += len(result.record["faces"])

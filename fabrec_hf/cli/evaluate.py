@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.choices import PROTOCOLS
+from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import FabRecError, SchemeError
 from .columns import add_columns_option, column_names
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoints.loading import load_landmark_model, move_to_device
     from ..data import load_faces
     from ..data.annotations import COLUMNS
+    from ..data.picture_digests import count_learned
     from ..evaluation.reports import make_tables, to_latex, to_markdown
     from ..evaluation.scoring import find_subsets, score_faces, summarize_scores
 
@@ -133,6 +135,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if not first:
         return 0
+    learned = count_learned(args.model, dataset)
+    if learned:
+        say(
+            f"fabrec evaluate: {args.model} has learned from the pictures of {learned:,} of these {len(dataset):,} "
+            "faces: its error on new ones is larger.",
+            sys.stderr,
+        )
     name = args.name or _name_of(args.model)
     masks = find_subsets(dataset, scores.scheme)
     result = summarize_scores(scores, masks, args.threshold)

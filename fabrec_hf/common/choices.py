@@ -3,7 +3,7 @@
 A help text or a mistake in an argument is answered without PyTorch or NumPy. So nothing here imports anything.
 """
 
-__all__ = ["DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS"]
+__all__ = ["DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS", "TEMPLATES"]
 
 PROTOCOLS = ("default", "paper")
 """How a detector is scored: as it is, or with the paper's decoding."""
@@ -20,3 +20,8 @@ MAIN = "main"
 
 PICTURE_NAME = "example.png"
 """The picture of a model card, beside the weights."""
+
+TEMPLATES = ("csv", "cvat", "labelstudio")
+"""What `fabrec select` writes for annotation tools. `csv`: a table with one face a line, its points empty, which
+`fabrec fit` reads. `cvat`: the labels of a task, to be pasted as raw JSON, one skeleton a face. `labelstudio`: the
+labeling interface of a project, one keypoint label a point."""

@@ -79,7 +79,9 @@ def guess_kind(path: str | os.PathLike) -> str:
     for pattern, kind in (("*.parquet", "parquet"), ("metadata.*", "imagefolder"), ("*.pts", "pts")):
         if next(folder.rglob(pattern), None) is not None:
             return kind
+    if any((folder / "annotations").glob("*.json")):  # what CVAT and others export as COCO
+        return "coco"
     raise DataError(
         f"The folder {name} holds no annotations that are known by their name: .pts files, metadata.jsonl, "
-        "metadata.csv or Parquet; a COCO, dlib or CSV file is named itself."
+        "metadata.csv, Parquet or annotations/*.json; another COCO, dlib or CSV file is named itself."
     )

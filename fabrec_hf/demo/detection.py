@@ -153,10 +153,10 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
     faces: tuple[FaceViews, ...] = ()
     if boxes:
         turned = finder.find([photograph.image], [boxes])[0]
-        places = [list(map(float, face["bbox"])) for face in turned]
+        boxes = [list(map(float, face["bbox"])) for face in turned]
         rolls = [float(face.get("roll", 0.0)) for face in turned]
         # Once more for what else the model knows of a face, its points among it.
-        inputs = finder.processor(photograph.image, boxes=places, rolls=rolls)
+        inputs = finder.processor(photograph.image, boxes=boxes, rolls=rolls)
         pixel_values = inputs.pop("pixel_values")
         outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
         found = finder.processor.post_process_keypoint_detection(outputs, **inputs, num_images=1)[0]
@@ -167,11 +167,10 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         maps = explained_away(pixel_values, reconstruction).numpy()
         crops = to_pictures(pixel_values, finder.processor)
         drawn = to_pictures(reconstruction, finder.processor)
-        faces = tuple(
-            FaceViews(*(np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")), *views)
-            for face, *views in zip(found, points, crops, drawn, heat, maps, rolls, strict=True)
-        )
-    seconds, left_out = time.perf_counter() - start, len(detected) - len(boxes)
+        places = [[np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")] for face in found]
+        views: Any = zip(places, points, crops, drawn, heat, maps, rolls, strict=True)
+        faces = tuple(FaceViews(*place, *others) for place, *others in views)
+    seconds, left_out = time.perf_counter() - start, len(detected) - len(faces)
     return FoundFaces(photograph, faces, finder.name, finder.scheme, seconds, left_out)
 
 

@@ -11,6 +11,7 @@ from ..errors import FabRecError, ImageError
 from ..model.face_detection import Detection, can_find_faces, default_face_detector
 from ..model.known_schemes import LandmarkScheme
 from ..model.second_look import FaceBox, SecondLook, mark_faceless
+from .expected_pixels import add_expected_errors
 
 
 __all__ = ["Box", "Face", "Labeler", "LandmarkFinder"]
@@ -19,7 +20,7 @@ Box = tuple[float, ...]
 """A face as (x, y, width, height) in pixels of the upright picture, edges, in the convention of the model."""
 
 Face = dict[str, torch.Tensor]
-"""What `post_process_keypoint_detection` returns for a face: `keypoints`, `scores`, `bbox`."""
+"""A face as `post_process_keypoint_detection` returns it: `keypoints`, `scores`, `bbox`, and what `find` adds."""
 
 FACES_PER_PASS = 32
 
@@ -146,7 +147,8 @@ class LandmarkFinder:
             min_score: Landmarks that score lower become NaN.
 
         Returns:
-            For each picture a face a box, in their order, on the CPU; with `roll` where its crop was turned, and
+            For each picture a face a box, in their order, on the CPU; with `expected_errors` (L,) in pixels, where the
+            detector is calibrated by an error model, `roll` where its crop was turned, and
             `is_face`, false, where the detector sees no face in a given box.
 
         Raises:
@@ -158,9 +160,13 @@ class LandmarkFinder:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        found = self.processor.post_process_keypoint_detection(
-            reading, **reading.geometry, num_images=len(images), threshold=min_score
-        )
+        found = self.processor.post_process_keypoint_detection(reading, **reading.geometry, num_images=len(images))
+        faces = [face for entry in found for face in entry]
+        add_expected_errors(faces, self.model.config)
+        if min_score is not None:
+            for face in faces:
+                unsure = (face["scores"] < min_score)[..., None]
+                face["keypoints"] = face["keypoints"].masked_fill(unsure, torch.nan)
         return mark_faceless(found, reading)
 
     @torch.inference_mode()

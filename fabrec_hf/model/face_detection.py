@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from .close_look import CENTER_SHIFT, LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
+from .close_look import LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
 from .image_inputs import load_rgb
 from .turned_crops import TURNED_FROM
 
@@ -276,8 +276,10 @@ def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
 
 
 __all__ = [
-    "CENTER_SHIFT",
-    "SIZE_RATIO",
     "Detection",
+    "FaceDetector",
+    "YuNetFaceDetector",
     "can_find_faces",
-    "FaceDetector", "YuNetFaceDetector", "default_face_detector", "tight_box"]
+    "default_face_detector",
+    "tight_box",
+]

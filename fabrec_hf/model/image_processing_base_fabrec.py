@@ -270,7 +270,12 @@ class FaceCropProcessor(BaseImageProcessor):
         image_indices = torch.as_tensor(image_indices).tolist()
         num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
         rolls = torch.zeros(num_faces) if rolls is None else torch.as_tensor(rolls).cpu()
-        given = {"crop_boxes": crop_boxes, "face_boxes": face_boxes, "image_indices": image_indices, "rolls": rolls}
+        given: dict[str, Any] = {
+            "crop_boxes": crop_boxes,
+            "face_boxes": face_boxes,
+            "image_indices": image_indices,
+            "rolls": rolls,
+        }
         for name, value in given.items():
             if len(value) != num_faces:
                 raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
@@ -309,8 +314,9 @@ class FaceCropProcessor(BaseImageProcessor):
         Raises:
             ValueError: if the numbers of faces disagree, or a box is malformed.
         """
-        per_image = [image for image in boxes_per_image(boxes, len(boxes)) if image is not None]
-        if len(per_image) < len(boxes):
+        given = boxes_per_image(boxes, len(boxes))
+        per_image = [image for image in given if image is not None]
+        if len(per_image) < len(given):
             raise ValueError("boxes must be given for every image, those that the processor was given.")
         flat = np.concatenate([np.empty((0, 4)), *per_image])
         crops = crop_box_from_box(flat, self.extend_top, self.extend_bottom)

@@ -11,7 +11,7 @@ from transformers import Pipeline
 
 from .geometry import boxes_per_image
 from .image_inputs import as_image_list, load_rgb
-from .second_look import FaceBox, SecondLook, mark_faceless
+from .second_look import FaceBox, SecondLook
 
 
 # Faces in one forward pass: a crowd in one picture shall not fill the memory.
@@ -53,8 +53,8 @@ class FaceLandmarkPipeline(Pipeline):
             For one image a list with, for every face, `{"keypoints": [[x, y], ...], "scores": [...], "bbox": [x, y,
             width, height]}`: plain floats, pixel centres at integers, scores in [0, 1], the box as given. A face that
             is turned by more than 20 degrees also has `"roll"`, the degrees clockwise by which its box is turned
-            about its middle; a given box in which there is no face has `"is_face"`, False. For a list of images a
-            list of these lists; for a data set or generator an iterator over them.
+            about its middle. For a list of images a list of these lists; for a data set or generator an iterator
+            over them.
 
         Raises:
             ValueError: An image or box is not usable, or faces cannot be found because the detector's packages are
@@ -110,8 +110,14 @@ class FaceLandmarkPipeline(Pipeline):
                 (checked,) = boxes_per_image([faces], 1)
                 boxes.append([] if checked is None else list(checked))
         num_images = len(items) if isinstance(input_, list) else None
-        # Tuples and NumPy keep pictures and boxes off the model's device, which gets the crops alone.
-        return {"images": [image.numpy() for image in images], "boxes": boxes, "num_images": num_images}
+        # NumPy keeps pictures and boxes off the model's device, which gets the crops alone.
+        rolls = [np.array([getattr(box, "roll", np.nan) for box in entry]) for entry in boxes]
+        return {
+            "images": [image.cpu().numpy() for image in images],
+            "boxes": [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes],
+            "rolls": rolls,
+            "num_images": num_images,
+        }
 
     def _found_faces(self, pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:
         """Return the boxes of the faces of a picture, in the model's convention and turned with the faces."""
@@ -131,14 +137,17 @@ class FaceLandmarkPipeline(Pipeline):
             _look_of(face_detector),
             input_data_format="channels_first",
         )
-        reading = second_look(input_tensors["images"], input_tensors["boxes"])
+        boxes = [
+            [box if np.isnan(roll) else FaceBox(box, roll) for box, roll in zip(entry, rolls, strict=True)]
+            for entry, rolls in zip(input_tensors["boxes"], input_tensors["rolls"], strict=True)
+        ]
+        reading = second_look(input_tensors["images"], boxes)
         # NumPy keeps the geometry in 64 bits, wherever the base class moves the tensors.
         geometry = {name: np.asarray(value) for name, value in reading.geometry.items()}
         return {
             "landmarks": reading.landmarks,
             "scores": reading.scores,
             "geometry": geometry,
-            "faceless": reading.faceless,
             "num_images": input_tensors["num_images"],
         }
 
@@ -152,14 +161,12 @@ class FaceLandmarkPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> list:
         """Take the landmarks back to the pictures' pixels, as plain lists and floats."""
         num_images = model_outputs["num_images"]
-        reading = SimpleNamespace(**{name: model_outputs[name] for name in ("landmarks", "scores", "faceless")})
         results = self.image_processor.post_process_keypoint_detection(
-            reading,
+            SimpleNamespace(landmarks=model_outputs["landmarks"], scores=model_outputs["scores"]),
             **model_outputs["geometry"],
             num_images=1 if num_images is None else num_images,
             threshold=threshold,
         )
-        mark_faceless(results, reading)
         plain = [[{name: value.tolist() for name, value in face.items()} for face in faces] for faces in results]
         return plain[0] if num_images is None else plain
 

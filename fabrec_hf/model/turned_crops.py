@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from .geometry import _as_float64, landmarks_from_crop, landmarks_to_crop
 
 
-# Degrees from which a crop is turned with its face. Below, the network reads a turned face almost as well, and the crop
-# of nearly every face stays what it was to the last bit.
+# Degrees from which a crop is turned with its face. Below, the network reads a turned face almost as well, and the
+# crop of nearly every face stays what it was to the last bit.
 TURNED_FROM = 20.0
 WRONG_ROLLS = "rolls must hold one finite number of degrees for each box of each image."
 # Samples of a turned crop are taken this much denser than its pixels and then averaged, so that turning blurs little.

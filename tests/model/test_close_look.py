@@ -52,7 +52,10 @@ def test_a_face_of_a_given_box_is_looked_at(detector, upright):
     seen = detector.look_at(picture, face.box)
     assert abs(seen.roll) < 12 and seen.score > 0.9
     assert np.linalg.norm(middle(seen.box) - middle(face.box)) < 0.1 * max(face.box[2:])
-    lying = detector.look_at(picture.transpose(Image.Transpose.ROTATE_270), [240 - face.box[1] - face.box[3], *face.box[::3], face.box[2]])
+    # A turn clockwise of the square of 240 px takes (x, y) to (240 - y, x).
+    x, y, width, height = face.box
+    box = [240 - y - height, x, height, width]
+    lying = detector.look_at(picture.transpose(Image.Transpose.ROTATE_270), box)
     assert abs(lying.roll - 90) < 20
     assert detector.look_at(Image.new("RGB", (240, 240), BACKGROUND), face.box) is None
     assert detector.look_at(picture, [0, 0, 1e9, 1e9]) is None
