@@ -56,6 +56,8 @@ class Decoded(NamedTuple):
     drawn: torch.Tensor
 
 
+# To torch.compile a number of the configuration: it cannot look into how a scheme is built.
+@torch.compiler.assume_constant_result
 def flip_permutation(config: FabRecConfig) -> list[int] | None:
     """Return how points and anchors change places in a mirrored crop, None if mirrored crops are not averaged."""
     if not config.flip_average or not config.landmark_scheme:
