@@ -20,6 +20,7 @@ from transformers import AutoModel
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.checkpoints.results import FILE_NAME as RESULTS_NAME
+from fabrec_hf.checkpoints.weight_files import weight_files
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import save_delta
 from fabrec_hf.model.embedded_fabrec import WEIGHTS
@@ -28,7 +29,7 @@ from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the checkpoint under another name first and put it in place when it is whole."""
-    if not (arguments.source / "model.safetensors").is_file():
+    if not weight_files(arguments.source):
         raise CheckpointError(f"{arguments.source} holds no model.safetensors: name the folder of a finished run.")
     target, partial = WEIGHTS / arguments.name, arguments.source / "embedded"
     shutil.rmtree(partial, ignore_errors=True)

@@ -9,6 +9,7 @@ reporting, once.
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import datasets
 import numpy as np
 import torch
 from landmark_sweep import Cell, draw_curve, parse_shots, table
+from time_limit import Pause, TimeLimit, check_minutes
 from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
@@ -58,11 +60,13 @@ class SweepArguments(LandmarkRecipe):
     validation_fraction: float = field(default=0.0, metadata={"help": "Score on this share of the training pictures."})
     scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
     folds: int = field(default=0, metadata={"help": "Further trainings that leave faces out, to calibrate scores by."})
+    max_minutes: float | None = field(default=None, metadata={"help": "Begin no cell after so many minutes."})
     save_models: bool = field(default=False, metadata={"help": "Keep every detector in `models/`."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
         super().__post_init__()
+        check_minutes(self.max_minutes)
         if not set(self.protocols) <= {"paper", "random", "selected"}:
             raise ValueError(f"--protocols must be paper, random or selected, got {', '.join(self.protocols)}.")
         if not 0 <= self.validation_fraction < 1 or self.draws < 1:
@@ -161,8 +165,13 @@ class Sweep:
         return LandmarkRecipe(**{name: getattr(self.arguments, name) for name in names})
 
 
-def main(arguments: SweepArguments) -> None:
-    """Run the cells that are missing, then write the table and the plot of all of them."""
+def main(arguments: SweepArguments) -> Pause | None:
+    """Run the cells that are missing, then write the table and the plot of all of them.
+
+    Returns:
+        Where the sweep stopped because its minutes were over; None at its end.
+    """
+    limit = TimeLimit(arguments.max_minutes)
     output_dir = Path(arguments.output_dir)
     folder = output_dir / "cells"
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,20 +182,28 @@ def main(arguments: SweepArguments) -> None:
     note.write_text(json.dumps(settings, indent=2) + "\n")
     sweep = Sweep(arguments)
     results = []
-    with tqdm(sweep.cells(), desc="cells", unit="cell") as bar:
+    cells, trained = sweep.cells(), 0
+    todo = sum(cell.steps for cell in cells if not (folder / f"{cell.name}.json").exists())
+    with tqdm(cells, desc="cells", unit="cell") as bar:
         for cell in bar:
             file = folder / f"{cell.name}.json"
             if not file.exists():
+                if trained and limit.reached(None, trained):
+                    pause = limit.pause(trained, todo)
+                    bar.write(f"{pause}. Go on with the same command.", file=sys.stderr)
+                    return pause
                 result = sweep.run(cell, bar)
                 draft = file.with_suffix(".partial")
                 draft.write_text(json.dumps(result, indent=2) + "\n")
                 draft.replace(file)
+                trained += cell.steps
             results.append(json.loads(file.read_text()))
     (output_dir / "results.json").write_text(json.dumps({"settings": settings, "cells": results}, indent=2) + "\n")
     text = table(results, beside_paper=_beside_paper(arguments, sweep))
     (output_dir / "table.md").write_text(text)
     draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
     print(text)
+    return None
 
 
 def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:
@@ -194,12 +211,17 @@ def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:
     return not arguments.validation_fraction and sweep.scheme.name == "300w" and len(sweep.scored) == 554
 
 
-_DECISIVE = ({*SweepArguments.__dataclass_fields__} - {"output_dir", "shots", "protocols", "draws", "save_models"}) - {
+_IN_A_NAME = {
     "head_steps",
     "finetune_steps",
     "ablate_transfer_layers",
     "transfer_layers",
+    "shots",
+    "protocols",
+    "draws",
 }
+_NOT_OF_A_CELL = {"output_dir", "save_models", "max_minutes", "ablate_transfer_layers"}
+_DECISIVE = {*SweepArguments.__dataclass_fields__} - _IN_A_NAME - _NOT_OF_A_CELL
 """Arguments that all cells of a folder must share; the others are in a cell's name or change no cell."""
 
 

@@ -31,6 +31,11 @@ class Cell:
     transfer_layers: list[int] | None = None
 
     @property
+    def steps(self) -> int:
+        """Steps of both kinds."""
+        return self.head_steps + self.finetune_steps
+
+    @property
     def name(self) -> str:
         """A name for its files, which says all that sets it apart."""
         layers = "" if self.transfer_layers is None else "-itl" + "".join(map(str, self.transfer_layers))

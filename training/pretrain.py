@@ -3,9 +3,10 @@
     accelerate launch training/pretrain.py --config training/configs/autoencoder-small.yaml \
         --data FOLDER_OF_PARQUET --output_dir runs/autoencoder-small
 
-The run continues after a kill with `--resume_from_checkpoint latest`.
+The run continues after a kill with `--resume_from_checkpoint latest`. `--max_minutes` stops it in time by itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from autoencoder_networks import build_models, save_model
 from face_feed import FEEDS, Schedule, load_training_faces, open_feed
 from global_batch_norm import share_batch_norm
-from growth import finish, grow, set_blend
+from growth import set_blend
 from pictures import draw_sheet
+from time_limit import Pause, TimeLimit, check_minutes
 from torch.distributed.nn.functional import all_gather
 from tqdm.auto import tqdm
 from training_utils import (
@@ -34,9 +37,8 @@ from training_utils import (
 )
 from weight_average import WeightAverage
 
-from fabrec_hf.checkpoints.names import resolve_checkpoint
+from fabrec_hf.checkpoints.weight_files import check_shard_size
 from fabrec_hf.data.decoding import decode_faces
-from fabrec_hf.errors import CheckpointError
 from fabrec_hf.evaluation.reconstruction_errors import reconstruction_errors
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment, plain_crops
 from fabrec_hf.learning.autoencoder_losses import (
@@ -46,9 +48,7 @@ from fabrec_hf.learning.autoencoder_losses import (
     reconstruction_loss,
     structural_loss,
 )
-from fabrec_hf.learning.discriminators import FabRecDiscriminators
 from fabrec_hf.learning.schedules import cosine_factor, seed_step
-from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
@@ -89,15 +89,19 @@ class PretrainingArguments:
     checkpoint_every: int = field(default=500, metadata={"help": "Steps between checkpoints."})
     picture_every: int = field(default=500, metadata={"help": "Steps between pictures and held-out errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
+    max_minutes: float | None = field(default=None, metadata={"help": "Stop in time, with a checkpoint to go on."})
     log_every: int = field(default=10, metadata={"help": "Steps between the losses that are shown and tracked."})
     feed: str = field(default="auto", metadata={"help": "Where faces come from: auto, memory, workers or stream."})
     workers: int = field(default=4, metadata={"help": "Loading processes, when faces come from workers."})
     report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
+    shard_size: str | None = field(default=None, metadata={"help": "Save in 16 bits, in files such as 14MB."})
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
+        check_minutes(self.max_minutes)
+        check_shard_size(self.shard_size)
         if self.preset not in ("base", "small"):
             raise ValueError(f"--preset must be base or small, got {self.preset!r}.")
         if self.adversarial_weight and self.image_size < 128 and self.adversarial_start < self.max_steps:
@@ -291,36 +295,13 @@ class Trainer:
         draw_sheet(self.result.eval(), crops - self.mean, self.mean, path, self._num_stages(step))
 
 
-def build_models(arguments: PretrainingArguments) -> tuple[FabRecAutoencoder, FabRecDiscriminators]:
-    """Build the networks anew, or load those of a finished run: autoencoder and, if they are there, discriminators."""
-    if arguments.initial_model is None:
-        config = _model_config(arguments)
-        return FabRecAutoencoder(config).to(memory_format=torch.channels_last), FabRecDiscriminators(config)
-    folder = resolve_checkpoint(arguments.initial_model)
-    model = FabRecAutoencoder.from_pretrained(folder, dtype=torch.float32)
-    expected = 128 if arguments.fade_steps else arguments.image_size
-    if model.config.image_size != expected:
-        raise CheckpointError(
-            f"{folder} is for {model.config.image_size} px, not {expected}; 128 px grow to 256 with --fade_steps."
-        )
-    discriminators = Path(folder) / "discriminators"
-    if discriminators.is_dir():
-        critics = FabRecDiscriminators.from_pretrained(discriminators)
-    else:
-        critics = FabRecDiscriminators(model.config)
-    model = grow(model) if arguments.fade_steps else model
-    return model.to(memory_format=torch.channels_last), critics
+def main(arguments: PretrainingArguments) -> Pause | None:
+    """Train, with a checkpoint every now and then, and save the model with its discriminators.
 
-
-def _model_config(arguments: PretrainingArguments) -> FabRecAutoencoderConfig:
-    sizes = {"image_size": arguments.image_size} | ({"widths": arguments.widths} if arguments.widths else {})
-    if arguments.preset == "small":
-        return FabRecAutoencoderConfig.small(**sizes)
-    return FabRecAutoencoderConfig(**sizes)
-
-
-def main(arguments: PretrainingArguments) -> None:
-    """Train, with a checkpoint every now and then, and save the model with its discriminators."""
+    Returns:
+        Where the training stopped because its minutes were over; None at its end.
+    """
+    limit = TimeLimit(arguments.max_minutes)
     output_dir = Path(arguments.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     project = ProjectConfiguration(project_dir=str(output_dir), logging_dir=str(output_dir / "logs"))
@@ -350,6 +331,26 @@ def main(arguments: PretrainingArguments) -> None:
         accelerator.load_state(str(checkpoint))
     schedule = Schedule(arguments.batch_size, arguments.seed, start, arguments.max_steps, *trainer.share)
     batches = open_feed(arguments.feed, faces, decoder, schedule, accelerator.device, arguments.workers)
+    pause = train(trainer, batches, start, held_out, limit)
+    if pause:
+        logger.info("%s. Go on with --resume_from_checkpoint latest.", pause)
+    else:
+        save_model(trainer, output_dir)
+        publish_model(accelerator, output_dir, repository)
+    accelerator.end_training()
+    return pause
+
+
+def train(
+    trainer: Trainer, batches: Iterator[torch.Tensor], start: int, held_out: torch.Tensor, limit: TimeLimit
+) -> Pause | None:
+    """Take a step a batch, from step `start` to the last one or until the time is over.
+
+    Returns:
+        Where the training stopped in time, with a checkpoint there; None at its end.
+    """
+    arguments, accelerator = trainer.arguments, trainer.accelerator
+    output_dir = Path(arguments.output_dir)
     progress = tqdm(
         batches,
         desc="pre-training",
@@ -363,8 +364,11 @@ def main(arguments: PretrainingArguments) -> None:
         losses = trainer.step(canvases, step)
         done = step + 1
         last = done == arguments.max_steps
+        # Asking other processes for the time would make GPUs wait, too: they are asked where losses are read.
+        asked = accelerator.num_processes == 1 or done % arguments.log_every == 0
+        stop = asked and not last and limit.reached(accelerator, done)
         pauses = (arguments.log_every, arguments.checkpoint_every, arguments.picture_every)
-        if not last and all(done % pause for pause in pauses):
+        if not last and not stop and all(done % pause for pause in pauses):
             continue  # reading the losses would make a GPU wait
         trainer.check(step)
         values = {name: float(value) for name, value in losses.items()}
@@ -375,27 +379,12 @@ def main(arguments: PretrainingArguments) -> None:
             if accelerator.is_main_process:
                 trainer.draw(held_out[:12], step, output_dir / f"reconstructions-{done}.png")
         accelerator.log(values, step=done)
-        if done % arguments.checkpoint_every == 0 or last:
+        if done % arguments.checkpoint_every == 0 or last or stop:
             save_checkpoint(accelerator, output_dir, done)
-    save_model(trainer, output_dir)
-    publish_model(accelerator, output_dir, repository)
-    accelerator.end_training()
-
-
-def save_model(trainer: Trainer, output_dir: Path) -> None:
-    """Write the autoencoder and its processor, and the discriminators in a folder of their own."""
-    accelerator = trainer.accelerator
-    if not accelerator.is_main_process:
-        return
-    model = finish(trainer.result)
-    model.save_pretrained(output_dir)
-    critics = FabRecDiscriminators(FabRecAutoencoderConfig.from_dict(model.config.to_dict()))
-    critics.config.auto_map = {}  # they are no model of an Auto class
-    critics.image.load_state_dict(accelerator.unwrap_model(trainer.image_critic).state_dict())
-    critics.latent.load_state_dict(accelerator.unwrap_model(trainer.latent_critic).state_dict())
-    critics.save_pretrained(output_dir / "discriminators")
-    size = {"height": model.config.image_size, "width": model.config.image_size}
-    FabRecImageProcessor(size=size).save_pretrained(output_dir)
+        if stop:
+            progress.close()
+            return limit.pause(done, arguments.max_steps)
+    return None
 
 
 if __name__ == "__main__":

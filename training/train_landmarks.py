@@ -5,7 +5,7 @@
 
 First only the transfer layers and the heatmap head learn, then the encoder with them; the generator stays as it is.
 Steps are counted in batches, not epochs: one annotated face trains as well as two thousand. The run continues after a
-kill with `--resume_from_checkpoint latest`.
+kill with `--resume_from_checkpoint latest`. `--max_minutes` stops it in time by itself.
 
     python training/train_landmarks.py --calibrate runs/300w-small --data FOLDER_OF_PARQUET \
         --validation_fraction 0.05 --output_dir runs/300w-small-calibrated
@@ -22,6 +22,7 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from time_limit import Pause, TimeLimit, check_minutes
 from tqdm.auto import tqdm
 from training_utils import (
     check_batch_size,
@@ -33,10 +34,12 @@ from training_utils import (
     resume_step,
     run_main,
     save_checkpoint,
+    save_weights,
     use_all_cores,
 )
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.checkpoints.weight_files import check_shard_size
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
@@ -54,6 +57,7 @@ from fabrec_hf.learning.landmark_training import (
     predict_landmarks,
 )
 from fabrec_hf.learning.training_stage import TrainingStage
+from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
@@ -72,7 +76,9 @@ class LandmarkTrainingArguments(LandmarkRecipe):
     checkpoint_every: int = field(default=250, metadata={"help": "Steps between checkpoints."})
     evaluate_every: int = field(default=500, metadata={"help": "Steps between validation errors."})
     resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
+    max_minutes: float | None = field(default=None, metadata={"help": "Stop in time, with a checkpoint to go on."})
     report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
+    shard_size: str | None = field(default=None, metadata={"help": "Save in 16 bits, in files such as 14MB."})
     push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
     calibrate: str | None = field(default=None, metadata={"help": "Only calibrate the scores of this landmark model."})
@@ -80,6 +86,8 @@ class LandmarkTrainingArguments(LandmarkRecipe):
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
         super().__post_init__()
+        check_minutes(self.max_minutes)
+        check_shard_size(self.shard_size)
         if self.protocol not in ("paper", "random"):
             raise ValueError(f"--protocol must be paper or random, got {self.protocol!r}.")
         if not 0 <= self.validation_fraction < 1:
@@ -89,6 +97,8 @@ class LandmarkTrainingArguments(LandmarkRecipe):
                 "--calibrate takes faces that were not learned from: give the --validation_fraction of the training, "
                 "or another --split."
             )
+        if self.calibrate and self.max_minutes is not None:
+            raise ValueError("--max_minutes is for trainings: leave it out with --calibrate.")
         if self.calibrate and self.push_to_hub:
             raise ValueError("--calibrate does not publish: look at the result, then use fabrec push.")
 
@@ -101,13 +111,25 @@ class LandmarkTrainingArguments(LandmarkRecipe):
 class Trainer:
     """Trains one stage at a time: each has its own optimizer, so Adam's moments start anew as in the paper."""
 
-    def __init__(self, arguments: LandmarkTrainingArguments, accelerator: Accelerator, model, faces, validation):
-        self.arguments, self.accelerator, self.model = arguments, accelerator, model
+    def __init__(
+        self,
+        arguments: LandmarkTrainingArguments,
+        accelerator: Accelerator,
+        model,
+        faces,
+        validation,
+        limit: TimeLimit,
+    ):
+        self.arguments, self.accelerator, self.model, self.limit = arguments, accelerator, model, limit
         self.faces, self.validation = faces, validation
         self.scheme = LandmarkScheme.from_dict(model.config.landmark_scheme)
 
-    def run_stage(self, first: int, start: int, last: int, finetune: bool, checkpoint: Path | None) -> None:
-        """Train steps `start` to `last` of the stage that begins at `first`, going on from its checkpoint if any."""
+    def run_stage(self, first: int, start: int, last: int, finetune: bool, checkpoint: Path | None) -> Pause | None:
+        """Train steps `start` to `last` of the stage that begins at `first`, going on from its checkpoint if any.
+
+        Returns:
+            Where the training stopped because its minutes were over; None at the end of the stage.
+        """
         arguments, accelerator = self.arguments, self.accelerator
         output_dir = Path(arguments.output_dir)
         stage = TrainingStage(self.model, self.faces, self.scheme, arguments, finetune, last - first, accelerator)
@@ -128,10 +150,16 @@ class Trainer:
                 logger.info("step %d: %s", done, losses)
             progress.set_postfix(losses, refresh=False)
             accelerator.log(losses, step=done)
-            if done % arguments.checkpoint_every == 0 and done < last:
+            # Behind the last step of the first stage the second one saves a checkpoint, with its own optimizer.
+            stop = done < last and self.limit.reached(accelerator, done)
+            if done < last and (stop or done % arguments.checkpoint_every == 0):
                 save_checkpoint(accelerator, output_dir, done, arguments.stages)
+            if stop:
+                progress.close()
+                return self.limit.pause(done, arguments.stages[1])
         self.model = accelerator.unwrap_model(stage.model)
         accelerator.free_memory()
+        return None
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normaliser, crops without augmentation."""
@@ -185,10 +213,16 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     logger.info("Calibrated on %d points of %d faces.", model.config.error_model["count"], len(faces))
 
 
-def main(arguments: LandmarkTrainingArguments) -> None:
-    """Train both stages, then save the model with its processor and the validation error."""
+def main(arguments: LandmarkTrainingArguments) -> Pause | None:
+    """Train both stages, then save the model with its processor and the validation error.
+
+    Returns:
+        Where the training stopped because its minutes were over; None at its end.
+    """
+    limit = TimeLimit(arguments.max_minutes)
     if arguments.calibrate:
-        return calibrate_finished(arguments.calibrate, arguments)
+        calibrate_finished(arguments.calibrate, arguments)
+        return None
     output_dir = Path(arguments.output_dir)
     dataset, held_out = load_labelled(arguments)
     face_set = shared_face_set(arguments.data)
@@ -212,24 +246,35 @@ def main(arguments: LandmarkTrainingArguments) -> None:
     fit_shape_prior(model, faces, scheme)
     faces = begin_from_anchors(model, faces, scheme)
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
-    trainer = Trainer(arguments, accelerator, model, faces, validation)
+    trainer = Trainer(arguments, accelerator, model, faces, validation, limit)
     boundary, end = arguments.stages
     for first, last, finetune in ((0, boundary, False), (boundary, end, True)):
         if start < last:
-            trainer.run_stage(first, start, last, finetune, checkpoint)
+            pause = trainer.run_stage(first, start, last, finetune, checkpoint)
+            if pause:
+                logger.info("%s. Go on with --resume_from_checkpoint latest.", pause)
+                accelerator.end_training()
+                return pause
             checkpoint, start = None, last
     if accelerator.is_main_process:
-        if validation:
-            found = predict_landmarks(trainer.model, validation, accelerator.device)
-            calibrate(trainer.model, found, validation, scheme)
-        trainer.model.save_pretrained(output_dir)
-        processor.save_pretrained(output_dir)
-        results: dict[str, float] = {"steps": end, "faces": len(faces)}
-        if validation:
-            results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
-        (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
+        save_detector(trainer, processor)
     publish_model(accelerator, output_dir, repository)
     accelerator.end_training()
+    return None
+
+
+def save_detector(trainer: Trainer, processor: FabRecImageProcessor) -> None:
+    """Write the trained model, its scores calibrated where there are faces for that, and what it achieved."""
+    arguments, output_dir = trainer.arguments, Path(trainer.arguments.output_dir)
+    model, validation = trainer.model, trainer.validation
+    if validation:
+        calibrate(model, predict_landmarks(model, validation, trainer.accelerator.device), validation, trainer.scheme)
+    save_weights(model, output_dir, arguments.shard_size)
+    processor.save_pretrained(output_dir)
+    results: dict[str, float] = {"steps": arguments.stages[1], "faces": len(trainer.faces)}
+    if validation:
+        results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
+    (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

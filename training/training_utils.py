@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, PreTrainedModel
 
+from fabrec_hf.checkpoints.weight_files import save_shards
 from fabrec_hf.errors import FabRecError
 
 
@@ -101,6 +102,14 @@ def save_checkpoint(
         for old in list_checkpoints(output_dir)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
+
+
+def save_weights(model: PreTrainedModel, folder: Path, shard_size: str | None) -> None:
+    """Save a trained model: whole in 32 bits, or in 16-bit shards of a size where one is given."""
+    if shard_size is None:
+        model.save_pretrained(folder)
+    else:
+        save_shards(model, folder, shard_size)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection, FabRecPreTrainedModel
 from .names import resolve_checkpoint
+from .weight_files import weight_files
 
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
@@ -181,11 +182,14 @@ def _compare_shapes(source: str, kind: type[FabRecPreTrainedModel]) -> tuple[lis
 
 
 def _stored_shapes(source: str) -> dict[str, tuple[int, ...]] | None:
-    """Return the shapes of a folder's weights, None if there are none in a file of their own."""
-    file = Path(source) / "model.safetensors"
-    if file.is_file():
+    """Return the shapes of a folder's weights, None if there are none in files of their own."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    files = weight_files(source)
+    for file in files:
         with safe_open(file, "pt") as weights:
-            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+            shapes |= {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    if files:
+        return shapes
     whole = whole_weights(source, lambda name: load_autoencoder(name).state_dict())
     return None if whole is None else {key: tuple(value.shape) for key, value in whole.items()}
 

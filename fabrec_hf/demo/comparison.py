@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..checkpoints.weight_files import INDEX_NAME, SHARD_NAME, WEIGHTS_NAME
 from ..data.formats.pts import read_pts
 from ..errors import CheckpointError, DataError
 from ..inference.drawing import face_tile, tile_points
@@ -22,7 +23,7 @@ from .uploads import Photograph, Uploads
 
 __all__ = ["Comparison", "compare", "read_checkpoint", "read_labels"]
 
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 # The largest that a visitor's model may be; the paper's own takes 256-px crops and has 512 channels.
 LARGEST = {"image_size": 512, "num_landmarks": 500, "latent_size": 1024, "encoder_depth": 4, "heatmap_size": 512}
 LARGEST_WIDTH = 1024
@@ -176,7 +177,7 @@ def read_labels(paths: Sequence[Path], from_one: bool) -> dict[str, np.ndarray]:
 
 
 def read_checkpoint(paths: Sequence[str], uploads: Uploads) -> tuple[str, dict[str, bytes]]:
-    """Read an uploaded checkpoint: its three files, or one archive that holds them. Nothing of it is executed.
+    """Read an uploaded checkpoint: its files, or one archive that holds them. Nothing of it is executed.
 
     Args:
         paths: The uploads.
@@ -194,9 +195,10 @@ def read_checkpoint(paths: Sequence[str], uploads: Uploads) -> tuple[str, dict[s
     if archives:
         files, name = _from_archive(archives[0]), archives[0].stem
     else:
-        files = {path.name: path.read_bytes() for path in checked if path.name in CHECKPOINT_FILES}
-        name = f"checkpoint of {len(files.get('model.safetensors', b'')):,} bytes"
-    missing = [entry for entry in CHECKPOINT_FILES if entry not in files]
+        files = {path.name: path.read_bytes() for path in checked if _belongs(path.name)}
+        weights = sum(len(content) for entry, content in files.items() if entry not in DESCRIPTIONS)
+        name = f"checkpoint of {weights:,} bytes"
+    missing = _missing(files)
     if missing:
         # A delta would have this server load what it names.
         raise CheckpointError(
@@ -206,17 +208,37 @@ def read_checkpoint(paths: Sequence[str], uploads: Uploads) -> tuple[str, dict[s
     return name, files
 
 
+def _belongs(name: str) -> bool:
+    return name in (*DESCRIPTIONS, WEIGHTS_NAME, INDEX_NAME) or SHARD_NAME.fullmatch(name) is not None
+
+
+def _missing(files: Mapping[str, bytes]) -> list[str]:
+    """Name the files that a checkpoint still needs: weights are one file, or an index and the shards that it names."""
+    needed = [WEIGHTS_NAME]
+    if WEIGHTS_NAME not in files and INDEX_NAME in files:
+        try:
+            needed = sorted(set(json.loads(files[INDEX_NAME])["weight_map"].values()))
+            known = all(SHARD_NAME.fullmatch(name) for name in needed)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            known = False
+        if not known or not needed:
+            raise CheckpointError(f"{INDEX_NAME} is no index of shards.")
+    return [entry for entry in (*DESCRIPTIONS, *needed) if entry not in files]
+
+
 def _from_archive(path: Path) -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
+    left = LARGEST_CHECKPOINT
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 name = entry.filename.rpartition("/")[2]
-                if name in CHECKPOINT_FILES and name not in files:
-                    if entry.file_size > LARGEST_CHECKPOINT:
-                        raise CheckpointError(f"{name} is larger than {LARGEST_CHECKPOINT // 2**20} MB.")
+                if _belongs(name) and name not in files:
+                    if entry.file_size > left:
+                        raise CheckpointError(f"The checkpoint is larger than {LARGEST_CHECKPOINT // 2**20} MB.")
                     with archive.open(entry) as stream:  # what the archive says of the size may be untrue
-                        files[name] = stream.read(LARGEST_CHECKPOINT)
+                        files[name] = stream.read(left)
+                    left -= len(files[name])
     except UNREADABLE_ARCHIVE as error:
         raise CheckpointError(
             "This zip archive cannot be read: it is damaged, encrypted or packed by an unusual method. Make it again "

@@ -134,6 +134,7 @@ class Session:
         if len(others) >= self.limits.checkpoints:
             raise CheckpointError(f"A session holds {self.limits.checkpoints} uploaded checkpoints: start over.")
         folder = self.folder / "uploaded" / name
+        shutil.rmtree(folder, ignore_errors=True)  # whole weights of before would go before shards of now
         write_files(folder, files)
         return folder
 

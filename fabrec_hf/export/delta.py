@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import load_autoencoder
 from ..checkpoints.names import embedded_names, resolve_checkpoint
+from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME
 from ..common.choices import DEFAULT_RANK
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError
@@ -79,7 +80,7 @@ def check_delta_folder(folder: Path) -> None:
         FabRecError: A file is in the way, or there is no permission to write.
     """
     check_output_folder(folder)
-    if (folder / "model.safetensors").exists():
+    if (folder / WEIGHTS_NAME).exists() or (folder / INDEX_NAME).exists():
         raise CheckpointError(
             f"{folder} holds a whole checkpoint, which goes first when loading: name another folder."
         )

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from ..checkpoints.names import embedded_names, resolve_checkpoint
 from ..checkpoints.results import FILE_NAME as RESULTS_NAME
 from ..checkpoints.results import read_results, to_json
+from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, weight_files
 from ..common.choices import MAIN, PICTURE_NAME
 from ..errors import CheckpointError, DataError, HubError, SchemeError
 from ..model.delta_fabrec import holds_delta
@@ -19,7 +20,6 @@ from .model_card import CardContext, make_card
 
 __all__ = ["MAIN", "Contents", "gather"]
 
-WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 # Sets whose pictures others hold the rights to: their annotations may be published here, never their pictures.
 SETS_OF_OTHERS = ("300w", "wflw", "aflw", "vggface2", "affectnet")
@@ -139,7 +139,8 @@ def _model_files(
     folder: Path, staging: Path, repository: str, revision: str, few_shot: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Write configuration, processor and source files anew, and take the weights as they are."""
-    if not (folder / WEIGHTS_NAME).is_file() and not holds_delta(folder):
+    weights = weight_files(folder)
+    if not weights and not holds_delta(folder):
         raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}: save the finished model there first.")
     staging.mkdir()
     _save(folder, staging)
@@ -157,8 +158,9 @@ def _model_files(
     files = {path.name: path for path in (*written, *sorted(staging.glob("*.py")))}
     # As they are on disk: loading and saving would turn 16-bit weights into 32-bit ones. But a delta is published
     # whole: who has no package has no autoencoder for it.
-    place = folder if (folder / WEIGHTS_NAME).is_file() else staging
-    files[WEIGHTS_NAME] = place / WEIGHTS_NAME
+    files |= {path.name: path for path in weights or [staging / WEIGHTS_NAME]}
+    if weights and WEIGHTS_NAME not in files:
+        files[INDEX_NAME] = folder / INDEX_NAME
     if (folder / RESULTS_NAME).is_file():
         files[RESULTS_NAME] = staging / RESULTS_NAME
         files[RESULTS_NAME].write_text(to_json(read_results(folder)), encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy as np
 
 
 # YuNet's boxes reach to the hairline. Medians over 300 faces of 300-W's training pictures, by
-# `training/benchmarks/benchmark_face_detection.py`: the landmark box's centre relative to the detected centre, in
+# `training/benchmarks/benchmark_face_detection.py`: the landmark box's center relative to the detected center, in
 # units of the detected width and height, and its size relative to the detected size. On the 554 faces of
 # the common test set this brings the mean IoU with the landmark box from 0.701 to 0.884.
 CENTER_SHIFT = (0.002, 0.124)
@@ -144,7 +144,7 @@ class _Surroundings:
         """Return (SIDE, SIDE, 3) uint8, in which a face that is turned by `degrees` is upright."""
         matrix = _turn(degrees) * self.scale
         offset = self.middle - matrix @ np.array([SIDE / 2, SIDE / 2]) - self._first
-        # OpenCV counts from pixel centres.
+        # OpenCV counts from pixel centers.
         matrix, offset = matrix * self._ratio[:, None], offset * self._ratio
         offset = offset + matrix @ np.array([0.5, 0.5]) - 0.5
         flags = self._cv2.INTER_LINEAR | self._cv2.WARP_INVERSE_MAP

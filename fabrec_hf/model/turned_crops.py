@@ -183,7 +183,7 @@ def _as_array(rolls: Any) -> np.ndarray:
 
 
 def _middles(crop_boxes: Any) -> np.ndarray:
-    """Return the middles of crops, in pixels with centres at integers."""
+    """Return the middles of crops, in pixels with centers at integers."""
     crops = _as_array(crop_boxes)
     return crops[..., :2] + crops[..., 2:] / 2 - 0.5
 
