@@ -1,7 +1,8 @@
 """The command line `fabrec` and its verbs.
 
 A verb is the module of its name in this package, with `add_arguments(parser)` and `run(arguments) -> exit code`. It is
-imported when it is called.
+imported when it is called. At the top of these modules stands nothing that takes time to import: a help text, a
+mistake and a completion come at once.
 """
 
 import argparse
@@ -11,7 +12,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NoReturn
+
+from wrapt import register_post_import_hook
 
 from .. import __version__
 from ..common.console import say
@@ -76,6 +80,10 @@ VERBS = {
         "convert a checkpoint that the authors of 3FabRec published",
         "fabrec convert-original saae.mdl 3fabrec-original",
     ),
+    "completion": Verb(
+        "print what makes a shell complete this command on TAB",
+        "source <(fabrec completion bash)",
+    ),
 }
 
 
@@ -122,10 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # argparse takes "-5,0,20,20" for an option; with a space in front it is a value, and still the same numbers.
     words = [f" {word}" if re.match(r"-[\d.]+,", word) else word for word in words]
-    verb = next((word for word in words if not word.startswith("-")), None)
+    completing = "_ARGCOMPLETE" in os.environ
+    typed = os.environ["COMP_LINE"].split()[1:] if completing else words
+    verb = next((word for word in typed if not word.startswith("-")), None)
     try:
         _quiet_libraries()
-        arguments = build_parser(verb).parse_args(words)
+        parser = build_parser(verb)
+        if completing:
+            from .completion import complete
+
+            complete(parser)
+        arguments = parser.parse_args(words)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -153,9 +168,14 @@ def _fail(verb: str | None, message: str) -> int:
 def _quiet_libraries() -> None:
     """Keep loading bars and reports off the screen; what goes wrong is said in one line instead."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when `datasets` is imported
-    import huggingface_hub.utils.logging
-    import transformers.utils.logging
 
-    huggingface_hub.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    def quiet_hub(logging: ModuleType) -> None:
+        logging.set_verbosity_error()
+
+    def quiet_transformers(logging: ModuleType) -> None:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    # Set when they are loaded, if they are: most mistakes are found before.
+    register_post_import_hook(quiet_hub, "huggingface_hub.utils.logging")
+    register_post_import_hook(quiet_transformers, "transformers.utils.logging")

@@ -4,13 +4,18 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checkpoints.names import embedded_names, resolve_checkpoint, weights_path
 from ..checkpoints.results import FILE_NAME, add_measurements, to_json
+from ..common.choices import PICTURE_NAME
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError
-from ..hub.model_card import PICTURE_NAME, CardContext, make_card
+
+
+if TYPE_CHECKING:
+    from ..hub.model_card import CardContext
 
 
 __all__ = ["add_arguments", "run"]
@@ -67,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         files[PICTURE_NAME] = _draw(folder, arguments.photo)
     if files:
         write_files(folder, files)
+    from ..hub.model_card import make_card
+
     name = arguments.name or folder.resolve().name
     card = make_card(folder, _context(arguments, folder, name))
     if arguments.output:
@@ -84,7 +91,9 @@ def _draw(folder: Path, photos: list[Path]) -> bytes:
     return draw_card_picture(*load_checkpoint(folder), photos)
 
 
-def _context(arguments: argparse.Namespace, folder: Path, name: str) -> CardContext:
+def _context(arguments: argparse.Namespace, folder: Path, name: str) -> "CardContext":
+    from ..hub.model_card import CardContext
+
     embedded = arguments.checkpoint in embedded_names() and folder == weights_path(arguments.checkpoint)
     reference = f'fabrec_hf.weights_path("{arguments.checkpoint}")' if embedded else f'"{arguments.checkpoint}"'
     picture = None

@@ -4,13 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..common.console import say
-from ..data.conversion import convert_faces
-from ..data.face_set import FaceSet
+from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS, open_source
-from ..data.shards import BOX_RULES
 from ..errors import DataError, FabRecError
+
+
+if TYPE_CHECKING:
+    from ..data.face_set import FaceSet
 
 
 __all__ = ["add_arguments", "run"]
@@ -51,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--boxes",
         choices=BOX_RULES,
-        help="where a face's box comes from that has none: its points, the face detector, the whole picture, or "
-        "nowhere (points for 300w and wflw, none without landmarks, else the detector)",
+        help="where a face's box comes from: auto looks whether the given boxes mean the face, and keeps, converts or "
+        "replaces them; given keeps them; points and detector replace them; image and none keep them, and take the "
+        "whole picture or nothing where there is none (auto)",
     )
     writing.add_argument("--allow-copies", action="store_true", help="accept one picture in several splits")
     writing.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
@@ -92,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
+def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
+    from ..data.conversion import convert_faces
+
     source = open_source(
         arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in READER_OPTIONS}
     )
@@ -110,10 +116,10 @@ def _convert(arguments: argparse.Namespace, output: Path) -> FaceSet:
     )
 
 
-def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
+def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
     """Write the pictures and annotations of a converted folder as files."""
     from ..data import load_faces
-    from ..data.formats.coco import export_coco
+    from ..data.formats.coco_writer import export_coco
     from ..data.formats.pts import export_pts
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
@@ -126,20 +132,6 @@ def _export(face_set: FaceSet, faces: Path, output: Path, form: str) -> None:
     face_set.write(output)
 
 
-def _summary(face_set: FaceSet, output: Path) -> str:
+def _summary(face_set: "FaceSet", output: Path) -> str:
     """Say in words and a table what was found."""
-    lines = [face_set.table(), ""]
-    scheme = face_set.scheme
-    if scheme:
-        lines.append(f"{scheme.num_landmarks} points, scheme {scheme.name}, {len(scheme.flip_pairs)} flip pairs.")
-        if not scheme.flip_pairs and scheme.num_landmarks > 1:
-            lines.append(
-                "Without flip pairs no mirrored faces are trained on; a scheme file can name them (--scheme)."
-            )
-    turned = sum(split["turned"] for split in face_set.splits.values())
-    if turned:
-        lines.append(
-            f"{turned:,} pictures are turned by their EXIF orientation; points and boxes are taken to refer to the "
-            "upright picture."
-        )
-    return "\n".join([*lines, f"Written to {output}."])
+    return f"{face_set.summary()}\nWritten to {output}."

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say, show_rate
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import BoxError, FabRecError, ImageError
-from ..inference.face_records import count_faces, describe_picture
-from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
 
 
 if TYPE_CHECKING:
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.videos import VideoSummary
 
-NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is found
-in, is reported on stderr and the others go on. In a video each face has an id, and is followed from frame to frame;
-its landmarks are smoothed over time. The exit code is 0 if everything could be read to its end and something held a
-face, and 2 otherwise."""
+NOTES = """A folder stands for the pictures and videos directly in it. What cannot be read, and what no face is
+found in, is reported on stderr and the others go on. A face may be turned in the picture's plane by any angle:
+beyond 20 degrees its landmarks are found in an upright cut, its record says "roll", and its box is turned by as
+much about its middle. Of a given box without a face the record says "is_face": false. In a video each face has an
+id, and is followed from frame to frame; its landmarks are smoothed over time. The exit code is 0 if everything
+could be read to its end and something held a face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For mistakes that concern more than one input; one line.
     """
+    from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
+
     boxes = parse_boxes(arguments.boxes) if arguments.boxes else None
     if arguments.min_score is not None and not 0 <= arguments.min_score <= 1:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
     if arguments.detect_every < 1:
         raise FabRecError(f"--detect-every is a number of frames, at least 1, not {arguments.detect_every}.")
-    paths = collect_inputs(arguments.inputs)
+    paths = collect_inputs(arguments.inputs, lambda text: say(f"fabrec detect: {text}", sys.stderr))
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
     if arguments.labels and arguments.output is None:
@@ -138,6 +140,7 @@ class _Detection:
         """Find the faces of pictures; `names` says what their results are called."""
         from tqdm import tqdm
 
+        from ..inference.face_records import describe_picture
         from ..inference.pictures import landmark_pictures
 
         draw, faces = self.output is not None, 0
@@ -224,6 +227,8 @@ class _Detection:
 
 def describe_video(path: Path, summary: "VideoSummary", output: Path | None) -> str:
     """Return the line that tells a person what was found in a video."""
+    from ..inference.face_records import count_faces
+
     line = f"{path}: {count_faces(len(summary.tracks))} in {summary.frames} frames"
     before, after = summary.jitter["before"], summary.jitter["after"]
     if before is not None and after is not None:

@@ -8,23 +8,22 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-import numpy as np
-import torch
-
-from ..checkpoints.loading import load_landmark_model, move_to_device
+from ..common.choices import PROTOCOLS
+from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
-from ..data import load_faces
-from ..data.annotations import COLUMNS, ROWS
-from ..data.face_set import shared_face_set
 from ..errors import FabRecError, SchemeError
-from ..evaluation.reports import describe_length, make_tables, to_latex, to_markdown
-from ..evaluation.scoring import PROTOCOLS, FaceScores, find_subsets, score_faces, summarize_scores
-from ..metrics import named_normalizer
-from ..model.known_schemes import LandmarkScheme, Normalizer
-from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .columns import add_columns_option, column_names
+
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+
+    from ..evaluation.scoring import FaceScores
+    from ..model.known_schemes import Normalizer
+    from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
 __all__ = ["add_arguments", "run"]
@@ -49,9 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description or ''} {NOTES}".strip()
     parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or Hub name (%(default)s)")
     parser.add_argument(
-        "--data", required=True, nargs="+", help="Parquet file, folder or glob with the columns image, landmarks, box"
+        "--data",
+        required=True,
+        nargs="+",
+        help="Parquet file, folder, glob or Hub data set with image, landmarks, box",
     )
     parser.add_argument("--split", help="train, validation or test, where the data has several (test)")
+    add_columns_option(parser)
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -102,7 +105,16 @@ def run(args: argparse.Namespace) -> int:
         FabRecError: For whatever the user can put right; one line. Nothing is written then.
     """
     _check(args)
-    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test")
+    import torch
+
+    from ..checkpoints.loading import load_landmark_model, move_to_device
+    from ..data import load_faces
+    from ..data.annotations import COLUMNS
+    from ..data.picture_digests import count_learned
+    from ..evaluation.reports import make_tables, to_latex, to_markdown
+    from ..evaluation.scoring import find_subsets, score_faces, summarize_scores
+
+    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test", names=column_names(args.columns))
     model, processor = load_landmark_model(args.model)
     _check_scheme(args.data, model)
     normalizer = _find_normalizer(args.normalizer, model)
@@ -123,6 +135,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if not first:
         return 0
+    learned = count_learned(args.model, dataset)
+    if learned:
+        say(
+            f"fabrec evaluate: {args.model} has learned from the pictures of {learned:,} of these {len(dataset):,} "
+            "faces: its error on new ones is larger.",
+            sys.stderr,
+        )
     name = args.name or _name_of(args.model)
     masks = find_subsets(dataset, scores.scheme)
     result = summarize_scores(scores, masks, args.threshold)
@@ -151,8 +170,11 @@ def _check(args: argparse.Namespace) -> None:
         check_output_folder(args.output)
 
 
-def _check_scheme(data: Sequence[str], model: FabRecForLandmarkDetection) -> None:
+def _check_scheme(data: Sequence[str], model: "FabRecForLandmarkDetection") -> None:
     """Refuse data that says of itself that its points are others than the model's, though as many."""
+    from ..data.face_set import shared_face_set
+    from ..model.known_schemes import LandmarkScheme
+
     face_set = shared_face_set(data)
     if face_set is None or face_set.scheme is None or model.config.landmark_scheme is None:
         return
@@ -164,10 +186,13 @@ def _check_scheme(data: Sequence[str], model: FabRecForLandmarkDetection) -> Non
         )
 
 
-def _find_normalizer(spec: str | None, model: FabRecForLandmarkDetection) -> Normalizer | None:
+def _find_normalizer(spec: str | None, model: "FabRecForLandmarkDetection") -> "Normalizer | None":
     """Return the length that is asked for; None leaves it to the scheme, which may be missing then."""
     if spec is None or model.config.landmark_scheme is None:
         return None
+    from ..metrics import named_normalizer
+    from ..model.known_schemes import LandmarkScheme
+
     words = [word.strip() for word in spec.split(",")]
     ends = [int(word) if word.isdecimal() else word for word in words]
     try:
@@ -196,15 +221,16 @@ def _without_nan(value: Any) -> Any:
 
 def _files(
     texts: Mapping[str, str],
-    dataset: datasets.Dataset,
-    scores: FaceScores,
-    masks: Mapping[str, np.ndarray],
+    dataset: "datasets.Dataset",
+    scores: "FaceScores",
+    masks: "Mapping[str, np.ndarray]",
     threshold: float,
     name: str,
 ) -> dict[str, bytes]:
     """Return the files of the output folder."""
     from ..evaluation.confidence_plot import draw_confidence
     from ..evaluation.plots import draw_error_distribution, draw_worst_faces
+    from ..evaluation.reports import describe_length
 
     length = describe_length(scores.normalizer.to_dict(), scores.scheme)
     curve = draw_error_distribution(scores, masks, threshold, f"{name}: cumulative error distribution", length)
@@ -222,8 +248,10 @@ def _files(
     }
 
 
-def _error_lines(dataset: datasets.Dataset, scores: FaceScores) -> str:
+def _error_lines(dataset: "datasets.Dataset", scores: "FaceScores") -> str:
     """Return a CSV line for every face: name (its row where it has none), NME and the NME of its parts in percent."""
+    from ..data.annotations import ROWS
+
     columns = [scores.errors, *scores.part_errors.values()]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -238,5 +266,5 @@ def _error_lines(dataset: datasets.Dataset, scores: FaceScores) -> str:
     return file.getvalue()
 
 
-def _has_names(dataset: datasets.Dataset) -> bool:
+def _has_names(dataset: "datasets.Dataset") -> bool:
     return "name" in dataset.column_names

@@ -5,22 +5,19 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..checkpoints.loading import load_landmark_model
+from ..common.choices import DEFAULT_RANK, FORMATS
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
-from ..data import load_faces
-from ..data.annotations import COLUMNS, annotations
 from ..errors import CheckpointError, FabRecError
-from ..export.delta import DEFAULT_RANK, check_delta_folder, save_delta
-from ..export.runtime_files import FORMATS, export_model
-from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
-from ..metrics import normalized_mean_error
-from ..model.delta_fabrec import DELTA_NAME
-from ..model.image_processing_fabrec import FabRecImageProcessor
+from .columns import add_columns_option, column_names
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..model.image_processing_fabrec import FabRecImageProcessor
 
 
 __all__ = ["add_arguments", "run"]
@@ -48,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="annotated faces: Parquet, folder or glob, with a test split and, for --int8, a train split",
     )
+    add_columns_option(parser)
     parser.add_argument("--calibration-faces", type=int, default=300, metavar="N", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of calibration faces (%(default)s)")
     parser.add_argument(
@@ -79,6 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
         FabRecError: For whatever the user can put right; one line. Nothing is written then.
     """
     _check_arguments(arguments)
+    from ..checkpoints.loading import load_landmark_model
+    from ..export.delta import check_delta_folder
+    from ..export.runtime_files import export_model
+    from ..model.delta_fabrec import DELTA_NAME
+
     (check_delta_folder if arguments.format == DELTA else check_output_folder)(arguments.output)
     model, processor = load_landmark_model(arguments.model)
     report: dict[str, Any] = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8}
@@ -107,9 +110,10 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def calibration_crops(
-    processor: FabRecImageProcessor, faces: Any, count: int, seed: int = 0, batch_size: int = CALIBRATION_BATCH
-) -> Iterator[np.ndarray]:
+    processor: "FabRecImageProcessor", faces: Any, count: int, seed: int = 0, batch_size: int = CALIBRATION_BATCH
+) -> "Iterator[np.ndarray]":
     """Cut a seeded draw of `count` faces out of rows with `image` and `box`; yields (n, 3, S, S) batches."""
+    import numpy as np
     from tqdm import tqdm
 
     rows = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
@@ -119,11 +123,14 @@ def calibration_crops(
         yield inputs["pixel_values"].numpy()
 
 
-def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
+def _export_int8(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> dict[str, float]:
     """Quantize into a folder of its own, score it there, and move it to its place if it is good enough."""
+    from ..data import load_faces
+    from ..export.runtime_files import export_model
     from ..export.runtimes import load_exported
 
-    train = load_faces(arguments.data, "train", ("image", "box"))
+    names = column_names(arguments.columns)
+    train = load_faces(arguments.data, "train", ("image", "box"), names=names)
     crops = calibration_crops(processor, train, arguments.calibration_faces, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         export_model(model, processor, folder, arguments.format, calibration=crops)
@@ -134,8 +141,11 @@ def _export_int8(model: Any, processor: FabRecImageProcessor, arguments: argpars
     return scored
 
 
-def _export_delta(model: Any, processor: FabRecImageProcessor, arguments: argparse.Namespace) -> dict[str, float]:
+def _export_delta(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> dict[str, float]:
     """Write a delta; with data, into a folder of its own first, to score what is loaded from there."""
+    from ..checkpoints.loading import load_landmark_model
+    from ..export.delta import save_delta
+
     if not arguments.data:
         save_delta(model, processor, arguments.output, arguments.autoencoder, arguments.rank)
         return {}
@@ -149,7 +159,7 @@ def _export_delta(model: Any, processor: FabRecImageProcessor, arguments: argpar
 
 
 def _check_growth(
-    detectors: tuple[Any, Any], words: tuple[str, str, str], processor: FabRecImageProcessor, arguments: Any
+    detectors: tuple[Any, Any], words: tuple[str, str, str], processor: "FabRecImageProcessor", arguments: Any
 ) -> dict[str, float]:
     """Score a detector and its smaller form on the test split.
 
@@ -162,8 +172,15 @@ def _check_growth(
     Raises:
         CheckpointError: The error grows by more than is allowed.
     """
+    import numpy as np
+
+    from ..data import load_faces
+    from ..data.annotations import COLUMNS, annotations
+    from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
+    from ..metrics import normalized_mean_error
+
     key, name, advice = words
-    test = load_faces(arguments.data, "test", COLUMNS)
+    test = load_faces(arguments.data, "test", COLUMNS, names=column_names(arguments.columns))
     targets, boxes = annotations(test)
     scheme = checkpoint_scheme(detectors[0].config, targets.shape[1])
     errors = []

@@ -1,21 +1,23 @@
 """`fabrec fit`: from a few annotated faces to a detector of their points, in minutes on a laptop."""
 
 import argparse
+import io
 import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..common.console import say
-from ..common.output_folder import check_output_folder
+from ..common.output_folder import check_output_folder, make_readable
+from ..data.box_rules import BOX_RULES
+from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
+from .columns import add_columns_option, column_names
 
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+READER_OPTIONS = ("images", "annotations", "origin", "category", "image_column")  # beside scheme and split
+
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
 missing in some of them. Afterwards the error on new faces is estimated: a second detector learns, for three quarters
@@ -35,19 +39,30 @@ as long, from two thirds of the faces and predicts the others. With --folds 2 or
 that many parts, and each is predicted by a detector that learned from the other parts (cross-validation), one face
 at a time with as many folds as faces (leave-one-out): a surer figure, in as many times the time. 0 skips the estimate.
 The progress bar shows the error on the annotated faces, then that on the faces left out so far.
+The detector is saved before the estimate starts, and the folder is a pipeline that needs neither a network nor this
+package. The error comes with the two values between which it lies nine times of ten: three faces say little.
 Ctrl-C saves the best that has been learned so far; during the estimate, the finished detector and the part of the
 estimate that is there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a fit to a parser."""
-    from ..data.readers import KINDS
-
     parser.description = f"{parser.description} {NOTES}"
     parser.add_argument("data", metavar="DATA", help="annotated faces: a folder or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
     parser.add_argument("--kind", choices=list(KINDS), help="what DATA is, where that cannot be told from its files")
+    add_columns_option(parser)
     parser.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
+    parser.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
+    parser.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
+    parser.add_argument("--category", help="COCO: which category, where there are several")
+    parser.add_argument("--image-column", help="CSV: the column with the picture's file")
+    parser.add_argument(
+        "--boxes",
+        choices=BOX_RULES,
+        help="where the faces' boxes come from, as in fabrec convert: auto looks whether the given ones mean the face",
+    )
     parser.add_argument("--split", help="which split of DATA to learn from (train, where there are several)")
     parser.add_argument("--shots", type=int, metavar="N", help="learn from N faces, drawn at random; all by default")
     parser.add_argument(
@@ -100,16 +115,15 @@ def run(arguments: argparse.Namespace) -> int:
     # What is not finished has a name of its own, so that a kill leaves no half of a detector.
     with TemporaryDirectory(prefix=".fitting-", dir=output.absolute().parent) as workplace:
         results = _fit(arguments, Path(workplace))
-        if output.exists():
-            output.rmdir()
-        (Path(workplace) / "detector").rename(output)
     say(json.dumps(results, indent=2) if arguments.json else _summary(results, output))
     return 0
 
 
 def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
-    """Fit, and write the detector with its pictures to `workplace/detector`; returns its results."""
+    """Fit, and save the detector when it has learned and again with its estimate; returns its results."""
     from ..checkpoints.loading import move_to_device
+    from ..data.picture_digests import LEARNED_NAME, learned_pictures, picture_digests
+    from ..evaluation.error_interval import error_interval
     from ..learning.anchors import load_start
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
     from ..learning.labelled_faces import LabelledFaces
@@ -122,32 +136,77 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
     recipe = fit_recipe(start, len(faces), arguments.seed, arguments.effort)
     model = move_to_device(build_model(start, scheme, recipe), arguments.device)
-    with _stop_on_interrupt() as stop, _progress_bar() as report:
+    saved = _SavedDetector(model, processor, workplace, arguments.output)
+    learned = {LEARNED_NAME: learned_pictures(picture_digests(dataset))}
+
+    def finish_learning() -> None:
+        if arguments.folds and len(faces) > 1:
+            saved.save(learned)
+            say(f"fabrec fit: saved to {arguments.output}; its error on new faces is being estimated.", sys.stderr)
+
+    with _stop_on_interrupt() as stop, _progress(finish_learning) as report:
         result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant)
-    folder = workplace / "detector"
-    model.to("cpu").save_pretrained(folder)
-    processor.save_pretrained(folder)
     results = describe_fit(result, scheme, recipe, arguments.model, arguments.folds)
-    (folder / "fit.json").write_text(json.dumps(results, indent=2) + "\n")
-    _draw(folder, dataset, faces, scheme, result)
+    interval = error_interval(result.held_out_errors)
+    results["held_out_interval"] = None if interval is None else [round(end, 3) for end in interval]
+    worst = _worst_faces(dataset, faces, scheme, result)
+    saved.save(learned | {"fit.json": (json.dumps(results, indent=2) + "\n").encode()} | worst)
     return results
+
+
+class _SavedDetector:
+    """The folder of the detector: it appears whole, as a pipeline, and each of its files is replaced whole."""
+
+    def __init__(self, model: Any, processor: Any, workplace: Path, output: Path):
+        self.model, self.processor, self.workplace, self.output = model, processor, workplace, output
+        self.published = False
+
+    def save(self, files: Mapping[str, bytes]) -> None:
+        """Write what the saved pipeline has, and further files by their names."""
+        from ..model.pipeline_fabrec import FaceLandmarkPipeline
+
+        draft, training = Path(mkdtemp(dir=self.workplace)), self.model.training
+        pipeline = FaceLandmarkPipeline(
+            model=self.model, image_processor=self.processor, task="keypoint-detection", device=self.model.device
+        )
+        pipeline.save_pretrained(draft)
+        self.model.train(training)
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        make_readable(draft)
+        if self.published:
+            for file in sorted(draft.iterdir()):
+                file.replace(self.output / file.name)
+            return
+        if self.output.exists():
+            self.output.rmdir()
+        draft.rename(self.output)
+        self.published = True
 
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:
     """Read the annotated faces, by way of Parquet where they come in another format."""
+    import numpy as np
+
     from ..data import load_faces, random_shots
     from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
+    from ..data.parquet import is_repository
     from ..data.readers import guess_kind, open_source
 
-    kind = arguments.kind or guess_kind(arguments.data)
+    kind = arguments.kind or ("parquet" if is_repository(arguments.data) else guess_kind(arguments.data))
+    names = column_names(arguments.columns)
+    if names and kind != "parquet":
+        raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
     path = arguments.data
     if kind != "parquet":
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
-        split = arguments.split if takes_split else None
+        options = {name: getattr(arguments, name) for name in READER_OPTIONS}
+        options["split"] = arguments.split if takes_split else None
         path = workplace / "faces"
-        convert_faces(open_source(kind, arguments.data, scheme=arguments.scheme, split=split), path)
-    dataset = load_faces(path, arguments.split, columns=("image", "landmarks", "box"), default_split="train")
+        source = open_source(kind, arguments.data, scheme=arguments.scheme, **options)
+        say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
+    dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
     annotated = [
         row
         for row, points in enumerate(dataset["landmarks"])
@@ -182,15 +241,24 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Any]:
-    """Show one bar a stage, with the error going down."""
+def _progress(on_learned: Callable[[], None]) -> Iterator[Any]:
+    """Show one bar a stage, with the error going down; without a terminal, a line every tenth.
+
+    Args:
+        on_learned: Called once, after the last step of learning.
+    """
     from tqdm import tqdm
 
     from ..learning.fewshot import FitProgress
 
     bars: dict[str, tqdm] = {}
+    shown = sys.stderr.isatty()
 
     def report(progress: FitProgress) -> None:
+        error = "" if progress.error is None else f", error {progress.error:.2f} %"
+        tenth = 10 * progress.step // progress.steps
+        if not shown and tenth > 10 * (progress.step - 1) // progress.steps:
+            say(f"fabrec fit: {progress.stage}, step {progress.step} of {progress.steps}{error}", sys.stderr)
         if progress.stage not in bars:
             for bar in bars.values():
                 bar.close()
@@ -201,6 +269,8 @@ def _progress_bar() -> Iterator[Any]:
         if progress.error is not None:
             bar.set_postfix_str(f"error {progress.error:.2f} %", refresh=False)
         bar.update(progress.step - bar.n)
+        if progress.stage == "learning" and progress.step == progress.steps:
+            on_learned()
 
     try:
         yield report
@@ -209,21 +279,26 @@ def _progress_bar() -> Iterator[Any]:
             bar.close()
 
 
-def _draw(
-    folder: Path, dataset: "datasets.Dataset", faces: "LabelledFaces", scheme: "LandmarkScheme", result: "FitResult"
-) -> None:
-    """Draw the faces with the landmarks predicted for them while they were left out, the worst first."""
+def _worst_faces(
+    dataset: "datasets.Dataset", faces: "LabelledFaces", scheme: "LandmarkScheme", result: "FitResult"
+) -> dict[str, bytes]:
+    """Draw the faces with the landmarks predicted for them while they were left out, the worst first; {} for none."""
+    import numpy as np
+
     from ..evaluation.plots import draw_worst_faces
     from ..evaluation.scoring import ScoredFace
     from ..model.geometry import landmarks_from_crop
 
     known = np.flatnonzero(np.isfinite(result.held_out_errors))
     if not len(known):
-        return
+        return {}
     worst = known[np.argsort(-result.held_out_errors[known])][:12]
     landmarks = np.asarray(landmarks_from_crop(result.held_out.landmarks.numpy(), faces.crop_boxes))
     scored = [ScoredFace(int(row), float(result.held_out_errors[row]), landmarks[row]) for row in worst]
-    draw_worst_faces(dataset, scored, f"{scheme.name}: faces predicted from the others").save(folder / "held_out.png")
+    picture = io.BytesIO()
+    title = f"{scheme.name}: faces predicted from the others"
+    draw_worst_faces(dataset, scored, title).save(picture, format="PNG")
+    return {"held_out.png": picture.getvalue()}
 
 
 def _summary(results: dict[str, Any], output: Path) -> str:
@@ -264,7 +339,9 @@ def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
         how += ": each face predicted by a detector that learned from the others alone"
         more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
     effort = "" if results["instant"] else ", for three quarters as long"
+    low, high = results["held_out_interval"]
+    sure = f", between {low:.1f} and {high:.1f} nine times of ten"
     return (
-        f"{results['held_out_error']:.2f} % of {unit}, {how}{effort} "
+        f"{results['held_out_error']:.2f} % of {unit}{sure}, {how}{effort} "
         f"(see {output / 'held_out.png'}). With few faces that is above the error of the detector itself.{more}"
     )

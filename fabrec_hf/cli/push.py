@@ -4,9 +4,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..common.choices import MAIN
 from ..common.console import say
-from ..hub.contents import MAIN, Contents, gather
+
+
+if TYPE_CHECKING:
+    from ..hub.contents import Contents
 
 
 __all__ = ["add_arguments", "run"]
@@ -54,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For whatever the user can put right; one line. The revision at fault stays as it was.
     """
+    from ..hub.contents import gather
     from ..hub.publishing import check_name, push
 
     check_name(arguments.repository)
@@ -76,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(contents: Contents, repository: str, as_json: bool) -> str:
+def _plan(contents: "Contents", repository: str, as_json: bool) -> str:
     sizes = {
         revision: {name: path.stat().st_size for name, path in files.items()}
         for revision, files in contents.revisions.items()

@@ -5,23 +5,17 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..checkpoints.loading import load_autoencoder, load_landmark_model, move_to_device
 from ..common.console import say
 from ..common.figures import require_matplotlib
 from ..common.output_folder import check_output_folder, write_files
-from ..data import held_out_faces, load_faces
 from ..errors import DataError, FabRecError
-from ..evaluation.perturbations import PERTURBATIONS
-from ..evaluation.reconstruction_errors import measure_reconstruction
-from ..evaluation.reconstruction_report import reconstruction_section
-from ..evaluation.reports import describe_length
-from ..evaluation.robustness import measure_robustness
-from ..evaluation.robustness_plot import draw_results
-from ..model.known_schemes import LandmarkScheme
+from .columns import add_columns_option, column_names
+
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 __all__ = ["add_arguments", "run", "write_report"]
@@ -42,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", nargs="+", help="annotated faces: Parquet file, folder or glob with columns image, landmarks, box"
     )
     parser.add_argument("--split", help="train, validation or test, where --data has several (test)")
+    add_columns_option(parser)
     parser.add_argument(
         "--faces",
         nargs="+",
@@ -78,6 +73,12 @@ def run(args: argparse.Namespace) -> int:
         FabRecError: For whatever the user can put right; one line. Nothing is written then.
     """
     _check(args)
+    from ..evaluation.reconstruction_errors import measure_reconstruction
+    from ..evaluation.reports import describe_length
+    from ..evaluation.robustness import measure_robustness
+    from ..evaluation.robustness_plot import draw_results
+    from ..model.known_schemes import LandmarkScheme
+
     results: dict[str, Any] = {"seed": args.seed}
     # Everything is loaded before anything is measured, so that mistakes show at once.
     landmark_task = _load_landmark_task(args) if args.data else None
@@ -123,12 +124,19 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _load_landmark_task(args: argparse.Namespace) -> tuple:
-    dataset = load_faces(args.data, args.split, LABELLED, default_split="test")
+    from ..checkpoints.loading import load_landmark_model, move_to_device
+    from ..data import load_faces
+
+    names = column_names(args.columns)
+    dataset = load_faces(args.data, args.split, LABELLED, default_split="test", names=names)
     model, processor = load_landmark_model(args.model)
     return move_to_device(model, args.device), processor, dataset
 
 
 def _load_face_task(args: argparse.Namespace) -> tuple:
+    from ..checkpoints.loading import load_autoencoder, move_to_device
+    from ..data import held_out_faces, load_faces
+
     faces = load_faces(args.faces)
     model = move_to_device(load_autoencoder(args.autoencoder), args.device)
     if not args.all_faces:
@@ -140,13 +148,17 @@ def _load_face_task(args: argparse.Namespace) -> tuple:
     return model, faces if rows is None else faces.select(rows)
 
 
-def _spread(count: int, limit: int | None) -> np.ndarray | None:
+def _spread(count: int, limit: int | None) -> "np.ndarray | None":
     """Return `limit` rows at even distances, or None for all."""
+    import numpy as np
+
     return None if limit is None or limit >= count else np.arange(limit) * count // limit
 
 
 def write_report(results: Mapping[str, Any]) -> str:
     """Write results as Markdown: a table of what was perturbed, a table of groups, and how both were measured."""
+    from ..evaluation.reconstruction_report import reconstruction_section
+
     parts = ["# Robustness and reconstruction", ""]
     if "robustness" in results:
         parts += _robustness_section(results["robustness"])
@@ -156,6 +168,8 @@ def write_report(results: Mapping[str, Any]) -> str:
 
 
 def _robustness_section(measured: Mapping[str, Any]) -> list[str]:
+    from ..evaluation.perturbations import PERTURBATIONS
+
     flip = ", flip average" if measured["flip_average"] else ""
     limit = f"{measured['threshold']:g} %"
     lines = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import FabRecError
 
 
-__all__ = ["check_output_folder", "write_files"]
+__all__ = ["check_output_folder", "make_readable", "write_files"]
 
 
 def check_output_folder(folder: Path) -> None:
@@ -21,6 +21,14 @@ def check_output_folder(folder: Path) -> None:
         raise FabRecError(f"cannot write to {folder}: {existing} is not a folder.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise FabRecError(f"cannot write to {folder}: permission denied.")
+
+
+def make_readable(folder: Path) -> None:
+    """Give a folder and its files the permissions that new ones have: safetensors and tempfile mean one user alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | ((0o777 if path.is_dir() else 0o666) & ~mask))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,16 +22,14 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from ..model.known_schemes import get_scheme
+from .box_rules import BOX_RULES
 from .face_set import FaceSet
-from .shards import BOX_RULES, ShardReport, ShardSettings, chunks, shard_name, write_shard
+from .shards import ShardReport, ShardSettings, chunks, shard_name, write_shard
 from .source import FaceSource, Row
+from .survey import Survey, survey_source
 
 
 __all__ = ["convert_faces"]
-
-# Schemes whose points span the face from brow to chin: their tight box is the box that the paper crops by.
-WHOLE_FACE_SCHEMES = ("300w", "wflw")
 
 
 def convert_faces(
@@ -49,10 +47,10 @@ def convert_faces(
     Args:
         source: The opened data.
         output: Folder to write: new, or empty. It appears complete or not at all.
-        boxes: Where the box of a face comes from that has none: `"points"` (their tight box), `"detector"` (the face
-            detector; the points' box where it finds nothing), `"image"` (the whole picture) or `"none"` (it stays
-            empty). By default the points' box for the schemes that span the face (300w, wflw), the detector's for
-            other points, and none for faces without landmarks.
+        boxes: Where the box of a face comes from, one of `BOX_RULES`. By default (`"auto"`) given boxes are compared
+            with those that faces are found by, on some of the faces, and kept, converted or replaced as a whole; a
+            face without one gets the points' box for the schemes that span the face (300w, wflw), the detector's for
+            other points, and none without landmarks. Boxes of the published sets are known and kept.
         shard_size: Rows a file.
         num_proc: Processes that write; changes the speed only. A script that asks for more than one must guard its
             own start by `if __name__ == "__main__":`, since they are spawned.
@@ -76,7 +74,8 @@ def convert_faces(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir()) or output.samefile(Path.cwd())):
         raise DataError(f"{output} exists and is not empty; name a new folder.")
-    settings = ShardSettings(source.features, boxes or _default_boxes(source), skip_unreadable)
+    survey = survey_source(source, boxes)
+    settings = ShardSettings(source.features, survey, skip_unreadable)
     output = output.absolute()
     workplace = output.with_name(f".{output.name}.partial")
     lock = FileLock(f"{workplace}.lock", timeout=0)
@@ -86,12 +85,12 @@ def convert_faces(
             _open_workplace(source, workplace, settings, shard_size)
             written = {}
             for split in source.splits:
-                shards = chunks(source.rows(split), shard_size)
+                shards = chunks(source.rows(split, extras=True), shard_size)
                 reports = _run(shards, split, workplace / "data", settings, num_proc)
                 written[split] = _collect(reports, split, progress)
             if not (allow_copies or source.split_by_face):
                 _refuse_copies(workplace, written)
-            return _finish(source, written, workplace, output)
+            return _finish(source, written, workplace, output, survey, boxes or "auto")
     except Timeout as error:
         raise DataError(f"Another conversion to {output} is running; wait for it or name another folder.") from error
     except DataError:
@@ -117,16 +116,10 @@ class _Written:
         return shard, face - int(ends[shard]) + self.sizes[shard]
 
 
-def _default_boxes(source: FaceSource) -> str:
-    if source.scheme is None:
-        return "none"
-    whole_face = {get_scheme(name).point_names for name in WHOLE_FACE_SCHEMES}
-    return "points" if source.scheme.point_names in whole_face else "detector"
-
-
 def _open_workplace(source: FaceSource, workplace: Path, settings: ShardSettings, shard_size: int) -> None:
     """Make the folder that the shards are written to; one of an interrupted run of the same job is taken over."""
-    job = [source.stamp(split) for split in source.splits] + [settings.boxes, settings.skip_unreadable, shard_size]
+    rules = [asdict(settings.survey), settings.skip_unreadable, shard_size]
+    job = [*(source.stamp(split) for split in source.splits), *rules]
     note = workplace / "job.json"
     content = json.dumps(job)
     if workplace.exists() and (not note.is_file() or note.read_text() != content):
@@ -194,7 +187,9 @@ def _name_of(workplace: Path, split: str, written: _Written, face: int) -> str:
     return names[row].as_py() or f"row {face}"
 
 
-def _finish(source: FaceSource, written: Mapping[str, _Written], workplace: Path, output: Path) -> FaceSet:
+def _finish(
+    source: FaceSource, written: Mapping[str, _Written], workplace: Path, output: Path, survey: Survey, boxes: str
+) -> FaceSet:
     """Give the shards their names, describe them, and move everything to its place."""
     splits = {}
     for split, faces in written.items():
@@ -206,7 +201,15 @@ def _finish(source: FaceSource, written: Mapping[str, _Written], workplace: Path
         splits[split] = counts | {"copies": len(faces.digests) - len(np.unique(faces.digests))}
     for note in [workplace / "job.json", *(workplace / "data").glob("*.json")]:
         note.unlink()
-    face_set = FaceSet(source.kind, source.scheme, source.extend_top, source.extend_bottom, splits)
+    face_set = FaceSet(
+        source.kind,
+        source.scheme,
+        source.extend_top,
+        source.extend_bottom,
+        splits,
+        boxes=json.loads(json.dumps({"rule": boxes, **survey.boxes.to_dict()})),  # as it is read back
+        notes=(*source.notes, *survey.notes),
+    )
     face_set.write(workplace)
     (workplace / "README.md").write_text(face_set.card(), encoding="utf-8")
     if output.exists():

@@ -30,6 +30,8 @@ class FaceSet:
         extend_top: What a crop adds above the box, as a fraction of the box height: the paper's rule for the set.
         extend_bottom: The same below the box.
         splits: What was found in each split, by the name of the split.
+        boxes: Where the boxes come from: the `rule` that was asked for, and what a look at the faces made of it.
+        notes: What a person should know of the annotations, a sentence each.
     """
 
     kind: str
@@ -37,6 +39,8 @@ class FaceSet:
     extend_top: float
     extend_bottom: float
     splits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    boxes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def write(self, folder: Path) -> None:
         """Write `face_set.json` into a folder."""
@@ -46,6 +50,8 @@ class FaceSet:
             "extend_top": self.extend_top,
             "extend_bottom": self.extend_bottom,
             "splits": dict(self.splits),
+            "boxes": dict(self.boxes),
+            "notes": list(self.notes),
         }
         (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -70,6 +76,34 @@ class FaceSet:
             lines.append([split, *(f"{report[name]:,}" for name in names), boxes])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
+    def summary(self) -> str:
+        """Say in a table and in words what was found, and what was made of it."""
+        lines = [self.table(), ""]
+        if self.scheme:
+            count, pairs = self.scheme.num_landmarks, len(self.scheme.flip_pairs)
+            lines.append(f"{count} points, scheme {self.scheme.name}, {pairs} flip pairs.")
+            if not pairs and count > 1:
+                lines.append(
+                    "Without flip pairs no mirrored faces are trained on; a scheme file can name them (--scheme)."
+                )
+        total = {
+            name: sum(split.get(name, 0) for split in self.splits.values())
+            for name in ("turned", "outside_points", "flat_boxes")
+        }
+        if total["turned"] and not any("EXIF" in note for note in self.notes):
+            lines.append(
+                f"{total['turned']:,} pictures are turned by their EXIF orientation; points and boxes are taken to "
+                "refer to the upright picture."
+            )
+        if total["outside_points"]:
+            lines.append(
+                f"{total['outside_points']:,} points lie outside their pictures; look at some of these, the pictures "
+                "may have been resized or cropped after they were annotated."
+            )
+        if total["flat_boxes"]:
+            lines.append(f"{total['flat_boxes']:,} boxes without area count as not given.")
+        return "\n".join([*lines, *self.notes])
+
 
 def find_face_set(path: str | os.PathLike) -> FaceSet | None:
     """Read the `face_set.json` of a converted folder, given it, a file in it or a glob; None where there is none.
@@ -86,7 +120,8 @@ def find_face_set(path: str | os.PathLike) -> FaceSet | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         scheme = values["scheme"]
-        return FaceSet(**(values | {"scheme": LandmarkScheme.from_dict(scheme) if scheme else None}))
+        scheme = LandmarkScheme.from_dict(scheme) if scheme else None
+        return FaceSet(**(values | {"scheme": scheme, "notes": tuple(values.get("notes", ()))}))
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}); convert the data again.") from error
 

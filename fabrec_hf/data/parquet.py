@@ -8,19 +8,21 @@ unlabeled ones need only `image`. Further columns are kept.
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
 import pyarrow.parquet
 
 from ..errors import DataError
+from .columns import DERIVED, adapt_columns
 from .face_set import find_face_set
 
 
-__all__ = ["check_schemas", "find_splits", "load_faces"]
+__all__ = ["check_schemas", "find_splits", "is_repository", "load_faces"]
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
 # here says in its `face_set.json` what other splits it has.
@@ -34,6 +36,7 @@ def load_faces(
     columns: Sequence[str] = ("image",),
     default_split: str | None = None,
     streaming: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Read one or more Parquet files of faces.
 
@@ -41,13 +44,15 @@ def load_faces(
     number of faces fits.
 
     Args:
-        paths: A Parquet file, a folder of them (searched to any depth), a glob, or a list of any of these.
+        paths: A Parquet file, a folder of them (searched to any depth), a glob, or a list of any of these; or the name
+            `owner/name` of a data set on the Hub.
         split: `"train"`, `"test"`, `"validation"`, or another one of a converted set: reads only the files that are
             named so, or lie in a folder named so. Needed where a folder or glob holds several splits.
         columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labeled faces.
         default_split: The split to read where there are several and `split` is None.
         streaming: Return an `IterableDataset` that reads the files as it goes, without the copy that `datasets` else
             keeps in its cache.
+        names: What columns are called here, for example `{"landmarks": "keypoints", "box": "bbox"}`.
 
     Returns:
         The rows of all files; `image` decodes to a PIL image.
@@ -59,19 +64,50 @@ def load_faces(
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     split = _SAME_SPLIT.get(split, split) if split else None
+    if len(paths) == 1 and is_repository(paths[0]):
+        name = os.fspath(paths[0])
+        faces = _load_repository(name, split, default_split, streaming)
+        return adapt_columns(faces, columns, names, name)
     files = [file for path in paths for file in _find_files(os.fspath(path), split, default_split)]
     if not files:
         raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
-    check_schemas(files, columns)
-    names = [glob.escape(str(file)) for file in files]
+    called = dict(names or {})
+    derived = {called.get(name, name): called.get(origin, origin) for name, origin in DERIVED.items()}
+    check_schemas(files, [called.get(name, name) for name in columns], derived)
+    data_files = [glob.escape(str(file)) for file in files]
     try:
-        faces = datasets.load_dataset("parquet", data_files=names, split="train", streaming=streaming)
+        faces = datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
     except datasets.exceptions.DatasetGenerationError as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {cause}") from error
     if not streaming and not len(faces):
         raise DataError(f"{files[0]} holds no face.")
-    return faces
+    return adapt_columns(faces, columns, names, str(paths[0]))
+
+
+def is_repository(path: str | os.PathLike) -> bool:
+    """Tell whether something can only be the name `owner/name` of a data set on the Hub."""
+    name = os.fspath(path)
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not (
+        os.path.exists(name) or os.path.isdir(os.path.dirname(name)) or name.endswith(".parquet")
+    )
+
+
+def _load_repository(name: str, split: str | None, default_split: str | None, streaming: bool) -> Any:
+    """Load a split of a data set on the Hub."""
+    try:
+        known = {_SAME_SPLIT.get(given, given): given for given in datasets.get_dataset_split_names(name)}
+        if split is None:
+            split = next(iter(known)) if len(known) == 1 else default_split
+        if split not in known:
+            wish = "say which one to read" if split is None else f"there is no {split} split"
+            raise DataError(f"{name} holds the splits {', '.join(known)}; {wish}.")
+        return datasets.load_dataset(name, split=known[split], streaming=streaming)
+    except (FileNotFoundError, ConnectionError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"There is no file or folder {name}, and no data set of that name could be read from the Hub: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def find_splits(path: str | os.PathLike) -> dict[str | None, list[Path]]:
@@ -145,15 +181,25 @@ def _split_of(file: Path, root: Path | None, known: Sequence[str]) -> str | None
     return None
 
 
-def check_schemas(files: Sequence[Path], columns: Sequence[str]) -> None:
-    """Refuse files that lack a column or differ from the first one, before anything is read."""
+def check_schemas(files: Sequence[Path], columns: Sequence[str], derived: Mapping[str, str] | None = None) -> None:
+    """Refuse files that lack a column or differ from the first one, before anything is read.
+
+    Args:
+        files: Parquet files.
+        columns: What each must have.
+        derived: For a column that may be missing, the one that must be there instead.
+
+    Raises:
+        DataError: If a file cannot be read, lacks a column, or has others than the first one.
+    """
+    derived = derived or {}
     first = None
     for file in files:
         try:
             schema = pyarrow.parquet.read_schema(file)
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{file} is not a readable Parquet file.") from error
-        missing = [name for name in columns if name not in schema.names]
+        missing = [name for name in columns if name not in schema.names and derived.get(name) not in schema.names]
         if missing:
             raise DataError(
                 f"{file} has no column {', '.join(missing)}; expected {', '.join(columns)}, found "

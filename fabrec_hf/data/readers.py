@@ -5,10 +5,13 @@ import importlib
 import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from .source import FaceSource
+
+
+if TYPE_CHECKING:
+    from .source import FaceSource
 
 
 __all__ = ["KINDS", "guess_kind", "open_source"]
@@ -29,7 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 
 
-def open_source(kind: str, path: str | os.PathLike, **options: Any) -> FaceSource:
+def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSource":
     """Open face data of a known kind.
 
     Args:
@@ -76,7 +79,9 @@ def guess_kind(path: str | os.PathLike) -> str:
     for pattern, kind in (("*.parquet", "parquet"), ("metadata.*", "imagefolder"), ("*.pts", "pts")):
         if next(folder.rglob(pattern), None) is not None:
             return kind
+    if any((folder / "annotations").glob("*.json")):  # what CVAT and others export as COCO
+        return "coco"
     raise DataError(
         f"The folder {name} holds no annotations that are known by their name: .pts files, metadata.jsonl, "
-        "metadata.csv or Parquet; a COCO, dlib or CSV file is named itself."
+        "metadata.csv, Parquet or annotations/*.json; another COCO, dlib or CSV file is named itself."
     )

@@ -17,22 +17,17 @@ import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from ..model.face_detection import default_face_detector
-from .source import Row, describe
+from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic
+from .picture_sizes import PictureSize, read_size
+from .source import EXTRAS, Row, describe
+from .survey import Survey
 
 
-__all__ = ["BOX_RULES", "ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
+__all__ = ["ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
 
-BOX_RULES = ("points", "detector", "image", "none")
-"""Where a face without a box gets one from: the tight box of its points, the face detector, the whole picture,
-or nowhere."""
-
-COUNTS = ("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned")
+COUNTS = ("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned", "flat_boxes")
 
 ROW_GROUP = 100  # the rows in memory at a time; small groups also make single pictures quick to read
-
-_ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = (None, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -41,12 +36,12 @@ class ShardSettings:
 
     Attributes:
         features: The columns.
-        boxes: One of `BOX_RULES`.
+        survey: What becomes of boxes and points.
         skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
     """
 
     features: datasets.Features
-    boxes: str
+    survey: Survey
     skip_unreadable: bool = False
 
 
@@ -63,6 +58,7 @@ class ShardReport:
         unlabelled_faces: Rows with landmarks of which none is annotated.
         boxes: How many boxes were `given`, or made up, by rule.
         turned: Pictures that EXIF turns, which a tool that ignores EXIF annotates wrongly.
+        flat_boxes: Given boxes without area, which were dropped.
         digests: A hash of every row's picture, as stored.
     """
 
@@ -74,6 +70,7 @@ class ShardReport:
     unlabelled_faces: int = 0
     boxes: Counter = field(default_factory=Counter)
     turned: int = 0
+    flat_boxes: int = 0
     digests: list[int] = field(default_factory=list)
 
     def add(self, other: "ShardReport") -> None:
@@ -149,14 +146,15 @@ def _from_array(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     """Return a row with its picture inside and a box, and count what there is."""
     content, name = _content(row)
-    width, height, turned = _size(content, name)
+    size = _size(content, name)
+    width, height = size.upright
+    report.flat_boxes += bool(row.get("flat_box"))
+    row = settings.survey.upright({key: value for key, value in row.items() if key not in EXTRAS}, size)
     landmarks = row.get("landmarks")
-    box, rule = row["box"], "given"
-    if box is None:
-        box, rule = _make_box(settings.boxes, content, landmarks, (width, height))
+    box, rule = settings.survey.boxes.box(row["box"], content, landmarks, size.upright)
     report.faces += 1
     report.boxes[rule] += 1
-    report.turned += turned
+    report.turned += size.turned
     report.digests.append(int.from_bytes(blake2b(content, digest_size=8).digest(), "big"))
     if landmarks is not None:
         known = ~np.isnan(landmarks).any(axis=1)
@@ -179,62 +177,20 @@ def _content(row: Row) -> tuple[bytes, str]:
         raise DataError(f"The picture {image['path']} cannot be read: {error.strerror}.") from error
 
 
-def _size(content: bytes, name: str) -> tuple[int, int, bool]:
-    """Return width and height of the upright picture, and whether EXIF turns it; the picture must be whole."""
+def _size(content: bytes, name: str) -> PictureSize:
+    """Return the size of a picture, which must be whole."""
+    if is_heic(content) and not heic_is_readable():
+        raise DataError(f"The picture {name} cannot be read: {NEEDS_HEIC}.")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            orientation = image.getexif().get(_ORIENTATION)
-            width, height = image.size
-            image.draft("RGB", (width // 8, height // 8))  # a JPEG is read whole, and drawn small
+            size = read_size(image)
+            image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG is read whole, and drawn small
             image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"The picture {name} cannot be read: {TOO_LARGE}.") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"The picture {name} cannot be read; is it an image, and whole?") from error
-    if orientation in (5, 6, 7, 8):
-        width, height = height, width
-    return width, height, orientation not in _UPRIGHT
-
-
-def _make_box(
-    rule: str, content: bytes, landmarks: np.ndarray | None, size: tuple[int, int]
-) -> tuple[np.ndarray | None, str]:
-    """Make up a face box as the rule says, or as the next one does where that is impossible; says which."""
-    if rule == "none":
-        return None, "none"
-    box = _detected_box(content, landmarks) if rule == "detector" else None
-    if box is not None:
-        return box, "detector"
-    if rule != "image" and landmarks is not None:
-        box = _tight_box(landmarks)
-        if box is not None:
-            return box, "points"
-    return np.array([0.0, 0.0, *size], dtype=np.float32), "image"
-
-
-def _tight_box(landmarks: np.ndarray) -> np.ndarray | None:
-    known = landmarks[~np.isnan(landmarks).any(axis=1)]
-    if not len(known):
-        return None
-    low, high = known.min(axis=0), known.max(axis=0)
-    return np.concatenate([low, high - low]).astype(np.float32) if (high > low).all() else None
-
-
-def _detected_box(content: bytes, landmarks: np.ndarray | None) -> np.ndarray | None:
-    """Return the detected face that holds most of the points (the largest face where there are none)."""
-    with Image.open(io.BytesIO(content)) as image:
-        boxes = np.array([detection.box for detection in default_face_detector()(image)])
-    if not len(boxes):
-        return None
-    if landmarks is None or np.isnan(landmarks).all():
-        return boxes[0].astype(np.float32)
-    best = max(boxes, key=lambda box: _share_inside(landmarks, box))
-    return best.astype(np.float32) if _share_inside(landmarks, best) >= 0.5 else None
-
-
-def _share_inside(landmarks: np.ndarray, box: np.ndarray) -> float:
-    """Share of the annotated points in the box, grown by a quarter of its size: ears and brows lie outside."""
-    margin = box[2:] / 4
-    inside = ((landmarks >= box[:2] - margin) & (landmarks <= box[:2] + box[2:] + margin)).all(axis=1)
-    return float(inside.sum() / max(1, (~np.isnan(landmarks).any(axis=1)).sum()))
+    return size
 
 
 def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

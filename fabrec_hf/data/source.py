@@ -32,10 +32,11 @@ from ..model.known_schemes import LandmarkScheme
 from .subsets import SUBSETS
 
 
-__all__ = ["IMAGE_SUFFIXES", "FaceSource", "Row", "describe", "face_features"]
+__all__ = ["EXTRAS", "FaceSource", "Row", "describe", "face_features"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""What a file is called that is taken for a picture, in lower case."""
+EXTRAS = ("stated_size", "flat_box")
+"""What a row may hold beside its columns, for those who write it: the (width, height) that the annotations state for
+the picture, and whether its box had no area and was dropped."""
 
 Row = dict[str, Any]
 """One face. A reader gives `image`, a path or as `datasets` stores it, and `name`; what it leaves out becomes null."""
@@ -77,6 +78,9 @@ class FaceSource:
         visibility: Whether rows say which points are visible.
         attributes: Columns of this set beside the common ones, and their types.
         split_by_face: Whether the published splits part the faces of one picture, so that it may stand in both.
+        unverified: Whether it comes from somebody's own tool: what its boxes mean, and which way up its pictures were
+            annotated, is then looked into before it is used.
+        notes: What a person should know of the annotations, a sentence each, such as how many were left out.
     """
 
     kind: str
@@ -88,6 +92,8 @@ class FaceSource:
     visibility: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     split_by_face: bool = False
+    unverified: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def features(self) -> datasets.Features:
@@ -100,8 +106,12 @@ class FaceSource:
         """Names of the parts of a split that are evaluated on their own, such as `common`."""
         return tuple(SUBSETS.get(self.kind, {}))
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str, extras: bool = False) -> Iterator[Row]:
         """Yield the rows of a split or subset with all columns, `image` as `{"path": ..., "bytes": None}`.
+
+        Args:
+            split: A name in `splits` or `subsets`.
+            extras: Leave what `EXTRAS` names in the rows that have it.
 
         Raises:
             DataError: If there is no such split or subset, or a row is not what its source promised.
@@ -114,7 +124,7 @@ class FaceSource:
         columns = self.features  # built once: it takes longer than reading a row
         for row in self.splits[origin]():
             if subset is None or subset.contains(row):
-                yield self._complete(row, origin, columns)
+                yield self._complete(row, origin, columns, extras)
 
     def load(self, split: str, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
         """Read a split or subset; the pictures stay where they are and are decoded when they are looked at.
@@ -158,7 +168,9 @@ class FaceSource:
             digest.update(f"{file}/{status.st_size}/{status.st_mtime_ns}".encode())
         return digest.hexdigest()
 
-    def _complete(self, row: Row, split: str, columns: datasets.Features) -> Row:
+    def _complete(self, row: Row, split: str, columns: datasets.Features, extras: bool) -> Row:
+        kept = {name: row[name] for name in EXTRAS if extras and name in row}
+        row = {name: value for name, value in row.items() if name not in EXTRAS}
         unknown = sorted(set(row) - set(columns))
         if unknown:
             raise DataError(f"A row of the {self.kind} data has unannounced columns: {', '.join(unknown)}.")
@@ -169,8 +181,10 @@ class FaceSource:
         if self.scheme:
             complete["landmarks"] = _points(row, self.scheme)
         if complete["box"] is not None:
-            complete["box"] = _box(row)
-        return complete
+            complete["box"] = _box(row, self.unverified)
+            if extras and complete["box"] is None:
+                kept["flat_box"] = True
+        return complete | kept
 
 
 def _describe(function: Callable) -> str:
@@ -201,8 +215,13 @@ def _points(row: Row, scheme: LandmarkScheme) -> np.ndarray:
     return points
 
 
-def _box(row: Row) -> np.ndarray:
+def _box(row: Row, forgiving: bool) -> np.ndarray | None:
+    """Return a box; forgiving: one dragged to the left or upwards is turned round, a flat one is none."""
     box = np.asarray(row["box"], dtype=np.float32)
+    if forgiving and box.shape == (4,) and np.isfinite(box).all():
+        box = np.concatenate([box[:2] + np.minimum(box[2:], 0), np.abs(box[2:])])
+        if not box[2:].all():
+            return None
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         raise DataError(f"{describe(row)} has a box without area: {box.tolist()} as (x, y, width, height).")
     return box

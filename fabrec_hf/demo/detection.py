@@ -39,12 +39,13 @@ class FaceViews:
     Attributes:
         keypoints: (L, 2) in pixels of the searched picture, centers at integers.
         scores: (L,) in [0, 1].
-        box: (4,) x, y, width, height in pixels of the searched picture.
+        box: (4,) x, y, width, height in pixels of the searched picture, turned about its middle by `roll`.
         crop_points: (L, 2) as fractions of the crop.
         crop: (S, S, 3) uint8, what the model saw.
         reconstruction: (S, S, 3) uint8.
         heat: (S, S) the highest of the heatmaps at each place, in [0, 1].
         explained: (S, S) where crop and reconstruction differ, in [0, 1].
+        roll: Degrees by which the face is turned clockwise, if it was looked at upright.
     """
 
     keypoints: np.ndarray
@@ -55,6 +56,7 @@ class FaceViews:
     reconstruction: np.ndarray
     heat: np.ndarray
     explained: np.ndarray
+    roll: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class FoundFaces:
         model: Name of the checkpoint.
         scheme: Its landmark scheme.
         seconds: How long it took.
+        left_out: Faces beyond the limit, the smallest ones, that were not looked at.
     """
 
     photograph: Photograph
@@ -74,10 +77,14 @@ class FoundFaces:
     model: str
     scheme: LandmarkScheme | None
     seconds: float
+    left_out: int = 0
 
     def overlay(self, threshold: float = 0.0) -> Image.Image:
         """Draw the landmarks that score at least the threshold."""
-        drawn = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in self.faces]
+        drawn = [
+            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
+            for face in self.faces
+        ]
         for number, face in enumerate(drawn, start=1):
             face["label"] = str(number) if len(drawn) > 1 else ""  # type: ignore[assignment]
         return draw_overview(self.photograph.image, drawn, self.scheme, min_score=threshold or None)
@@ -88,7 +95,7 @@ class FoundFaces:
         for face in self.faces:
             points = (face.keypoints + 0.5) * scale - 0.5
             points[face.scores < threshold] = np.nan
-            faces.append({"keypoints": points, "scores": face.scores, "bbox": face.box * scale})
+            faces.append({"keypoints": points, "scores": face.scores, "bbox": face.box * scale, "roll": face.roll})
         name, names = (self.scheme.name, self.scheme.point_names) if self.scheme else (None, None)
         return picture_record(Path(self.photograph.name), self.photograph.size, faces, self.model, name, names)
 
@@ -141,10 +148,15 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         ImageError: If the picture cannot be searched.
     """
     start = time.perf_counter()
-    boxes = finder.detect(photograph.image)[: limits.faces]
+    detected = finder.detect(photograph.image)
+    boxes = detected[: limits.faces]
     faces: tuple[FaceViews, ...] = ()
     if boxes:
-        inputs = finder.processor(photograph.image, boxes=[list(box) for box in boxes])
+        turned = finder.find([photograph.image], [boxes])[0]
+        boxes = [list(map(float, face["bbox"])) for face in turned]
+        rolls = [float(face.get("roll", 0.0)) for face in turned]
+        # Once more for what else the model knows of a face, its points among it.
+        inputs = finder.processor(photograph.image, boxes=boxes, rolls=rolls)
         pixel_values = inputs.pop("pixel_values")
         outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
         found = finder.processor.post_process_keypoint_detection(outputs, **inputs, num_images=1)[0]
@@ -155,11 +167,11 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         maps = explained_away(pixel_values, reconstruction).numpy()
         crops = to_pictures(pixel_values, finder.processor)
         drawn = to_pictures(reconstruction, finder.processor)
-        faces = tuple(
-            FaceViews(*(np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")), *views)
-            for face, *views in zip(found, points, crops, drawn, heat, maps, strict=True)
-        )
-    return FoundFaces(photograph, faces, finder.name, finder.scheme, time.perf_counter() - start)
+        places = [[np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")] for face in found]
+        views: Any = zip(places, points, crops, drawn, heat, maps, rolls, strict=True)
+        faces = tuple(FaceViews(*place, *others) for place, *others in views)
+    seconds, left_out = time.perf_counter() - start, len(detected) - len(faces)
+    return FoundFaces(photograph, faces, finder.name, finder.scheme, seconds, left_out)
 
 
 def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
@@ -213,7 +225,10 @@ class WebcamStream:
         tracked = self._tracker(frame, self._index, self._last)
         self._index += 1
         self._times = [*self._times[-29:], self._last]
-        faces = [{"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box} for face in tracked]
+        faces = [
+            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
+            for face in tracked
+        ]
         drawn = draw_landmarks(frame, faces, self._finder.scheme, min_score=threshold or None)
         passed = self._times[-1] - self._times[0]
         return np.asarray(drawn), (len(self._times) - 1) / passed if passed > 0 else 0.0

@@ -85,7 +85,9 @@ class LatentExplorer:
         boxes = self._finder.detect(photograph.image)
         if not boxes:
             raise ImageError(f"No face was found in {photograph.name}: choose another photograph.")
-        pixel_values = self._finder.processor(photograph.image, boxes=[list(boxes[0])])["pixel_values"]
+        face = self._finder.find([photograph.image], [boxes[:1]])[0][0]
+        box, roll = face["bbox"].tolist(), float(face.get("roll", 0.0))
+        pixel_values = self._finder.processor(photograph.image, boxes=[box], rolls=[roll])["pixel_values"]
         return self._autoencoder.encode(pixel_values.to(self._autoencoder.device)).cpu()
 
     @torch.inference_mode()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.formats.coco import export_coco
+from ..data.formats.coco_writer import export_coco
 from ..data.formats.pts import export_pts
 from ..data.scheme_files import write_scheme
 from ..data.source import face_features

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..common.output_folder import make_readable
 from ..errors import CheckpointError
 from ..learning.discriminators import FabRecDiscriminators
 from ..model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
@@ -76,6 +77,7 @@ def convert(mdl_path: str | Path, output: str | Path) -> Path:
         _save(config, landmark_state, discriminator_state, folder)
         if output.is_dir():
             output.rmdir()
+        make_readable(folder)
         folder.rename(output)
     return output
 

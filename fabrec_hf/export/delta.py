@@ -6,6 +6,7 @@ from pathlib import Path
 from ..checkpoints.loading import load_autoencoder
 from ..checkpoints.names import embedded_names, resolve_checkpoint
 from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME
+from ..common.choices import DEFAULT_RANK
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError
 from ..model.delta_fabrec import DELTA_NAME, delta_bytes, holds_delta, make_delta
@@ -14,9 +15,6 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
 __all__ = ["DEFAULT_RANK", "check_delta_folder", "save_delta"]
-
-# What each rank costs after how many faces is measured in docs/experiments.md.
-DEFAULT_RANK = 32
 
 
 def save_delta(

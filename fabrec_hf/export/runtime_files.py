@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..common.choices import FORMATS
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import FabRecError
 from ..model.fused_modeling_fabrec import FabRecFusedForLandmarkDetection
@@ -35,8 +36,6 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 __all__ = ["FORMATS", "export_model", "need_package"]
 
-# What is written for each format; the first file names it.
-FORMATS = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin"), "torch": ("model.pt2",)}
 # How each runtime blurs heatmaps fastest, see `decode_heatmaps`; OpenVINO reads ONNX.
 BLURS = {"onnx": "convolutions", "openvino": "pooling", "torch": "products"}
 # The newest operators here are older than what every current runtime, also in a browser, knows.

@@ -12,14 +12,14 @@ from ..checkpoints.names import embedded_names, resolve_checkpoint
 from ..checkpoints.results import FILE_NAME as RESULTS_NAME
 from ..checkpoints.results import read_results, to_json
 from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, weight_files
+from ..common.choices import MAIN, PICTURE_NAME
 from ..errors import CheckpointError, DataError, HubError, SchemeError
 from ..model.delta_fabrec import holds_delta
-from .model_card import PICTURE_NAME, CardContext, make_card
+from .model_card import CardContext, make_card
 
 
 __all__ = ["MAIN", "Contents", "gather"]
 
-MAIN = "main"
 CARD_NAME = "README.md"
 # Sets whose pictures others hold the rights to: their annotations may be published here, never their pictures.
 SETS_OF_OTHERS = ("300w", "wflw", "aflw", "vggface2", "affectnet")

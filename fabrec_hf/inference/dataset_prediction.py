@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..common.choices import PROTOCOLS
 from ..errors import DataError, SchemeError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
@@ -32,8 +33,6 @@ __all__ = [
     "lone_threads",
     "predict_landmarks",
 ]
-
-PROTOCOLS = ("default", "paper")
 
 # Faces that one CPU thread computes at a time: more of them are no faster, and leave threads idle on small data.
 FACES_PER_THREAD = 4

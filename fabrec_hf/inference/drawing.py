@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import SchemeError
 from ..model.image_inputs import load_rgb
 from ..model.known_schemes import LandmarkScheme
+from ..model.turned_crops import turn_points
 
 
 # From unsure to sure: crimson, amber, aqua. Lightness and hue both change, so that the order stays visible to the
@@ -66,7 +67,8 @@ def draw_landmarks(
         image: anything that the image processor reads; it is turned upright first, as the landmarks refer to that.
         faces: for every face what `post_process_keypoint_detection` or the pipeline returns: `keypoints` (L, 2) in
             pixels with centers at integers, NaN for a point to leave out; `scores` (L,), optional; `bbox`
-            (x, y, width, height), optional; `label`, a few letters to write onto the box, optional.
+            (x, y, width, height), optional; `roll`, the degrees by which the box is turned about its middle,
+            optional; `label`, a few letters to write onto the box, optional.
         scheme: whose edges are drawn; none if None.
         min_score: points that score lower, and the edges to them, are left out.
         draw_boxes: whether to draw `bbox`.
@@ -100,7 +102,9 @@ def draw_landmarks(
         if min_score is not None:
             points[scores < min_score] = np.nan
         box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
-        _draw_face(canvas, points + 0.5, scores, box, scheme.edges if scheme is not None else ())
+        _draw_face(
+            canvas, points + 0.5, scores, box, float(face.get("roll", 0.0)), scheme.edges if scheme is not None else ()
+        )
         if labels:
             _draw_texts(canvas, points, texts or [str(index) for index in range(len(points))])
         if box is not None and face.get("label"):
@@ -249,12 +253,13 @@ def _draw_face(
     points: np.ndarray,
     scores: np.ndarray,
     box: np.ndarray | None,
+    roll: float,
     edges: Sequence[tuple[int, int]],
 ) -> None:
     """Draw one face onto `canvas`; `points` (L, 2) and `box` are in pixels from the picture's corner."""
     corners = points[np.isfinite(points).all(1)]
     if box is not None:
-        corners = np.concatenate([corners, [box[:2], box[:2] + box[2:]]])
+        corners = np.concatenate([corners, _box_corners(box, roll)])
     if len(corners) == 0:
         return
     face_size = float(max(np.ptp(corners, axis=0).max(), 1.0))
@@ -270,7 +275,7 @@ def _draw_face(
     layer = Image.new("RGBA", (width * scale, height * scale))
     pen = ImageDraw.Draw(layer)
     if box is not None:
-        _draw_box(pen, (box - [*first, 0, 0]) * scale, round(line * scale))
+        _draw_box(pen, (box - [*first, 0, 0]) * scale, roll, round(line * scale))
     points = (points - first) * scale
     for start, end in edges:
         if np.isfinite(points[[start, end]]).all():
@@ -285,7 +290,17 @@ def _draw_face(
     canvas.paste(layer, tuple(first.tolist()), layer)
 
 
-def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, line: int) -> None:
+def _box_corners(box: np.ndarray, roll: float) -> np.ndarray:
+    """Return the corners (4, 2) of a box that is turned about its middle, clockwise from the upper left one."""
+    corners = box[:2] + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * box[2:]
+    return turn_points(corners, box[:2] + box[2:] / 2, roll)
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: np.ndarray, roll: float, line: int) -> None:
+    if roll:
+        corners = [tuple(corner) for corner in _box_corners(box, roll).tolist()]
+        pen.line([*corners, corners[0], corners[1]], fill=(255, 255, 255, 170), width=line, joint="curve")
+        return
     x, y, width, height = box.tolist()
     pen.rounded_rectangle(
         (x, y, x + width, y + height), radius=max(width, height) / 25, outline=(255, 255, 255, 170), width=line

@@ -1,19 +1,27 @@
 """The pictures and videos that a command is given: found, named, opened; and boxes written on a command line."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..data.picture_files import (
+    MEGAPIXELS,
+    NEEDS_HEIC,
+    PICTURE_SUFFIXES,
+    TOO_LARGE,
+    heic_is_readable,
+    is_heic,
+    skipped_files,
+)
 from ..errors import BoxError, ImageError
 from .video_files import VIDEO_SUFFIXES
 
 
 __all__ = ["check_inside", "collect_inputs", "distinct_names", "is_video", "open_picture", "parse_boxes"]
 
-# What is taken for a picture in a folder; a file that is named is opened whatever it is called.
-PICTURE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# A file that is named is opened whatever it is called; in a folder the suffix decides.
 # Ends the stem of what `fabrec detect` draws.
 OVERLAY_MARK = ".landmarks"
 
@@ -23,28 +31,28 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def collect_inputs(inputs: Iterable[str]) -> list[Path]:
+def collect_inputs(inputs: Iterable[str], remark: Callable[[str], None] | None = None) -> list[Path]:
     """List the pictures and videos that files and folders stand for, each once, folders in alphabetical order.
+
+    Args:
+        inputs: Files and folders.
+        remark: Gets a sentence for every folder in which there is something that is not read.
 
     Raises:
         ImageError: If a file or folder is missing, or a folder holds neither.
     """
     paths: dict[Path, Path] = {}
-    known = PICTURE_SUFFIXES | VIDEO_SUFFIXES
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found = sorted(
-                entry
-                for entry in path.iterdir()
-                if entry.suffix.lower() in known
-                and not entry.name.startswith(".")
-                and not entry.stem.endswith(OVERLAY_MARK)
-            )
+            found, left_out = _list_folder(path)
             if not found:
-                raise ImageError(
-                    f"{path}: no picture or video in this folder; it looks for {', '.join(sorted(known))}."
-                )
+                known = ", ".join(sorted({*PICTURE_SUFFIXES, *VIDEO_SUFFIXES}))
+                raise ImageError(f"{path}: no picture or video in this folder; it looks for {known}{left_out}.")
+            if left_out and remark:
+                remark(f"{path}{left_out}.")
+        elif str(name).lower().startswith(("http://", "https://")):
+            raise ImageError(f"{name}: addresses are not opened here; download the picture, and give the file.")
         elif path.exists():
             found = [path]
         else:
@@ -52,6 +60,18 @@ def collect_inputs(inputs: Iterable[str]) -> list[Path]:
         for entry in found:
             paths.setdefault(entry.resolve(), entry)
     return list(paths.values())
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], str]:
+    """Return the pictures and videos of a folder, and a phrase that says what else there is, "" for nothing."""
+    seen = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    known = {*PICTURE_SUFFIXES, *VIDEO_SUFFIXES}
+    files = [entry for entry in seen if not entry.is_dir() and not entry.stem.endswith(OVERLAY_MARK)]
+    found = [entry for entry in files if entry.suffix.lower() in known]
+    others = skipped_files(entry for entry in files if entry.suffix.lower() not in known)
+    folders = sum(entry.is_dir() for entry in seen)
+    text = f": not read, since they are neither pictures nor videos: {others}" if others else ""
+    return found, text + (f"; {folders} folders in it are not searched" if folders else "")
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -75,12 +95,21 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         ImageError: If it is not an image, or is truncated; the message does not name the file.
     """
+    readable = heic_is_readable()
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MEGAPIXELS * 1_000_000:
+                raise ImageError(f"{TOO_LARGE}.")
             image.load()
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
+        if not readable and is_heic(path.read_bytes()[:12]):
+            raise ImageError(f"{NEEDS_HEIC}.") from error
         raise ImageError("this is not an image that can be read.") from error
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{TOO_LARGE}.") from error
     except PermissionError as error:
         raise ImageError("there is no permission to read it.") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...

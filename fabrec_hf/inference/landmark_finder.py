@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from ..checkpoints.loading import load_landmark_model, move_to_device
 from ..errors import FabRecError, ImageError
-from ..model.face_detection import Detection, default_face_detector
+from ..model.face_detection import Detection, can_find_faces, default_face_detector
 from ..model.known_schemes import LandmarkScheme
+from ..model.second_look import FaceBox, SecondLook, mark_faceless
+from .expected_pixels import add_expected_errors
 
 
 __all__ = ["Box", "Face", "Labeler", "LandmarkFinder"]
@@ -19,7 +20,7 @@ Box = tuple[float, ...]
 """A face as (x, y, width, height) in pixels of the upright picture, edges, in the convention of the model."""
 
 Face = dict[str, torch.Tensor]
-"""What `post_process_keypoint_detection` returns for a face: `keypoints`, `scores`, `bbox`."""
+"""A face as `post_process_keypoint_detection` returns it: `keypoints`, `scores`, `bbox`, and what `find` adds."""
 
 FACES_PER_PASS = 32
 
@@ -83,6 +84,10 @@ class LandmarkFinder:
         self._detector = detector
         values = self.model.config.landmark_scheme
         self.scheme = LandmarkScheme.from_dict(values) if values else None
+        pairs = self.scheme.flip_pairs if self.scheme else ()
+        is_calibrated = self.model.config.score_calibration is not None
+        look = self._look if hasattr(detector, "look_at") or (detector is None and can_find_faces()) else None
+        self._second_look = SecondLook(self._run, self.processor, pairs, is_calibrated, look)
 
     @property
     def scheme_name(self) -> str | None:
@@ -126,7 +131,9 @@ class LandmarkFinder:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        return self.processor.boxes_from_detections([face.box for face in found])
+        rolls = [getattr(face, "roll", None) for face in found]
+        boxes = self.processor.boxes_from_detections([face.box for face in found], [roll or 0.0 for roll in rolls])
+        return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
 
     def find(
         self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
@@ -135,38 +142,43 @@ class LandmarkFinder:
 
         Args:
             images: Upright pictures, in any form that the image processor takes.
-            boxes: The faces of each of them, perhaps none.
+            boxes: The faces of each of them, perhaps none. Boxes of `detect` know how their faces are turned; a face
+                in another box is looked at a second time where it may be turned.
             min_score: Landmarks that score lower become NaN.
 
         Returns:
-            For each picture a face a box, in their order, on the CPU.
+            For each picture a face a box, in their order, on the CPU; with `expected_errors` (L,) in pixels, where the
+            detector is calibrated by an error model, `roll` where its crop was turned, and
+            `is_face`, false, where the detector sees no face in a given box.
 
         Raises:
             BoxError, ImageError: If a box or picture is not usable.
         """
         try:
-            inputs = self.processor(list(images), boxes=[np.reshape(entry, (-1, 4)) for entry in boxes])
+            reading = self._second_look(images, boxes)
         except FabRecError:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        pixel_values = inputs.pop("pixel_values")
-        with torch.inference_mode():
-            passes = [
-                self._fused(part.to(self.model.device, self.model.dtype))
-                for part in pixel_values.split(FACES_PER_PASS)
-            ]
-            outputs = _Outputs(
-                torch.cat([part.landmarks for part in passes]).float(),
-                torch.cat([part.scores for part in passes]).float(),
-            )
-        return self.processor.post_process_keypoint_detection(
-            outputs, **inputs, num_images=len(images), threshold=min_score
-        )
+        found = self.processor.post_process_keypoint_detection(reading, **reading.geometry, num_images=len(images))
+        faces = [face for entry in found for face in entry]
+        add_expected_errors(faces, self.model.config)
+        if min_score is not None:
+            for face in faces:
+                unsure = (face["scores"] < min_score)[..., None]
+                face["keypoints"] = face["keypoints"].masked_fill(unsure, torch.nan)
+        return mark_faceless(found, reading)
 
+    @torch.inference_mode()
+    def _run(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return landmarks and scores of any number of crops, in several passes where they are many."""
+        passes = [
+            self._fused(part.to(self.model.device, self.model.dtype)) for part in pixel_values.split(FACES_PER_PASS)
+        ]
+        landmarks, scores = (torch.cat([part[name] for part in passes]).float() for name in ("landmarks", "scores"))
+        return landmarks.cpu(), scores.cpu()
 
-class _Outputs:
-    """The model's outputs for all faces, where they took several passes."""
-
-    def __init__(self, landmarks: torch.Tensor, scores: torch.Tensor):
-        self.landmarks, self.scores = landmarks, scores
+    def _look(self, image: Any, box: Sequence[float]) -> Detection | None:
+        """Look closely at a face of a given box."""
+        detector: Any = self._detector or default_face_detector()
+        return detector.look_at(image, box)

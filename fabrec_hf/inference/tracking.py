@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..model.turned_crops import wrapped
 from .smoothing import FaceSmoother
 
 
@@ -44,6 +45,7 @@ class TrackedFace:
         keypoints: (L, 2) smoothed landmarks in pixels.
         raw_keypoints: (L, 2) landmarks as the model found them.
         scores: (L,) scores of the landmarks.
+        roll: Degrees by which the box is turned clockwise about its middle.
     """
 
     id: int
@@ -51,6 +53,19 @@ class TrackedFace:
     keypoints: np.ndarray
     raw_keypoints: np.ndarray
     scores: np.ndarray
+    roll: float = 0.0
+
+
+class _FollowedBox(np.ndarray):
+    """A box (4,) of a face that is known to be turned by `roll` degrees."""
+
+    roll: float
+
+    @classmethod
+    def of(cls, box: np.ndarray, roll: float) -> "_FollowedBox":
+        made = np.array(box, dtype=np.float64).view(cls)
+        made.roll = roll
+        return made
 
 
 @dataclass
@@ -64,6 +79,8 @@ class _Track:
     reference_points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    roll: float = 0.0
+    reference_roll: float = 0.0
     confirmed_score: float = 0.0
     confirmed_frame: int = 0
     lost_since: float | None = None
@@ -73,8 +90,11 @@ class FaceTracker:
     """Finds the faces of one video frame after the other.
 
     Args:
-        find: `find(image, boxes)` returns for each box a mapping with `keypoints` (L, 2) and `scores` (L,).
-        detect: `detect(image)` returns the boxes of the faces; None follows the given faces only.
+        find: `find(image, boxes)` returns for each box a mapping with `keypoints` (L, 2), `scores` (L,) and, where
+            they were found in a turned crop, its `roll`. A box is an array (4,), which has a `roll` where that is
+            known, or what `detect` returned.
+        detect: `detect(image)` returns the boxes of the faces, of any kind that `find` takes; None follows the given
+            faces only.
         detect_every: Frames from a look of the detector to the next.
         smoothing: Makes the filter of a face; None leaves landmarks as they are found.
         boxes: Faces of the first frame; the detector looks at it if None.
@@ -85,7 +105,7 @@ class FaceTracker:
 
     def __init__(
         self,
-        find: Callable[[Any, list[np.ndarray]], Sequence[Any]],
+        find: Callable[[Any, list[Any]], Sequence[Any]],
         detect: Callable[[Any], Sequence[Any]] | None,
         detect_every: int = 15,
         smoothing: Callable[[], FaceSmoother] | None = FaceSmoother,
@@ -132,7 +152,7 @@ class FaceTracker:
             detections = self._detect(image)  # type: ignore[misc]
         if detections is not None:
             self._last_search = index
-            self._match(image, [np.asarray(box, dtype=np.float64) for box in detections], index, time)
+            self._match(image, list(detections), index, time)
         self._tracks = [
             track for track in self._tracks if track.lost_since is None or time - track.lost_since < MEMORY
         ]
@@ -152,10 +172,11 @@ class FaceTracker:
         """Find the landmarks of the known faces, in crops that follow the landmarks of the last frame."""
         tracks = self._live()
         boxes = [follow_box(track.reference_box, track.reference_points, track.points) for track in tracks]
-        for track, box, face in zip(tracks, boxes, self._found(image, boxes), strict=True):
-            points, scores = face
+        turned = [_FollowedBox.of(box, _follow_roll(track)) for track, box in zip(tracks, boxes, strict=True)]
+        for track, box, face in zip(tracks, boxes, self._found(image, turned), strict=True):
+            points, scores, roll = face
             if _is_plausible(track, box, points, scores, image.shape):
-                track.box, track.points, track.scores = box, points, scores
+                track.box, track.points, track.scores, track.roll = box, points, scores, roll
             else:
                 track.lost_since = time
         for track in sorted(self._live(), key=lambda track: track.scores.mean() / track.confirmed_score):
@@ -163,13 +184,13 @@ class FaceTracker:
             if any(_overlap(track.box, other.box) > DOUBLE for other in others):
                 track.lost_since = time
 
-    def _match(self, image: np.ndarray, boxes: list[np.ndarray], index: int, time: float) -> None:
+    def _match(self, image: np.ndarray, boxes: list[Any], index: int, time: float) -> None:
         """Confirm the known faces by detections, find lost ones again, and begin new ones."""
         live = self._live()
         confirmed = _pairs(live, boxes, lambda track, box: 1 - _overlap(track.box, box), 1 - SAME_FACE)
-        renewed: list[tuple[_Track, np.ndarray]] = []
+        renewed: list[tuple[_Track, Any]] = []
         for track, box in confirmed:
-            if _overlap(track.box, box) < DRIFTED:
+            if _overlap(track.box, np.asarray(box, dtype=np.float64)) < DRIFTED:
                 renewed.append((track, box))
             else:
                 self._confirm(track, index)
@@ -186,24 +207,26 @@ class FaceTracker:
         taken = [box for _, box in found]
         self._start(image, [box for box in free if not any(box is other for other in taken)], index)
 
-    def _start(self, image: np.ndarray, boxes: list[np.ndarray], index: int) -> None:
+    def _start(self, image: np.ndarray, boxes: list[Any], index: int) -> None:
         """Begin to follow new faces, the largest first as the detector gives them."""
-        new: list[tuple[_Track, np.ndarray]] = []
+        new: list[tuple[_Track, Any]] = []
         for box in boxes:
             smooth = self._smoothing() if self._smoothing else None
-            new.append((_Track(self._next_id, box, box, smooth), box))
+            place = np.asarray(box, dtype=np.float64)
+            new.append((_Track(self._next_id, place, place, smooth), box))
             self._next_id += 1
         self._renew(image, new, index)
         self._tracks += [track for track, _ in new]
 
-    def _renew(self, image: np.ndarray, faces: list[tuple[_Track, np.ndarray]], index: int) -> None:
+    def _renew(self, image: np.ndarray, faces: list[tuple[_Track, Any]], index: int) -> None:
         """Let tracks go on from the boxes of detections."""
         boxes = [box for _, box in faces]
-        for (track, box), (points, scores) in zip(faces, self._found(image, boxes), strict=True):
+        for (track, box), (points, scores, roll) in zip(faces, self._found(image, boxes), strict=True):
             if track.lost_since is not None and track.smooth is not None:
                 track.smooth.reset()
             track.lost_since = None
-            track.box = track.reference_box = box
+            track.box = track.reference_box = np.asarray(box, dtype=np.float64)
+            track.roll = track.reference_roll = roll
             track.points = track.reference_points = points
             track.scores = scores
             self._confirm(track, index)
@@ -212,17 +235,20 @@ class FaceTracker:
     def _confirm(track: _Track, index: int) -> None:
         track.confirmed_frame, track.confirmed_score = index, float(track.scores.mean())
 
-    def _found(self, image: np.ndarray, boxes: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _found(self, image: np.ndarray, boxes: list[Any]) -> list[tuple[np.ndarray, np.ndarray, float]]:
+        """Return the landmarks in boxes, their scores, and by how much each crop was turned."""
         if not boxes:
             return []
         faces = self._find(image, boxes)
-        return [tuple(np.asarray(face[name], dtype=np.float64) for name in ("keypoints", "scores")) for face in faces]  # type: ignore[misc]
+        read = [[np.asarray(face[name], dtype=np.float64) for name in ("keypoints", "scores")] for face in faces]
+        rolls = [float(face["roll"]) if "roll" in face else 0.0 for face in faces]
+        return [(points, scores, roll) for (points, scores), roll in zip(read, rolls, strict=True)]
 
     @staticmethod
     def _report(track: _Track, time: float) -> TrackedFace:
         size = float(np.sqrt(track.box[2] * track.box[3]))
         smooth = track.points if track.smooth is None else track.smooth(track.points, time, size)
-        return TrackedFace(track.id, track.box, smooth, track.points, track.scores)
+        return TrackedFace(track.id, track.box, smooth, track.points, track.scores, track.roll)
 
 
 def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray) -> np.ndarray:
@@ -241,17 +267,27 @@ def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray)
     """
     corner, size = np.asarray(box[:2], dtype=np.float64), np.asarray(box[2:], dtype=np.float64)
     centre_then, centre_now = points_then.mean(axis=0), points_now.mean(axis=0)
-    then, now = points_then - centre_then, points_now - centre_now
-    spread = float((then**2).sum())
-    if spread > 0:  # as complex numbers, the similarity is a factor
-        along = float((then * now).sum()) / spread
-        across = float((then[:, 0] * now[:, 1] - then[:, 1] * now[:, 0]).sum()) / spread
-    else:  # a single point moves only
-        along, across = 1.0, 0.0
+    along, across = _similarity(points_then, points_now)
     scale = float(np.hypot(along, across))
     offset = corner + size / 2 - 0.5 - centre_then  # edges to pixel centers
     turned = np.array([along * offset[0] - across * offset[1], across * offset[0] + along * offset[1]])
     return np.concatenate([centre_now + turned + 0.5 - scale * size / 2, scale * size])
+
+
+def _similarity(points_then: np.ndarray, points_now: np.ndarray) -> tuple[float, float]:
+    """Return the similarity between centred points (L, 2) in the sense of least squares, as a complex factor."""
+    then, now = points_then - points_then.mean(axis=0), points_now - points_now.mean(axis=0)
+    spread = float((then**2).sum())
+    if spread == 0:  # a single point moves only
+        return 1.0, 0.0
+    across = float((then[:, 0] * now[:, 1] - then[:, 1] * now[:, 0]).sum()) / spread
+    return float((then * now).sum()) / spread, across
+
+
+def _follow_roll(track: _Track) -> float:
+    """Turn a roll as the landmarks have turned since, in degrees in [-180, 180)."""
+    along, across = _similarity(track.reference_points, track.points)
+    return float(wrapped(track.reference_roll + np.degrees(np.arctan2(across, along))))
 
 
 def _is_plausible(
@@ -273,11 +309,12 @@ def _is_plausible(
 
 
 def _pairs(
-    tracks: list[_Track], boxes: list[np.ndarray], cost: Callable[[_Track, np.ndarray], float], limit: float
-) -> list[tuple[_Track, np.ndarray]]:
+    tracks: list[_Track], boxes: list[Any], cost: Callable[[_Track, np.ndarray], float], limit: float
+) -> list[tuple[_Track, Any]]:
     """Pair tracks and boxes, the cheapest pair first, each at most once, as long as the cost is below a limit."""
+    places = [np.asarray(box, dtype=np.float64) for box in boxes]
     costs = sorted(
-        (cost(track, box), row, column) for row, track in enumerate(tracks) for column, box in enumerate(boxes)
+        (cost(track, place), row, column) for row, track in enumerate(tracks) for column, place in enumerate(places)
     )
     pairs: list[tuple[int, int]] = []
     for value, row, column in costs:

@@ -125,7 +125,8 @@ class VideoResults:
             FabRecError: If the disk is full.
         """
         records = [
-            {"id": face.id} | face_record(face.box, visible_points(face, min_score), face.scores) for face in faces
+            {"id": face.id} | face_record(face.box, visible_points(face, min_score), face.scores, face.roll)
+            for face in faces
         ]
         values: dict[str, Any] = {"frame": frame.index, "time": round(frame.time, 4)}
         height, width = frame.pixels.shape[:2]

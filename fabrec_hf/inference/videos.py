@@ -205,6 +205,7 @@ def _stage_functions(finder: LandmarkFinder, results: VideoResults, settings: Vi
                 "keypoints": visible_points(face, settings.min_score),
                 "scores": face.scores,
                 "bbox": face.box,
+                "roll": face.roll,
                 "label": str(face.id),
             }
             for face in job.faces

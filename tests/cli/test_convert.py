@@ -68,9 +68,9 @@ def test_the_report_says_what_was_found(table, tmp_path, capsys):
     header, train, test = rows[0], rows[2], rows[3]
     assert dict(zip(header, train, strict=True)) == {
         "split": "train", "faces": "3", "points": "8", "missing points": "1", "outside points": "0",
-        "unlabelled faces": "0", "copies": "0", "skipped": "0", "boxes": "2 given, 1 points",
+        "unlabelled faces": "0", "copies": "0", "skipped": "0", "boxes": "3 points",
     }  # fmt: skip
-    assert (test[0], test[1], test[-1]) == ("test", "2", "2 given")
+    assert (test[0], test[1], test[-1]) == ("test", "2", "2 points")
     assert "3 points, scheme custom, 1 flip pairs." in printed
     assert load_faces(tmp_path / "out", "train")["box"][2] == [4.5, 6.0, 11.5, 14.5]
     assert find_face_set(tmp_path / "out").scheme.point_names == NAMES

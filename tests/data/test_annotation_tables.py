@@ -115,7 +115,7 @@ def test_a_table_without_points_and_with_an_own_column_for_pictures(table):
     assert rows(source)[0]["picture"] == "a.png" and rows(source)[0]["width"] == 640
     with pytest.raises(DataError, match="no points that a scheme could belong to"):
         table("image\na.png\n", scheme="300w")
-    assert values(table("image\na.png\nb.png\na.png\n"), "name") == ["a.png:2", "b.png:3", "a.png:4"]
+    assert values(table("image\na.png\nb.png\n"), "name") == ["a.png", "b.png"]
 
 
 def test_splits_and_options_of_a_table(table, root):
@@ -164,7 +164,8 @@ def test_a_table_is_loaded_with_its_pictures(table, root):
         ("image,age,age\na.png,1,2\n", "names the column age twice"),
         ("image,box_x,box_y,box_width\na.png,1,2,3\n", "no column box_height; a box needs"),
         ("image,x,y,width,height\na.png,1,2,,4\n", "line 2: of x, y, width, height some are missing"),
-        ("image,x,y,width,height\na.png,1,2,0,4\n", "a box without area"),
+        ("image,age\na.png,1\na.png,2\n", "has neither points nor boxes"),
+        ("#filename,region_shape_attributes\na.png,{}\n", "faces.csv is no table of faces but a CSV of VIA"),
         ("image,landmarks\na.png,[[1]]\n", "has a column 'landmarks'"),
         ("image,split\na.png,\n", "line 2: a split is called by letters"),
     ],

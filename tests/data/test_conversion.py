@@ -11,7 +11,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.data import conversion, load_faces, shards  # noqa: E402
+from fabrec_hf.data import conversion, face_boxes, load_faces, shards  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.data.formats.parquet_source import open_source  # noqa: E402
@@ -100,16 +100,18 @@ def test_boxes_are_made_up_by_rule(tmp_path, monkeypatch):
         faces = load_faces(tmp_path / f"{rule}-{scheme.name}", columns=("box",))
         return faces["box"][:], face_set.splits["train"]["boxes"]
 
-    assert boxes("points") == ([[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]], {"points": 1, "image": 1, "given": 1})
+    # The points and the detector replace a given box where they can.
+    assert boxes("points") == ([[1, 2, 4, 4], [0, 0, 8, 10], [1, 2, 4, 4]], {"points": 2, "image": 1})
+    assert boxes("given") == ([[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]], {"points": 1, "image": 1, "given": 1})
     assert boxes("image") == ([[0, 0, 8, 10], [0, 0, 8, 10], [0, 1, 6, 6]], {"image": 2, "given": 1})
     assert boxes("none") == ([None, None, [0, 1, 6, 6]], {"none": 2, "given": 1})
 
     # The largest face does not hold the points, the second does; a single point elsewhere belongs to neither.
     found = [Detection((20, 20, 9, 9), 0.9), Detection((1, 2, 4, 5), 0.8)]
-    monkeypatch.setattr(shards, "default_face_detector", lambda: lambda image: found)
-    assert boxes("detector") == ([[1, 2, 4, 5], [1, 2, 4, 5], [0, 1, 6, 6]], {"detector": 2, "given": 1})
+    monkeypatch.setattr(face_boxes, "default_face_detector", lambda: lambda image: found)
+    assert boxes("detector") == ([[1, 2, 4, 5]] * 3, {"detector": 3})
     found.pop()
-    assert boxes(None)[0] == [[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]]  # the detector is the default here
+    assert boxes("auto")[0] == [[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]]  # the detector is the default here
 
 
 def test_the_points_of_a_whole_face_are_its_default_box(tmp_path):

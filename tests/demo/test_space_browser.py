@@ -95,7 +95,7 @@ def test_detect(page):
         pictures(page, label).first.wait_for()
     content = downloaded(page, "astronaut.json")
     assert b'"scheme": "300w"' in content and b"null" not in content
-    assert downloaded(page, "astronaut.csv").startswith(b"face,point,name,x,y,score")
+    assert downloaded(page, "astronaut.csv").startswith(b"face,point,name,x,y,score,expected_error")
     assert downloaded(page, "astronaut.landmarks.png").startswith(b"\x89PNG")
     assert page.get_by_role("button", name="Share").count() == 0
 

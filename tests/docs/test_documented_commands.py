@@ -131,4 +131,4 @@ def test_commands_do_as_they_stand(workplace, capsys):
             (photograph,) = json.loads(streams.out)
             assert len(photograph["faces"][0]["keypoints"]) == 68
         ran.add(words[0])
-    assert ran == {"card", "convert", "detect", "evaluate", "export", "fit", "robustness", "select"}
+    assert ran == {"card", "completion", "convert", "detect", "evaluate", "export", "fit", "robustness", "select"}

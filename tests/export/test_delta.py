@@ -12,7 +12,6 @@ from transformers import AutoModel
 
 from fabrec_hf import FabRecAutoencoder
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
-from fabrec_hf.cli import export as export_command
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import save_delta
@@ -326,7 +325,7 @@ def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_pat
 
 def test_the_command_refuses_what_costs_too_much(taught, autoencoder, labelled, tmp_path, capsys, monkeypatch):
     errors = iter([5.0, 5.06])
-    monkeypatch.setattr(export_command, "normalized_mean_error", lambda *_: np.array([next(errors)]))
+    monkeypatch.setattr("fabrec_hf.metrics.normalized_mean_error", lambda *_: np.array([next(errors)]))
     words = ["export", "--model", taught[2], "--format", "delta", "--autoencoder", autoencoder]
     words = [str(word) for word in [*words, "--output", tmp_path / "out"]]
     assert main([*words, "--data", str(labelled)]) == 2

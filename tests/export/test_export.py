@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
-from fabrec_hf.cli import export as export_command
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, FabRecError
 from fabrec_hf.export.runtime_files import FORMATS, export_model, need_package
@@ -180,7 +179,7 @@ def test_int8_is_quantised_and_close(model_and_processor, labelled, tmp_path, ca
 def test_int8_that_costs_too_much_is_not_written(model_and_processor, labelled, tmp_path, capsys, monkeypatch):
     pytest.importorskip("nncf")
     errors = iter([5.0, 5.06])
-    monkeypatch.setattr(export_command, "normalized_mean_error", lambda *_: np.array([next(errors)]))
+    monkeypatch.setattr("fabrec_hf.metrics.normalized_mean_error", lambda *_: np.array([next(errors)]))
     words = ["export", "--model", model_and_processor[2], "--output", tmp_path / "out", "--int8", "--data", labelled]
     assert main([str(word) for word in [*words, "--calibration-faces", "4"]]) == 2
     assert "raises the error from 5.000 to 5.060 % (+1.20 % of itself)" in capsys.readouterr().err.splitlines()[-1]

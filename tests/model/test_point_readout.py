@@ -80,13 +80,19 @@ def test_the_loss_counts_annotated_points_in_heatmap_pixels():
     assert float(readout_loss(readout, torch.full_like(labels, torch.nan), 16)) == 0
 
 
-def test_labels_without_anchors_do_not_teach_a_readout_of_anchors():
+def test_a_detector_with_anchors_learns_by_heatmaps_readout_and_regression():
     model = teach(tiny_model(point_readout=True, anchors=ANCHORS))
+    generator = torch.Generator().manual_seed(1)
+    model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
     labels = torch.rand(2, 8, 2, generator=torch.Generator().manual_seed(0))
-    model(pictures(), labels=labels[:, :5]).loss.backward()
-    assert model.point_readout.weight.grad is None
-    model(pictures(), labels=labels).loss.backward()
-    assert model.point_readout.weight.grad.abs().max() > 0
+    readout, size = model.draw(pictures())[0].readout, model.config.heatmap_size
+    told = readout_loss(model.point_regression(readout), labels[:, :5], size) / 2
+    remembered = readout_loss(readout, labels[:, 5:], size)
+    found = [model(pictures(), labels=given).loss for given in (labels[:, :5], labels)]
+    model.point_readout = None
+    drawn = [model(pictures(), labels=given).loss for given in (labels[:, :5], labels)]
+    torch.testing.assert_close(found[0], drawn[0] + told)  # labels without anchors say nothing of the readout itself
+    torch.testing.assert_close(found[1], drawn[1] + told + remembered)
 
 
 def test_it_is_saved_and_the_papers_protocol_does_without(tmp_path):

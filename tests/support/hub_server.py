@@ -313,6 +313,7 @@ def ranged(request: Request, content: bytes, headers: dict[str, str]) -> Respons
 def main() -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # from now on a client waits, where it would be refused before the server is up
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(build_app(port), log_level="warning", access_log=False))
 

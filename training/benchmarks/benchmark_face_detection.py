@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fabrec_hf.model import face_detection
+from fabrec_hf.model import close_look, face_detection
 
 
 FOUND_IOU = 0.4
@@ -51,9 +51,9 @@ def iou(first, second) -> float:
 def raw_box(box) -> np.ndarray:
     """Undo the correction: the box as the network gave it."""
     x, y, width, height = box
-    raw_width, raw_height = width / face_detection.SIZE_RATIO[0], height / face_detection.SIZE_RATIO[1]
-    center_x = x + width / 2 - face_detection.CENTER_SHIFT[0] * raw_width
-    center_y = y + height / 2 - face_detection.CENTER_SHIFT[1] * raw_height
+    raw_width, raw_height = width / close_look.SIZE_RATIO[0], height / close_look.SIZE_RATIO[1]
+    center_x = x + width / 2 - close_look.CENTER_SHIFT[0] * raw_width
+    center_y = y + height / 2 - close_look.CENTER_SHIFT[1] * raw_height
     return np.array([center_x - raw_width / 2, center_y - raw_height / 2, raw_width, raw_height])
 
 

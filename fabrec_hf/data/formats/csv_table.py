@@ -31,6 +31,7 @@ from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
+from .foreign import name_foreign_header
 from .layouts import (
     COMMON_COLUMNS,
     AttributeTypes,
@@ -41,6 +42,7 @@ from .layouts import (
     option_folder,
     refuse_split,
 )
+from .picture_paths import PicturePlaces
 
 
 __all__ = ["Columns", "Table", "match_points", "open_source", "open_table"]
@@ -80,17 +82,24 @@ def open_source(
     table = open_table(path, image_column)
     if table.splits:
         refuse_split(split, path)
+    if table.repeated and not table.num_landmarks and not table.columns.box:
+        raise DataError(
+            f"{path} names pictures in several lines, but has neither points nor boxes: it is no table with one face "
+            f"a line, which has columns such as nose_x and nose_y, or {', '.join(BOX_COLUMNS)}."
+        )
     mark_up, order = match_points(table, scheme)
     folder = option_folder(images, path.parent, "pictures")
+    places = PicturePlaces((folder,), (folder,))
     names = table.splits or (only_split(split),)
     return FaceSource(
         kind="csv",
-        splits={name: partial(_split_rows, table, order, folder, name) for name in names},
+        splits={name: partial(_split_rows, table, order, places, name) for name in names},
         scheme=mark_up,
         files=(path,),
         extend_top=EXTEND_TOP,
         extend_bottom=EXTEND_BOTTOM,
         attributes=attribute_features(table.types),
+        unverified=True,
     )
 
 
@@ -148,25 +157,25 @@ class Table:
         """Whether it says which points are visible: a table cannot."""
         return False
 
-    def rows(self, order: Sequence[int] = (), images: Path | None = None, prefix: str = "") -> Iterator[Row]:
+    def rows(self, order: Sequence[int] = (), images: PicturePlaces | None = None, prefix: str = "") -> Iterator[Row]:
         """Yield the faces, `split` among the columns where the table has it.
 
         Args:
             order: The index among the table's points of every point of the scheme.
-            images: Folder that the pictures' names are relative to; the folder of the file by default.
+            images: Where the pictures are; by default their names are relative to the folder of the file.
             prefix: What to put before a picture's name for `name` and `picture`, where no column gives these.
 
         Raises:
             DataError: If a cell does not hold what its column should. The message names the line.
         """
-        columns, types, folder = self.columns, self.types.items(), images or self.file.parent
+        columns, types, places = self.columns, self.types.items(), images or PicturePlaces((self.file.parent,))
         pairs = [columns.points[index] for index in order]
         for number, cells in _faces(self.file):
             where = f"{self.file}, line {number}"
             image = cells[columns.image]
             if not image:
                 raise DataError(f"{where}: the column {columns.image} is empty.")
-            row: Row = {"image": folder / image, "picture": f"{prefix}{image}"}
+            row: Row = {"image": places.path(image), "picture": f"{prefix}{image}"}
             row["name"] = f"{prefix}{image}:{number}" if self.repeated else f"{prefix}{image}"
             row |= {name: cells[name] for name in _TEXT_COLUMNS if name in columns.text and cells[name]}
             if "split" in columns.text:
@@ -230,7 +239,7 @@ def match_points(
     return None, []
 
 
-def _split_rows(table: Table, order: Sequence[int], images: Path, split: str) -> Iterator[Row]:
+def _split_rows(table: Table, order: Sequence[int], images: PicturePlaces, split: str) -> Iterator[Row]:
     return (row for row in table.rows(order, images) if row.pop("split", split) == split)
 
 
@@ -278,6 +287,9 @@ def _columns(file: Path, image_column: str | None, with_points: bool) -> Columns
     """Read the header and say what its columns are."""
     _, cells = next(_lines(file), (0, {}))
     header = list(cells)
+    tool = name_foreign_header(header)
+    if tool:
+        raise DataError(f"{file} is no table of faces but {tool}.")
     if image_column is not None and image_column not in header:
         raise DataError(f"{file} has no column {image_column!r}; its first line names {', '.join(header)}.")
     image = image_column or next((name for name in IMAGE_COLUMNS if name in header), None)

@@ -5,9 +5,11 @@
 Coordinates are taken as they are: parts are whole pixels from 0, a box is (left, top, width, height).
 """
 
+import codecs
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +24,9 @@ from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
+from .foreign import name_foreign_root
 from .layouts import attribute_features, files_by_split, option_folder, split_of
+from .picture_paths import PicturePlaces
 
 
 __all__ = ["open_source"]
@@ -43,6 +47,9 @@ ATTRIBUTES = {
 
 _CHUNK = 1 << 16
 
+# What imglab's header says whatever the names are encoded in, which on most machines is UTF-8.
+_LATIN = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["'](iso-8859-1|latin-?1|windows-1252)["']""", re.IGNORECASE)
+
 
 def open_source(
     path: Path,
@@ -52,8 +59,9 @@ def open_source(
 ) -> FaceSource:
     """Open an imglab file, or a folder of them of which each names its split (`labels_train.xml`).
 
-    Boxes that imglab was told to ignore are left out. Part names that are numbers give the order of the points, other
-    names become the names of the points, in order of appearance. A part that a box lacks is not annotated.
+    Boxes that imglab was told to ignore are left out, and counted in the source's `notes`. Part names that are numbers
+    give the order of the points, other names become the names of the points, in order of appearance. A part that a box
+    lacks is not annotated.
 
     Args:
         path: The XML file, or a folder of XML files.
@@ -66,7 +74,7 @@ def open_source(
         SchemeError: If the scheme does not belong to the parts.
     """
     files = files_by_split(_files(path), split)
-    parts, attributes, repeated = _survey(files.values())
+    parts, attributes, repeated, notes = _survey(files.values())
     mark_up, order = None, list[int]()
     if parts:
         names = () if all(map(str.isdecimal, parts)) else parts
@@ -74,10 +82,11 @@ def open_source(
     elif scheme is not None:
         raise DataError(f"{path} has boxes without parts: there are no points that a scheme could belong to.")
     points = [parts[index] for index in order]
+    folders = {name: option_folder(images, file.parent, "pictures") for name, file in files.items()}
     return FaceSource(
         kind="dlib",
         splits={
-            name: partial(_rows, file, option_folder(images, file.parent, "pictures"), points, attributes, repeated)
+            name: partial(_rows, file, PicturePlaces((folders[name],), (folders[name],)), points, attributes, repeated)
             for name, file in files.items()
         },
         scheme=mark_up,
@@ -85,6 +94,8 @@ def open_source(
         extend_top=EXTEND_TOP,
         extend_bottom=EXTEND_BOTTOM,
         attributes=attribute_features({name: ATTRIBUTES[name] for name in attributes}),
+        unverified=True,
+        notes=tuple(notes),
     )
 
 
@@ -103,12 +114,15 @@ def _files(path: Path) -> list[Path]:
     return telling or files
 
 
-def _survey(files: Iterable[Path]) -> tuple[list[str], list[str], bool]:
-    """Look through files: the parts in order, the attributes, and whether a picture has several faces."""
-    parts, attributes, repeated = dict[str, None](), set[str](), False
+def _survey(files: Iterable[Path]) -> tuple[list[str], list[str], bool, list[str]]:
+    """Look through files: parts in order, attributes, whether a picture has several faces, and what was left out."""
+    parts, attributes, repeated, notes = dict[str, None](), set[str](), False, []
     for file in files:
-        pictures, faces = set(), 0
-        for box in _boxes(file):
+        pictures, faces, ignored = set(), 0, 0
+        for box in _boxes(file, with_ignored=True):
+            if box.ignored:
+                ignored += 1
+                continue
             parts |= dict.fromkeys(box.parts)
             attributes |= set(box.attributes)
             pictures.add(box.image)
@@ -116,13 +130,18 @@ def _survey(files: Iterable[Path]) -> tuple[list[str], list[str], bool]:
         if not faces:
             raise DataError(f"{file} holds no box; is it a file of imglab?")
         repeated |= len(pictures) < faces
+        if ignored:
+            notes.append(f"{file.name}: {ignored:,} boxes that are to be ignored are left out.")
     order = sorted(parts, key=int) if all(map(str.isdecimal, parts)) else list(parts)
-    return order, [name for name in ATTRIBUTES if name in attributes], repeated
+    return order, [name for name in ATTRIBUTES if name in attributes], repeated, notes
 
 
-def _rows(file: Path, images: Path, points: Sequence[str], attributes: Sequence[str], repeated: bool) -> Iterator[Row]:
+def _rows(
+    file: Path, images: PicturePlaces, points: Sequence[str], attributes: Sequence[str], repeated: bool
+) -> Iterator[Row]:
     for box in _boxes(file):
-        row: Row = {"image": images / box.image, "picture": box.image, "box": box.rectangle}
+        row: Row = {"image": images.path(box.image), "picture": box.image, "box": box.rectangle}
+        row["stated_size"] = box.picture_size
         row["name"] = f"{box.image}:{box.line}" if repeated else box.image
         if points:
             row["landmarks"] = np.array([box.parts.get(part, (math.nan, math.nan)) for part in points])
@@ -138,18 +157,19 @@ class _Box:
     line: int
     ignored: bool
     rectangle: tuple[float, ...]
+    picture_size: tuple[float | None, float | None]
     attributes: dict[str, Any]
     parts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def _boxes(file: Path) -> Iterator[_Box]:
-    """Yield the boxes of a file that are not ignored, reading it piece by piece."""
-    parser = _ImglabParser(file)
+def _boxes(file: Path, with_ignored: bool = False) -> Iterator[_Box]:
+    """Yield the boxes of a file, those that are not ignored by default, reading it piece by piece."""
     try:
+        parser = _ImglabParser(file, _encoding(file))
         with open(file, "rb") as stream:
             while chunk := stream.read(_CHUNK):
-                yield from parser.feed(chunk)
-            yield from parser.feed(b"", last=True)
+                yield from (box for box in parser.feed(chunk) if with_ignored or not box.ignored)
+            yield from (box for box in parser.feed(b"", last=True) if with_ignored or not box.ignored)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
     except LookupError as error:
@@ -159,18 +179,36 @@ def _boxes(file: Path) -> Iterator[_Box]:
         raise DataError(f"{file}, line {error.lineno}: no whole XML ({reason}).") from error
 
 
+def _encoding(file: Path) -> str | None:
+    """Return "utf-8" for a file that is that while its header claims an encoding in which everything is valid."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(file, "rb") as stream:
+        if not _LATIN.match(stream.read(200).lstrip()):
+            return None
+        stream.seek(0)
+        try:
+            while chunk := stream.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return None
+    return "utf-8"
+
+
 class _ImglabParser:
     """Collects boxes while expat reads; expat itself, for it tells lines and lets a document type be refused."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, encoding: str | None = None):
         self.file = file
-        self.expat = expat.ParserCreate()
+        self.expat = expat.ParserCreate(encoding)
         self.expat.buffer_text = True
         self.expat.StartElementHandler = self._start
         self.expat.EndElementHandler = self._end
         self.expat.CharacterDataHandler = self._text
         self.expat.StartDoctypeDeclHandler = self._refuse_document_type
+        self.root: str | None = None
         self.image: str | None = None
+        self.image_size: tuple[float | None, float | None] = (None, None)
         self.box: _Box | None = None
         self.label: str | None = None
         self.done: list[_Box] = []
@@ -188,8 +226,14 @@ class _ImglabParser:
         raise self._fail("a document type (DOCTYPE) is refused, since its entities may be harmful; remove it.")
 
     def _start(self, element: str, attributes: Mapping[str, str]) -> None:
+        if self.root is None:
+            self.root = element
+            tool = name_foreign_root(element)
+            if tool:
+                raise DataError(f"{self.file} is no file of imglab but {tool}.")
         if element == "image":
             self.image = attributes.get("file")
+            self.image_size = (_whole(attributes.get("width")), _whole(attributes.get("height")))
             if not self.image:
                 raise self._fail("an image without the attribute file.")
         elif element == "box":
@@ -201,8 +245,7 @@ class _ImglabParser:
 
     def _end(self, element: str) -> None:
         if element == "box" and self.box:
-            if not self.box.ignored:
-                self.done.append(self.box)
+            self.done.append(self.box)
             self.box = None
         elif element == "label" and self.box and self.label is not None:
             self.box.attributes["label"] = self.label.strip()
@@ -226,6 +269,7 @@ class _ImglabParser:
             line=self.expat.CurrentLineNumber,
             ignored=_truth(attributes.get("ignore", "0")),
             rectangle=tuple(self._number(attributes, name) for name in ("left", "top", "width", "height")),
+            picture_size=self.image_size,
             attributes=known,
         )
 
@@ -252,3 +296,7 @@ class _ImglabParser:
 
 def _truth(text: str) -> bool:
     return text.strip().lower() in ("1", "true")
+
+
+def _whole(text: str | None) -> float | None:
+    return float(text) if text and text.isdecimal() else None

@@ -22,6 +22,7 @@ import numpy as np
 from ...errors import DataError
 from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
+from ..picture_files import is_picture, skipped_files
 from ..source import FaceSource, Row
 from .csv_table import Table, match_points, open_table
 from .layouts import (
@@ -29,11 +30,13 @@ from .layouts import (
     attribute_features,
     canonical_split,
     cast_attributes,
+    find_files,
     find_pictures,
     only_split,
     refuse_split,
     split_folders,
 )
+from .picture_paths import PicturePlaces
 
 
 __all__ = ["open_source"]
@@ -80,7 +83,9 @@ def _unlabelled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
         if not pictures:
             raise DataError(f"{folder} holds no picture.")
         splits[name] = partial(_plain_rows, root, folder, _digest(pictures))
-    return FaceSource("imagefolder", splits, extend_top=EXTEND_TOP, extend_bottom=EXTEND_BOTTOM)
+    others = skipped_files(file for file in find_files(root, ("",)) if not is_picture(file))
+    notes = (f"Files that are no pictures are left out: {others}.",) if others else ()
+    return FaceSource("imagefolder", splits, extend_top=EXTEND_TOP, extend_bottom=EXTEND_BOTTOM, notes=notes)
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -128,6 +133,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
         extend_bottom=EXTEND_BOTTOM,
         visibility=mark_up is not None and any(table.visibility for table in tables),
         attributes=attribute_features(found),
+        unverified=True,
     )
 
 
@@ -191,10 +197,11 @@ class _JsonTable:
 
     def rows(self, order: Sequence[int] = (), prefix: str = "") -> Iterator[Row]:
         """Yield the faces as `Table.rows` does."""
+        places = PicturePlaces((self.file.parent,))
         for number, values in _json_lines(self.file):
             where = f"{self.file}, line {number}"
             image = prefix + values["file_name"]
-            row: Row = {"image": self.file.parent / values["file_name"], "picture": image}
+            row: Row = {"image": places.path(values["file_name"]), "picture": image}
             row["name"] = f"{image}:{number}" if self.repeated else image
             row |= {name: str(values[name]) for name in ("name", "picture", "subset") if values.get(name) is not None}
             if values.get("split") is not None:

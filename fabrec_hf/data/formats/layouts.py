@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import DataError
-from ..source import IMAGE_SUFFIXES, face_features
+from ..picture_files import PICTURE_SUFFIXES, heic_is_readable
+from ..source import face_features
 
 
 __all__ = [
@@ -138,7 +139,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def find_pictures(folder: Path) -> list[Path]:
     """List the pictures below a folder, sorted by path."""
-    return find_files(folder, IMAGE_SUFFIXES)
+    return find_files(folder, PICTURE_SUFFIXES)
 
 
 def option_folder(folder: str | os.PathLike | None, base: Path, what: str) -> Path:
@@ -223,7 +224,9 @@ def _cast(value: Any, kind: str) -> Any:
     return float(value) if kind == "float64" else value
 
 
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"} | {
+    **{"AVIF": ".avif", "HEIF": ".heic", "GIF": ".gif", "JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga"}
+}
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -238,6 +241,7 @@ def encoded_picture(image: Mapping[str, Any] | None, row: int) -> tuple[bytes, s
         DataError: If the picture is missing, unreadable, or of a format that no reader looks for.
     """
     image = image or {}
+    heic_is_readable()
     try:
         content = image.get("bytes") or Path(image.get("path") or "").read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
@@ -253,7 +257,7 @@ def encoded_picture(image: Mapping[str, Any] | None, row: int) -> tuple[bytes, s
 def file_stem(row: int, name: str | None) -> str:
     """Name the files of a row after its number and its name, which only letters, digits, dots and _ are left of."""
     stem = name or ""
-    if stem.lower().endswith(IMAGE_SUFFIXES):
+    if stem.lower().endswith(PICTURE_SUFFIXES):
         stem = stem[: stem.rindex(".")]
     stem = re.sub(r"[^\w.-]+", "_", stem, flags=re.ASCII)[-80:].strip("._")
     return f"{row:06d}_{stem}" if stem else f"{row:06d}"

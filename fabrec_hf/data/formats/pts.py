@@ -220,6 +220,7 @@ def open_source(
         extend_top=known.extend_top if known else EXTEND_TOP,
         extend_bottom=known.extend_bottom if known else EXTEND_BOTTOM,
         attributes=attribute_features(types.found),
+        unverified=known is None,
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from ...errors import DataError
 from ...model.known_schemes import get_scheme
 from ..formats.pts import read_pts
-from ..source import IMAGE_SUFFIXES, FaceSource, Row
+from ..picture_files import PICTURE_SUFFIXES
+from ..source import FaceSource, Row
 from .raw_files import box_of_corners, read_mat
 
 
@@ -161,7 +162,7 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
             continue
         if suffix == ".pts":
             points[file.stem] = file
-        elif suffix in IMAGE_SUFFIXES:
+        elif suffix in PICTURE_SUFFIXES:
             if file.stem in pictures:
                 raise DataError(f"{pictures[file.stem]} and {file.name} have one .pts file; remove one of them.")
             pictures[file.stem] = file

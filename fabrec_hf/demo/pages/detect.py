@@ -138,6 +138,11 @@ def _summary(result: FoundFaces, services: Services) -> str:
         return "No face was found: try a photograph in which faces are larger."
     score = np.concatenate([face.scores for face in result.faces]).mean()
     line = f"**{count_faces(len(result.faces))}**, mean score {score:.2f}, in {result.seconds:.2f} s."
+    if result.left_out:
+        line += (
+            f" {result.left_out} more, smaller ones were found and not looked at: this page takes "
+            f"{len(result.faces)} faces of a photograph, `fabrec detect` takes all."
+        )
     note = score_note(services.shelf.finder().model.config)
     return f"{line}\n\n{note}" if note else line
 

@@ -1,0 +1,107 @@
+"""Data sets as people have them: columns of other names, and faces without boxes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ..errors import DataError
+
+
+__all__ = ["DERIVED", "adapt_columns", "tight_box"]
+
+logger = logging.getLogger(__name__)
+
+DERIVED = {"box": "landmarks"}
+"""Columns that may be missing, and the column that they are made from."""
+
+ROWS = 1024
+"""Annotations that are read at a time."""
+
+
+def tight_box(landmarks: Any) -> list[float] | None:
+    """Return the box (x, y, width, height) in pixels around a face's points.
+
+    Args:
+        landmarks: (L, 2) pixels; a point that is None or has a NaN is not annotated.
+
+    Returns:
+        None where the annotated points enclose no area.
+    """
+    points = np.array([point for point in landmarks if point is not None], dtype=np.float64).reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return None
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()] if (high > low).all() else None
+
+
+def adapt_columns(
+    faces: datasets.Dataset | datasets.IterableDataset,
+    columns: Sequence[str],
+    names: Mapping[str, str] | None = None,
+    source: str = "The data",
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Give a data set the columns that the package reads.
+
+    Columns are renamed, what holds pictures is decoded as pictures, points that come as (x, y, visibility) lose the
+    third number (0 means that the point is not annotated, as in COCO), and boxes that are asked for but missing become
+    the tight boxes of the points. The last is said in one line of the log.
+
+    Args:
+        faces: The rows. One column may stand in for several.
+        columns: What is needed of `image`, `landmarks`, `box` and others.
+        names: For a column of the package, what it is called here: `{"landmarks": "keypoints", "box": "bbox"}`.
+        source: What the rows are called in an error.
+
+    Raises:
+        DataError: If a column is missing.
+    """
+    for name, here in (names or {}).items():
+        if here not in faces.column_names:
+            raise DataError(f"{source} has no column {here}, found {', '.join(faces.column_names)}.")
+        if here != name:
+            faces = faces.remove_columns([name]) if name in faces.column_names else faces
+            faces = faces.rename_column(here, name)
+    found = list(faces.column_names)
+    missing = [name for name in columns if name not in found and DERIVED.get(name) not in found]
+    if missing:
+        raise DataError(
+            f"{source} has no column {', '.join(missing)}; expected {', '.join(columns)}, found {', '.join(found)}."
+        )
+    if "image" in found and not isinstance((faces.features or {}).get("image"), datasets.Image):
+        faces = faces.cast_column("image", datasets.Image())
+    if "landmarks" in columns and _has_visibilities(faces):
+        faces = _put_column(faces, "landmarks", "landmarks", _without_visibility)
+    if "box" in columns and "box" not in found:
+        logger.warning("%s has no column box: the box of a face is the tight box of its points.", source)
+        faces = _put_column(faces, "box", "landmarks", lambda points: None if points is None else tight_box(points))
+    return faces
+
+
+def _has_visibilities(faces: datasets.Dataset | datasets.IterableDataset) -> bool:
+    """Tell from the first row whether points have three numbers."""
+    first = next(iter(faces.select_columns(["landmarks"])), None)
+    point = next((point for point in (first or {}).get("landmarks") or [] if point is not None), None)
+    return isinstance(point, (list, tuple, np.ndarray)) and len(point) == 3
+
+
+def _without_visibility(points: Any) -> Any:
+    if points is None:
+        return None
+    return [None if point is None else [float("nan")] * 2 if not point[2] else list(point[:2]) for point in points]
+
+
+def _put_column(faces: Any, name: str, origin: str, make: Any) -> Any:
+    """Set a column to what `make` says of each value of another one, without copying the pictures."""
+    if isinstance(faces, datasets.IterableDataset):
+        return faces.map(lambda value: {name: make(value)}, input_columns=[origin])
+    column = faces.select_columns([origin])
+    values = [make(value) for start in range(0, len(faces), ROWS) for value in column[start : start + ROWS][origin]]
+    if name in faces.column_names:
+        faces = faces.remove_columns([name])
+    number = datasets.List(datasets.Value("float32"))
+    feature = number if name == "box" else datasets.List(number)
+    return faces.add_column(name, values, feature=feature)

@@ -1,0 +1,171 @@
+"""The box of a face: what a given one means, how it becomes the box that faces are found by, and one made up.
+
+Training and detection must crop alike. Faces are found by the tight box of the points from the brows to the chin, as
+the face detector gives it. The boxes of annotations are often something else: the tight box of five points, a whole
+head, corners instead of width and height.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..model.face_detection import default_face_detector
+from .picture_files import heic_is_readable
+
+
+__all__ = ["BoxPlan", "Relation", "box_overlap", "detected_box", "is_tight", "tight_box"]
+
+# A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
+_TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How the boxes that faces are found by lie relative to the given ones, by the median.
+
+    Attributes:
+        shift: Distance of the centers (x, y), in units of the given width and height.
+        ratio: Width and height, in units of the given ones.
+        faces: How many faces it was measured on.
+    """
+
+    shift: tuple[float, float]
+    ratio: tuple[float, float]
+    faces: int
+
+    def convert(self, box: np.ndarray) -> np.ndarray:
+        """Return the box (x, y, width, height) that a given one stands for."""
+        size = box[2:] * np.array(self.ratio)
+        center = box[:2] + box[2:] * (0.5 + np.array(self.shift))
+        return np.concatenate([center - size / 2, size]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class BoxPlan:
+    """What becomes of the boxes of a set of faces.
+
+    Attributes:
+        missing: Where a face's box comes from that has none: `points`, `detector`, `image` or `none`.
+        given: What becomes of the others: `keep`, `convert` by the relation, or `replace` as if there was none.
+        corners: Whether the given boxes are (x1, y1, x2, y2).
+        tight_is_none: Whether a given box that is the tight box of the points says nothing of the face.
+        relation: What the given boxes stand for, where that was measured.
+    """
+
+    missing: str
+    given: str = "keep"
+    corners: bool = False
+    tight_is_none: bool = False
+    relation: Relation | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def box(
+        self, given: np.ndarray | None, content: bytes, landmarks: np.ndarray | None, size: tuple[int, int]
+    ) -> tuple[np.ndarray | None, str]:
+        """Return a face's box (x, y, width, height) and where it comes from.
+
+        Args:
+            given: The box in the annotations, as width and height and upright, or None.
+            content: The encoded picture.
+            landmarks: (L, 2) points in pixels of the upright picture, NaN where not annotated; None without points.
+            size: (width, height) of the upright picture.
+        """
+        if given is not None and self.tight_is_none and landmarks is not None and is_tight(given, landmarks):
+            given = None
+        if given is not None and self.given == "keep":
+            return given, "given"
+        meant = self.relation.convert(given) if given is not None and self.relation else given
+        if meant is not None and self.given == "convert":
+            return meant, "converted"
+        # Points that are missing may be those at the rim, so that the others' box would be too small.
+        rimless = self.relation is not None and landmarks is not None and bool(np.isnan(landmarks).any())
+        if meant is not None and self.missing == "points" and rimless:
+            return meant, "converted"
+        made, rule = _make_box(self.missing, content, landmarks, size, meant)
+        return made, "given" if rule == "converted" and self.relation is None else rule
+
+
+def _make_box(
+    rule: str, content: bytes, landmarks: np.ndarray | None, size: tuple[int, int], fallback: np.ndarray | None
+) -> tuple[np.ndarray | None, str]:
+    """Make up a face box as the rule says, or as the next one does where that is impossible; says which."""
+    if rule == "none":
+        return None, "none"
+    box = detected_box(content, landmarks, fallback) if rule == "detector" else None
+    if box is not None:
+        return box, "detector"
+    if rule == "points" and landmarks is not None:
+        box = tight_box(landmarks)
+    if box is None and fallback is not None:
+        return fallback, "converted"
+    if rule == "detector" and landmarks is not None:
+        box = tight_box(landmarks)
+    if box is not None:
+        return box, "points"
+    return np.array([0.0, 0.0, *size], dtype=np.float32), "image"
+
+
+def tight_box(landmarks: np.ndarray) -> np.ndarray | None:
+    """Return the box of the annotated points; None where they span no area."""
+    known = landmarks[~np.isnan(landmarks).any(axis=1)]
+    if not len(known):
+        return None
+    low, high = known.min(axis=0), known.max(axis=0)
+    return np.concatenate([low, high - low]).astype(np.float32) if (high > low).all() else None
+
+
+def is_tight(box: np.ndarray, landmarks: np.ndarray) -> bool:
+    """Whether a box is that of the points, but for what tools round."""
+    tight = tight_box(landmarks)
+    if tight is None:
+        return False
+    edges = np.array([*box[:2], *(box[:2] + box[2:])]) - [*tight[:2], *(tight[:2] + tight[2:])]
+    return bool(np.abs(edges).max() <= max(_TIGHT_PIXELS, _TIGHT_SHARE * tight[2:].max()))
+
+
+def detected_box(content: bytes, landmarks: np.ndarray | None, near: np.ndarray | None = None) -> np.ndarray | None:
+    """Return the detected face that holds most of the points; without points the one near a box, or the largest."""
+    heic_is_readable()
+    with Image.open(io.BytesIO(content)) as image:
+        boxes = np.array([detection.box for detection in default_face_detector()(image)])
+    if near is not None and (landmarks is None or np.isnan(landmarks).all()):
+        return nearest_box(boxes, near)
+    return box_of_points(boxes, landmarks)
+
+
+def nearest_box(boxes: np.ndarray, near: np.ndarray) -> np.ndarray | None:
+    """Return the box that overlaps most with another one; None where none does by a tenth."""
+    best = max(boxes, key=lambda box: box_overlap(box, near), default=None) if len(boxes) else None
+    return None if best is None or box_overlap(best, near) < 0.1 else best.astype(np.float32)
+
+
+def box_of_points(boxes: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray | None:
+    """Return the box that holds most of the points, if it holds half of them; the first where there are no points."""
+    if not len(boxes):
+        return None
+    if landmarks is None or np.isnan(landmarks).all():
+        return boxes[0].astype(np.float32)
+    best = max(boxes, key=lambda box: share_inside(landmarks, box))
+    return best.astype(np.float32) if share_inside(landmarks, best) >= 0.5 else None
+
+
+def share_inside(landmarks: np.ndarray, box: np.ndarray) -> float:
+    """Share of the annotated points in the box, grown by a quarter of its size: ears and brows lie outside."""
+    margin = box[2:] / 4
+    inside = ((landmarks >= box[:2] - margin) & (landmarks <= box[:2] + box[2:] + margin)).all(axis=1)
+    return float(inside.sum() / max(1, (~np.isnan(landmarks).any(axis=1)).sum()))
+
+
+def box_overlap(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Return the area that two boxes (x, y, width, height) share over the area that they cover together."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(sides.clip(0)))
+    return shared / (float(np.prod(a[2:]) + np.prod(b[2:])) - shared)

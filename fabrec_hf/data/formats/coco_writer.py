@@ -1,0 +1,137 @@
+"""A writer of COCO keypoints: one JSON file and one folder of pictures a split, which `coco` reads back."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import datasets
+import numpy as np
+from tqdm.auto import tqdm
+
+from ...errors import DataError, SchemeError
+from ...model.known_schemes import LandmarkScheme
+from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
+
+
+__all__ = ["export_coco"]
+
+logger = logging.getLogger(__name__)
+
+
+def export_coco(
+    dataset: datasets.Dataset,
+    scheme: LandmarkScheme,
+    folder: str | os.PathLike,
+    split: str,
+    progress: bool = False,
+) -> int:
+    """Write faces as `annotations/SPLIT.json` and `images/SPLIT/`, which `coco.open_source` reads back as they are.
+
+    Pictures are written as they are stored, numbers so that they give the same float32. Columns of one value a row go
+    to the annotation's `attributes`; other lists find no place in this format. A face without any annotated point is
+    written, but by the rules of the format its readers take it for not annotated.
+
+    Args:
+        dataset: Faces with `image` and `landmarks`.
+        scheme: Their mark-up, for the names of the points and the skeleton.
+        folder: Where to write. What there is of other splits stays.
+        split: What to call them.
+        progress: Show a progress bar.
+
+    Returns:
+        The number of faces written.
+
+    Raises:
+        DataError: If there are no landmarks, a picture cannot be read, or the folder holds this split already.
+        SchemeError: If a face has another number of points than the scheme.
+    """
+    split, folder = canonical_split(split, "export_coco"), Path(folder)
+    missing = [name for name in ("image", "landmarks") if name not in dataset.column_names]
+    if missing:
+        raise DataError(f"The faces have no column {', '.join(missing)} to write COCO keypoints from.")
+    pictures, target = folder / "images" / split, folder / "annotations" / f"{split}.json"
+    for place in (pictures, target):
+        if place.exists():
+            raise DataError(f"{place} exists already; name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        (unfinished / "images").mkdir()
+        with open(unfinished / "annotations.json", "w", encoding="utf-8") as stream:
+            _write(stream, dataset, scheme, unfinished / "images", split, progress)
+        pictures.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
+        (unfinished / "images").replace(pictures)
+        (unfinished / "annotations.json").replace(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return len(dataset)
+
+
+def _write(
+    stream: TextIO, dataset: datasets.Dataset, scheme: LandmarkScheme, folder: Path, split: str, progress: bool
+) -> None:
+    """Write pictures into the folder and annotations to the stream, one at a time."""
+    names = scheme.point_names or tuple(map(str, range(scheme.num_landmarks)))
+    category = {
+        "id": 1,
+        "name": "face",
+        "supercategory": "person",
+        "keypoints": list(names),
+        "skeleton": [[first + 1, second + 1] for first, second in scheme.edges],
+    }
+    columns, images, unlabelled = scalar_columns(dataset.features), [], 0
+    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    stream.write(f'{{"categories": {_json([category])},\n"annotations": [')
+    for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
+        content, suffix, (width, height) = encoded_picture(row["image"], index)
+        file_name = file_stem(index, row.get("name")) + suffix
+        (folder / file_name).write_bytes(content)
+        images.append({"id": index + 1, "file_name": f"{split}/{file_name}", "width": width, "height": height})
+        annotation = _annotation(row, index + 1, scheme, columns)
+        unlabelled += not annotation["num_keypoints"]
+        stream.write(f"{',' if index else ''}\n{_json(annotation)}")
+    stream.write(f'],\n"images": {_json(images)}}}\n')
+    if unlabelled:
+        logger.warning(
+            "%d faces of %s have no annotated point: readers of COCO files leave them out.", unlabelled, split
+        )
+
+
+def _annotation(row: Mapping[str, Any], number: int, scheme: LandmarkScheme, columns: Sequence[str]) -> dict[str, Any]:
+    points = points_of(row["landmarks"])
+    if points.shape != (scheme.num_landmarks, 2):
+        raise SchemeError(f"Row {number - 1} has {len(points)} points, but {scheme.name} has {scheme.num_landmarks}.")
+    visible = row.get("visibility") or [True] * len(points)
+    keypoints: list[float] = []
+    for (x, y), seen in zip(points, visible, strict=True):
+        known = bool(np.isfinite(x) and np.isfinite(y))
+        keypoints += [shortest(x), shortest(y), 2 if seen else 1] if known else [0, 0, 0]
+    annotation: dict[str, Any] = {
+        "id": number,
+        "image_id": number,
+        "category_id": 1,
+        "iscrowd": 0,
+        "num_keypoints": sum(v > 0 for v in keypoints[2::3]),
+        "keypoints": keypoints,
+    }
+    if row.get("box") is not None:
+        box = [shortest(value) for value in row["box"]]
+        annotation |= {"bbox": box, "area": box[2] * box[3]}
+    annotation["attributes"] = {name: _plain(row[name]) for name in columns if row[name] is not None}
+    return annotation
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: null for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,141 @@
+"""Tell transformers of the models at the moment when it could be asked for them, and not before.
+
+The Auto classes and the pipelines live in modules of transformers that take seconds to load, and so do the models. To
+register them where `fabrec_hf` is imported would load all of that to print a help text. Therefore each registration
+waits until transformers' part and ours are both wanted: loading transformers' part loads ours, and only ours then
+waits for transformers'. It makes no difference which of the two is imported first.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from wrapt import register_post_import_hook
+
+
+__all__ = ["register_lazily"]
+
+_AUTO = "transformers.models.auto"
+_MODEL = "fabrec_hf.model"
+
+_loaded: set[str] = set()
+"""Modules of ours that are loaded to their end: what `sys.modules` holds may still be half of a module."""
+
+
+def register_lazily() -> None:
+    """Set up all registrations; those whose modules are loaded already happen at once."""
+    for module, mark in _MARKS.items():
+        register_post_import_hook(mark, f"{_MODEL}.{module}")
+    for theirs, ours, register in _REGISTRATIONS:
+        _register_when_both(theirs, f"{_MODEL}.{ours}", register)
+
+
+def _register_when_both(theirs: str, ours: str, register: Callable[[ModuleType], None]) -> None:
+    done = False
+    finished: set[str] = set()
+
+    def attempt() -> None:
+        nonlocal done
+        if not done and theirs in finished and ours in _loaded:
+            done = True
+            register(sys.modules[ours])
+
+    def their_module_is_there(_: ModuleType) -> None:
+        finished.add(theirs)
+        if ours not in sys.modules:  # else it is being loaded right now, and reports when it is whole
+            importlib.import_module(ours)
+        attempt()
+
+    def our_module_is_there(_: ModuleType) -> None:
+        _loaded.add(ours)
+        attempt()
+
+    register_post_import_hook(our_module_is_there, ours)
+    register_post_import_hook(their_module_is_there, theirs)
+
+
+def _register_configurations(ours: ModuleType) -> None:
+    from transformers import AutoConfig
+
+    for config in (ours.FabRecAutoencoderConfig, ours.FabRecConfig):
+        AutoConfig.register(config.model_type, config)
+
+
+def _register_models(ours: ModuleType) -> None:
+    from transformers import AutoModel, AutoModelForKeypointDetection
+
+    for model in (ours.FabRecAutoencoder, ours.FabRecForLandmarkDetection):
+        AutoModel.register(model.config_class, model)
+    landmark_model = ours.FabRecForLandmarkDetection
+    AutoModelForKeypointDetection.register(landmark_model.config_class, landmark_model)
+
+
+def _register_processors(ours: ModuleType) -> None:
+    from transformers import AutoImageProcessor
+
+    from .model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
+    from .model.image_processing_fabrec import FabRecImageProcessor
+
+    backends = {"torchvision": FabRecImageProcessor, "pil": ours.FabRecImageProcessorPil}
+    for config in (FabRecAutoencoderConfig, FabRecConfig):
+        AutoImageProcessor.register(config, image_processor_classes=backends)
+
+
+def _register_pipeline(ours: ModuleType) -> None:
+    from transformers import AutoModelForKeypointDetection
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .model.embedded_fabrec import WEIGHTS
+
+    # transformers asks the Hub for every name that a pipeline is given, but not for the folder of the task's own
+    # model.
+    PIPELINE_REGISTRY.register_pipeline(
+        "face-landmark-detection",
+        ours.FaceLandmarkPipeline,
+        pt_model=AutoModelForKeypointDetection,
+        default={"model": (str(WEIGHTS / "3fabrec-300w"), None)},
+        type="image",
+    )
+    # What a saved pipeline says of itself in its repository. The task has to be another one: transformers refuses to
+    # run a task that both the repository and the registry define unless remote code is trusted. The default is a
+    # folder here.
+    task = PIPELINE_REGISTRY.supported_tasks["face-landmark-detection"]
+    ours.FaceLandmarkPipeline._registered_impl = {
+        "keypoint-detection": {name: value for name, value in task.items() if name != "default"}
+    }
+
+
+def _mark_configurations(ours: ModuleType) -> None:
+    for config in (ours.FabRecAutoencoderConfig, ours.FabRecConfig):
+        config.register_for_auto_class("AutoConfig")
+    # The Trainer keeps all that a model returns of all faces it evaluates, but for these: a gigabyte a thousand faces.
+    ours.FabRecConfig.keys_to_ignore_at_inference = ["heatmaps", "latent", "reconstruction"]
+
+
+def _mark_models(ours: ModuleType) -> None:
+    for model in (ours.FabRecAutoencoder, ours.FabRecForLandmarkDetection):
+        model.register_for_auto_class("AutoModel")
+        # `forward` takes further arguments and ignores them. The Trainer would take that for a loss that is divided by
+        # the number of accumulated batches already.
+        model.accepts_loss_kwargs = False
+
+
+def _mark_processor(ours: ModuleType) -> None:
+    ours.FabRecImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+
+# What lets `save_pretrained` put the source files beside the weights: it belongs to our classes alone.
+_MARKS = {
+    "configuration_fabrec": _mark_configurations,
+    "modeling_fabrec": _mark_models,
+    "image_processing_fabrec": _mark_processor,
+}
+
+# transformers' module, ours, and what to do once both are there.
+_REGISTRATIONS = (
+    (f"{_AUTO}.configuration_auto", "configuration_fabrec", _register_configurations),
+    (f"{_AUTO}.modeling_auto", "modeling_fabrec", _register_models),
+    (f"{_AUTO}.image_processing_auto", "image_processing_pil_fabrec", _register_processors),
+    ("transformers.pipelines", "pipeline_fabrec", _register_pipeline),
+)
