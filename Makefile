@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 SOURCES := fabrec_hf training tests hubconf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cards test quality style clean
+.PHONY: help install demo cards test gpu-check quality style clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
 
 install: $(INSTALLED)  ## create .venv and install the package with everything that its tests need
 
@@ -32,6 +32,9 @@ cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of 
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
+
+gpu-check: $(INSTALLED)  ## compare this machine's GPU with its CPU, and time it; tiny without a GPU
+	$(BIN)/python training/gpu_check.py
 
 quality: $(INSTALLED)  ## check style and types
 	$(BIN)/ruff check $(SOURCES)

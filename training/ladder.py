@@ -120,13 +120,13 @@ class Rung:
             if evaluate_landmarks.main(self.words):
                 raise FabRecError(f"the rung {self.name} failed, see above.")
             return None
-        parser, main = SCRIPTS[self.script]
+        kind, main = SCRIPTS[self.script]
         words = [*self.words]
         if self.resumes:
             words += ["--resume_from_checkpoint", "latest"]
         if self.limited and minutes is not None:
             words += ["--max_minutes", str(minutes)]
-        arguments = parse_arguments(parser, "", words)
+        arguments = parse_arguments(arguments_class=kind, description="", argv=words)
         if self.script == "pretrain.py":
             forget_unsaved_end(Path(arguments.output_dir), arguments.max_steps)
         return main(arguments)
@@ -199,15 +199,15 @@ def build_rungs(arguments: LadderArguments) -> list[Rung]:
     if arguments.teacher_python:
         labels = {"data": arguments.faces[0], "teacher": "mediapipe", "teacher_python": arguments.teacher_python}
         mesh = [add("mesh-labels", "label_dataset.py", "summary.json", labels, limited=False, resumes=False)]
-    few = "landmarks-fewshot.yaml"
+    every, few = "landmarks-small.yaml", "landmarks-fewshot.yaml"
     teaching = preset["landmarks"] | saved
     if mesh:
         values = teaching | {"data": mesh, "scheme": "mesh", "autoencoder": start}
         start = add("mesh", "train_landmarks.py", "training_results.json", values, "landmarks-mesh.yaml")
-        few = "landmarks-fewshot-mesh.yaml"
+        every, few = "landmarks-300w-mesh.yaml", "landmarks-fewshot-mesh.yaml"
     labeled = {"data": arguments.labeled, "autoencoder": start}
     values = teaching | labeled
-    detector = add("landmarks", "train_landmarks.py", "training_results.json", values, "landmarks-small.yaml")
+    detector = add("landmarks", "train_landmarks.py", "training_results.json", values, every)
     add_scores(rungs, output, arguments, detector)
     add("few", "fewshot_sweep.py", "curve.png", preset["landmarks"] | labeled, few, resumes=False)
     if settings:

@@ -95,7 +95,7 @@ def test_scripts_have_the_arguments_that_are_shown(page, monkeypatch):
 
 @pytest.mark.parametrize("page", EVERY_PAGE)
 def test_targets_and_extras_exist(page):
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     project = (ROOT / "pyproject.toml").read_text()
     extras = re.findall(r"^(\w+) = \[", project.partition("[project.optional-dependencies]")[2], flags=re.MULTILINE)
     for words in commands(page):
