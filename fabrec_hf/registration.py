@@ -110,7 +110,7 @@ def _mark_configurations(ours: ModuleType) -> None:
     for config in (ours.FabRecAutoencoderConfig, ours.FabRecConfig):
         config.register_for_auto_class("AutoConfig")
     # The Trainer keeps all that a model returns of all faces it evaluates, but for these: a gigabyte a thousand faces.
-    ours.FabRecConfig.keys_to_ignore_at_inference = ["heatmaps", "latent", "reconstruction"]
+    ours.FabRecConfig.keys_to_ignore_at_inference = ["heatmaps", "drawn", "latent", "reconstruction"]
 
 
 def _mark_models(ours: ModuleType) -> None:

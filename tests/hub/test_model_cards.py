@@ -69,7 +69,9 @@ def test_cards_have_what_a_reader_needs(name):
     headings = [line.removeprefix("## ") for line in body.splitlines() if line.startswith("## ")]
     assert [heading for heading in headings if heading in SECTIONS] == SECTIONS
     # What the mesh-taught encoder says is meant for points, not for pictures.
-    mesh_taught = json.loads((Path(fabrec_hf.weights_path(name)) / "config.json").read_text()).get("backbone") == "face_mesh"
+    mesh_taught = (
+        json.loads((Path(fabrec_hf.weights_path(name)) / "config.json").read_text()).get("backbone") == "face_mesh"
+    )
     assert ("Reconstruction by group" in headings) != mesh_taught
     pictures = name.startswith("3fabrec-autoencoder")
     for word in ("profiles", "glasses") if pictures else ("profile", "occlusion", "closed eyes"):

@@ -192,10 +192,10 @@ def png_header(width, height):
 def test_decompression_bombs_are_refused(detect, tmp_path, size):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(*size))
-    with pytest.raises(ValueError, match=r"image 0 .*cannot be read") as caught:
+    with pytest.raises(ValueError, match=r"image 0 .*(cannot be read|more than 300 megapixels)") as caught:
         detect(str(path), boxes=[(0, 0, 20, 20)])
     assert "\n" not in str(caught.value)
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cannot be read|more than 300 megapixels"):
         open_picture(path)
 
 
