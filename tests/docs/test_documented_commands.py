@@ -104,7 +104,7 @@ def distinct_commands() -> list[list[str]]:
     """Every command of the package on the pages once, in their order, without those that need what is not at hand."""
     shown = [words[1:] for page in PAGES for words in commands(page) if words[0] == "fabrec"]
     distinct = [list(words) for words in dict.fromkeys(map(tuple, shown))]
-    return [words for words in distinct if words[0] not in ELSEWHERE and "300w" not in words]
+    return [words for words in distinct if words[0] not in ELSEWHERE and not {"300w", "wflw"} & {*words}]
 
 
 def check_output(words: list[str], output: Path | None) -> None:

@@ -111,7 +111,10 @@ def test_snippets_of_the_model_cards_run(card, checkout):
     names = run("\n".join([code, *others]))
     if "faces" in names:
         (face,) = names["faces"]
-        assert len(face["keypoints"]) == (128 if "mesh" in card.stem else 68)
+        counts = {"3fabrec-mesh": 128} | dict.fromkeys(
+            ("3fabrec-wflw", "3fabrec-wflw-1shot", "3fabrec-wflw-10shot"), 98
+        )
+        assert len(face["keypoints"]) == counts.get(card.stem, 68)
         points, (x, y, width, height) = np.asarray(face["keypoints"]), face["bbox"]
         assert (np.abs(points.mean(0) - [x + width / 2, y + height / 2]) < [width / 4, height / 4]).all()
     else:

@@ -21,6 +21,7 @@ from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import landmark_errors, predict_landmarks  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
+from fabrec_hf.model.landmark_decoding import Drawing  # noqa: E402
 
 
 def tiny_model() -> FabRecForLandmarkDetection:
@@ -45,7 +46,8 @@ def test_latents_are_found_that_draw_the_picture_or_the_landmarks():
 
     def heatmap_error(latents):
         heatmaps = model.predict_heatmaps(autoencoder.decoder.first_stage(latents))
-        return torch.stack([model.landmark_loss(h[None], lab[None]) for h, lab in zip(heatmaps, labels, strict=True)])
+        faces = zip(heatmaps, labels, strict=True)
+        return torch.stack([model.landmark_loss(Drawing(drawn[None]), points[None]) for drawn, points in faces])
 
     redraws = search_latents(model, pictures, None, 40, 0.05)
     draws = search_latents(model, pictures, labels, 40, 0.05)
