@@ -10,6 +10,7 @@ from ..common.console import say
 from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS, open_source
 from ..errors import DataError, FabRecError
+from .reader_options import READER_OPTIONS, add_reader_options
 
 
 if TYPE_CHECKING:
@@ -18,17 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-READER_OPTIONS = (
-    "scheme",
-    "split",
-    "origin",
-    "images",
-    "category",
-    "image_column",
-    "annotations",
-    "box_source",
-    "min_height",
-)
+OPTIONS_OF_SOURCES = (*READER_OPTIONS, "split", "box_source", "min_height")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="new folder to write")
     parser.add_argument("--to", choices=("parquet", "pts", "coco"), default="parquet", help="format (%(default)s)")
     reading = parser.add_argument_group("reading (each kind takes some of these, and says which)")
-    reading.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
+    add_reader_options(reading)
     reading.add_argument("--split", help="name of the split, where the data does not tell (train)")
-    reading.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
-    reading.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
-    reading.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
-    reading.add_argument("--category", help="COCO: which category, where there are several")
-    reading.add_argument("--image-column", help="CSV: the column with the picture's file")
     reading.add_argument("--box-source", choices=("ground_truth", "detector", "points"), help="300-W: which boxes")
     reading.add_argument("--min-height", type=int, metavar="PX", help="VGGFace2: keep faces higher than this (100)")
     writing = parser.add_argument_group("writing")
@@ -100,7 +86,7 @@ def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
     from ..data.conversion import convert_faces
 
     source = open_source(
-        arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in READER_OPTIONS}
+        arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in OPTIONS_OF_SOURCES}
     )
     if arguments.to != "parquet" and source.scheme is None:
         raise DataError(f"The {source.kind} data has no landmarks to write as {arguments.to}.")

@@ -18,6 +18,7 @@ from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
+from .reader_options import READER_OPTIONS, add_reader_options
 
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from ..model.known_schemes import LandmarkScheme
 
 __all__ = ["add_arguments", "run"]
-
-READER_OPTIONS = ("images", "annotations", "origin", "category", "image_column")  # beside scheme and split
 
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
@@ -52,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the detector")
     parser.add_argument("--kind", choices=list(KINDS), help="what DATA is, where that cannot be told from its files")
     add_columns_option(parser)
-    parser.add_argument("--scheme", help="what the points are: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
-    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
-    parser.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
-    parser.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
-    parser.add_argument("--category", help="COCO: which category, where there are several")
-    parser.add_argument("--image-column", help="CSV: the column with the picture's file")
+    add_reader_options(parser)
     parser.add_argument(
         "--boxes",
         choices=BOX_RULES,
@@ -204,7 +198,7 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
         options = {name: getattr(arguments, name) for name in READER_OPTIONS}
         options["split"] = arguments.split if takes_split else None
         path = workplace / "faces"
-        source = open_source(kind, arguments.data, scheme=arguments.scheme, **options)
+        source = open_source(kind, arguments.data, **options)
         say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
     dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
     annotated = [
