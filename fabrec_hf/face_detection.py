@@ -2,23 +2,8 @@
 
 import warnings
 
-from .model.face_detection import (
-    Detection,
-    FaceDetector,
-    YuNetFaceDetector,
-    can_find_faces,
-    default_face_detector,
-    tight_box,
-)
+from .model.face_detection import *  # noqa: F403  (the names of the present place, whatever they are)
+from .model.face_detection import __all__ as __all__
 
-
-__all__ = [
-    "Detection",
-    "FaceDetector",
-    "YuNetFaceDetector",
-    "can_find_faces",
-    "default_face_detector",
-    "tight_box",
-]
 
 warnings.warn("fabrec_hf.face_detection moved to fabrec_hf.model.face_detection", FutureWarning, stacklevel=2)

@@ -2,9 +2,8 @@
 
 import warnings
 
-from .export.runtimes import ExportedLandmarkDetector, load_exported
+from .export.runtimes import *  # noqa: F403  (the names of the present place, whatever they are)
+from .export.runtimes import __all__ as __all__
 
-
-__all__ = ["ExportedLandmarkDetector", "load_exported"]
 
 warnings.warn("fabrec_hf.runtimes moved to fabrec_hf.export.runtimes", FutureWarning, stacklevel=2)
