@@ -16,6 +16,7 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
+from fabrec_hf.data import load_faces
 from support.faces import draw_face
 from support.hub_client import HubServer, running_hub
 from support.processor_cases import BACKENDS
@@ -46,6 +47,21 @@ def drawn_faces(tmp_path_factory) -> Path:
     )
     folder = tmp_path_factory.mktemp("drawn_faces")
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
+    return folder
+
+
+@pytest.fixture
+def pts_folder(tmp_path, drawn_faces):
+    """Four pictures with .pts files of three points each, one point missing."""
+    folder = tmp_path / "annotated"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(4))):
+        row["image"].save(folder / f"{index}.png")
+        points = [f"{x} {y}" for x, y in row["landmarks"][:3]]
+        if index == 2:
+            points[1] = "nan nan"
+        text = "\n".join(["version: 1", "n_points: 3", "{", *points, "}"])
+        (folder / f"{index}.pts").write_text(text + "\n")
     return folder
 
 

@@ -1,9 +1,16 @@
 """`fabrec fit` as a user calls it: what it saves and when, what it says meanwhile, and what reads its folder."""
 
 import json
+import os
+import re
+import select
+import signal
 import stat
+import struct
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -117,3 +124,114 @@ def test_evaluation_on_learned_pictures_is_remarked(drawn_faces, autoencoder, tm
     (tmp_path / "out" / "learned_pictures.json").unlink()
     assert run("evaluate", "--model", tmp_path / "out", "--data", drawn_faces, "--format", "json") == 0
     assert "has learned" not in capsys.readouterr().err
+
+
+def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path, capsys):
+    output = tmp_path / "detector"
+    words = ["fit", pts_folder, "--output", output, "--model", autoencoder, "--effort", 0.01, "--json"]
+    assert main([str(word) for word in words]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert (
+        results["faces"] == 4 and results["points"] == 3 and results["folds"] == 1 and results["held_out_faces"] == 2
+    )
+    assert json.loads((output / "fit.json").read_text()) == results
+    assert Image.open(output / "held_out.png").size[0] > 300
+    assert main(["detect", str(pts_folder / "0.png"), "--model", str(output), "--boxes", "20,20,50,50", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert len(record["faces"][0]["keypoints"]) == 3
+    assert main([str(word) for word in words]) == 2, "nothing is overwritten"
+    assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fitting")] == []
+
+
+def test_fit_says_what_it_did_and_what_is_estimated(drawn_faces, autoencoder, tmp_path, capsys):
+    def printed(*words) -> str:
+        common = ["fit", drawn_faces, "--model", autoencoder, "--effort", 0.01]
+        assert main([str(word) for word in [*common, *words]]) == 0
+        return capsys.readouterr().out
+
+    text = printed("--shots", 1, "--output", tmp_path / "one")
+    assert text.startswith("Learned 5 points from 1 face in ") and "which takes two faces or more" in text
+    assert not (tmp_path / "one" / "held_out.png").exists()
+    text = printed("--shots", 4, "--output", tmp_path / "four")
+    assert "from 2 of the faces, predicted by" in text and "in 4 times the time: --folds 4." in text
+    text = printed("--shots", 4, "--folds", 2, "--output", tmp_path / "halves")
+    assert "by 2-fold cross-validation: each face" in text and "Leave-one-out: --folds 4." in text
+    text = printed("--shots", 3, "--folds", 99, "--output", tmp_path / "left-out")
+    assert "by leave-one-out: each face" in text and "--folds" not in text
+    text = printed("--shots", 2, "--folds", 0, "--output", tmp_path / "none")
+    assert "not estimated (as asked); --folds 1 holds a third out, --folds 2 leaves one face out" in text
+
+
+@pytest.mark.parametrize("rows", [["a.png,40,40"], ["a.png,40,40", "b.png,30,50", "c.png,,"]])
+def test_fit_learns_a_single_point_without_names_or_pairs(rows, drawn_faces, autoencoder, tmp_path, capsys):
+    for index, row in enumerate(load_faces(drawn_faces).select(range(len(rows)))):
+        row["image"].save(tmp_path / f"{'abc'[index]}.png")
+    (tmp_path / "points.csv").write_text("\n".join(["image,tip_x,tip_y", *rows, ""]))
+    words = ["fit", tmp_path / "points.csv", "--output", tmp_path / "detector", "--model", autoencoder]
+    assert main([str(word) for word in [*words, "--effort", 0.01, "--json"]]) == 0
+    results = json.loads(capsys.readouterr().out)
+    annotated = sum(not row.endswith(",,") for row in rows)
+    assert results["points"] == 1 and results["faces"] == annotated and results["training_error"] > 0
+    assert results["held_out_faces"] == (1 if annotated > 1 else 0)
+
+
+def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    common = ["--output", str(tmp_path / "out"), "--model", str(autoencoder)]
+    for words, fragment in (
+        ([str(tmp_path / "empty")], "holds no annotations"),
+        ([str(drawn_faces), "--shots", "99"], "99 faces were asked for"),
+        ([str(drawn_faces), "--scheme", "300w"], "has 68 points but the data 5"),
+        ([str(drawn_faces), "--effort", "0"], "--effort"),
+        ([str(drawn_faces), "--folds", "-1"], "--folds"),
+        ([str(drawn_faces), "--device", "abacus"], "abacus"),
+    ):
+        assert main(["fit", *words, *common]) == 2
+        captured = capsys.readouterr()
+        assert fragment in captured.err.splitlines()[-1] and "Traceback" not in captured.err and captured.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("cache", "autoencoder")) == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"), [("learning", ["--effort", 900]), ("estimating", ["--effort", 0.05, "--folds", 24])]
+)
+def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, stage, options):
+    """A real SIGINT, as soon as the bar of the stage, which is drawn on terminals only, shows an error."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    words = [sys.executable, "-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())", "fit", drawn_faces]
+    words += ["--output", tmp_path / "early", "--model", autoencoder, "--json", *options]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))  # a bar needs room
+    shown = b""
+    with subprocess.Popen(
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
+    ) as process:
+        os.close(theirs)
+        deadline = time.monotonic() + 240
+        while not re.search(rf"{stage}: .*error [\d.]+ %".encode(), shown) and time.monotonic() < deadline:
+            shown += os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b""
+        process.send_signal(signal.SIGINT)
+        drain = threading.Thread(target=_read_to_the_end, args=(ours,))  # a full terminal would block the process
+        drain.start()
+        output, _ = process.communicate(timeout=120)
+        drain.join()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    results = json.loads(output)
+    assert results["stopped"] is True and (tmp_path / "early" / "model.safetensors").is_file()
+    if stage == "learning":
+        assert results["steps"] < 270_000 and results["held_out_faces"] == 0
+    else:
+        assert results["steps"] == 30 and 0 < results["held_out_faces"] < 24
+        assert (tmp_path / "early" / "held_out.png").is_file()
+    assert not list(tmp_path.glob(".fitting-*"))
+
+
+def _read_to_the_end(terminal: int) -> None:
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:  # how Linux says that nobody writes any more
+        pass

@@ -1,5 +1,6 @@
 """`fabrec select`: which faces it leaves out, one face a picture, and what it writes for an annotation tool."""
 
+import csv
 import json
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.cli.select import FoundFace, choose_pictures  # noqa: E402
+from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.annotation_templates import annotation_template  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
@@ -120,3 +122,28 @@ def test_labels_of_the_tools():
     assert len(annotation_template("csv", get_scheme("300w"), [])["faces.csv"].decode().split(",")) == 5 + 2 * 68
     with pytest.raises(DataError, match="have no names to annotate by"):
         annotation_template("csv", LandmarkScheme("plain", 2), [])
+
+
+def test_select_lists_the_faces_that_stand_for_the_most(drawn_faces, tmp_path, capsys):
+    autoencoder = save_autoencoder(tmp_path / "autoencoder")
+    folder, output = tmp_path / "photographs", tmp_path / "selected"
+    folder.mkdir()
+    for index, row in enumerate(load_faces(drawn_faces).select(range(7))):
+        row["image"].save(folder / f"{index}.png")
+    common = ["--model", str(autoencoder), "--cropped"]
+    assert main(["select", str(folder), "--count", "3", "--output", str(output), "--json", *common]) == 0
+    records = json.loads(capsys.readouterr().out)
+    shares = [record["share"] for record in records]
+    assert len(records) == 3 and sum(shares) == pytest.approx(1, abs=1e-3) and shares == sorted(shares)[::-1]
+    assert all(record["box"] == [0, 0, 96, 96] and not record["detected"] for record in records)
+    with open(output / "selected.csv", newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [record["file"] for record in records]
+    sheet = np.asarray(Image.open(output / "selected.png"))
+    first = np.asarray(Image.open(records[0]["file"]).convert("RGB").resize((156, 156), Image.Resampling.BICUBIC))
+    assert np.abs(sheet[2:158, 2:158].astype(int) - first).mean() < 8
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert main(["select", str(folder), "--count", "3", *common]) == 2, "a picture could not be read"
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err and captured.out.count("stands for") == 3
+    assert main(["select", str(folder), "--count", "20", *common]) == 2
+    assert "only 7 were found" in capsys.readouterr().err

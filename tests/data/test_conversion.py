@@ -15,6 +15,7 @@ from fabrec_hf.data import conversion, face_boxes, load_faces, shards  # noqa: E
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.data.formats.parquet_source import open_source  # noqa: E402
+from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
@@ -277,3 +278,16 @@ def test_streaming_gives_the_same_rows(tmp_path):
     for row, expected in zip(streamed, load_faces(tmp_path / "out"), strict=True):
         assert row.pop("image").tobytes() == expected.pop("image").tobytes()
         assert row == expected
+
+
+def test_the_kind_of_data_shows_in_its_files(tmp_path, drawn_faces, pts_folder):
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("")
+    assert guess_kind(tmp_path / "a.json") == "coco" and guess_kind(drawn_faces) == "parquet"
+    assert guess_kind(pts_folder) == "pts" and guess_kind(tmp_path / "pictures") == "imagefolder"
+    assert guess_kind(f"{drawn_faces}/*.parquet") == "parquet"
+    for path, words in (("a.txt", "cannot be told"), ("none.json", "no file or folder"), (".git", "no file")):
+        with pytest.raises(DataError, match=words):
+            guess_kind(tmp_path / path)

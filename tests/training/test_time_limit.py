@@ -61,13 +61,6 @@ def test_processes_stop_when_the_first_one_says_so():
     assert TimeLimit(60).reached(process(False, 1.0), 1) and not TimeLimit(60).reached(process(True, 0.0), 1)
 
 
-@pytest.fixture
-def same_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_pretraining_of_two_processes_stops_in_time_and_goes_on(drawn_faces, tmp_path, same_threads):
     from pretrain import PretrainingArguments, main
 

@@ -113,13 +113,6 @@ def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoen
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
 
-@pytest.fixture
-def same_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_finished_model_is_calibrated_on_the_faces_set_aside(drawn_faces, tmp_path, same_threads):
     """In a new folder, beside the same weights; what is calibrated already comes out the same."""
     from train_landmarks import LandmarkTrainingArguments, main
