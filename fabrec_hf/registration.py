@@ -109,16 +109,11 @@ def _register_pipeline(ours: ModuleType) -> None:
 def _mark_configurations(ours: ModuleType) -> None:
     for config in (ours.FabRecAutoencoderConfig, ours.FabRecConfig):
         config.register_for_auto_class("AutoConfig")
-    # The Trainer keeps all that a model returns of all faces it evaluates, but for these: a gigabyte a thousand faces.
-    ours.FabRecConfig.keys_to_ignore_at_inference = ["heatmaps", "drawn", "latent", "reconstruction"]
 
 
 def _mark_models(ours: ModuleType) -> None:
     for model in (ours.FabRecAutoencoder, ours.FabRecForLandmarkDetection):
         model.register_for_auto_class("AutoModel")
-        # `forward` takes further arguments and ignores them. The Trainer would take that for a loss that is divided by
-        # the number of accumulated batches already.
-        model.accepts_loss_kwargs = False
 
 
 def _mark_processor(ours: ModuleType) -> None:

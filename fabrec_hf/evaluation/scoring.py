@@ -187,7 +187,7 @@ def score_faces(
         share.failure = error
     shares = _gather(share, world_size)
     config = predictor.config
-    calibration = (config.error_model or config.score_calibration) if normalizer == scheme.normalizer else None
+    calibration = config.calibration if normalizer == scheme.normalizer else None
     errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
         errors=errors[:, 0],

@@ -85,7 +85,7 @@ class LandmarkFinder:
         values = self.model.config.landmark_scheme
         self.scheme = LandmarkScheme.from_dict(values) if values else None
         pairs = self.scheme.flip_pairs if self.scheme else ()
-        is_calibrated = self.model.config.score_calibration is not None
+        is_calibrated = self.model.config.calibration is not None
         look = self._look if hasattr(detector, "look_at") or (detector is None and can_find_faces()) else None
         self._second_look = SecondLook(self._run, self.processor, pairs, is_calibrated, look)
 

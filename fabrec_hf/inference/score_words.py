@@ -17,4 +17,4 @@ def score_note(config: Any) -> str | None:
     Args:
         config: The configuration of the landmark model.
     """
-    return UNCALIBRATED if config.error_model is None and config.score_calibration is None else None
+    return None if config.calibration else UNCALIBRATED

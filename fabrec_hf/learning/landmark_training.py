@@ -139,9 +139,7 @@ def build_model(
     if recipe.anchors:
         config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
     # What reads out anchors is the start's; without anchors the new points are read out, if the recipe says so.
-    config.point_readout = (
-        bool(getattr(start.config, "point_readout", False)) if config.anchors else recipe.point_readout
-    )
+    config.point_readout = start.config.point_readout if config.anchors else recipe.point_readout
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):

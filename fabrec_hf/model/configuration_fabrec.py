@@ -157,6 +157,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
     """
 
     model_type = "fabrec"
+    # The Trainer keeps all that a model returns of all faces it evaluates, but for these: a gigabyte a thousand faces.
+    keys_to_ignore_at_inference = ["heatmaps", "drawn", "latent", "reconstruction"]
 
     num_landmarks: int = 68
     landmark_scheme: dict | None = None
@@ -213,6 +215,11 @@ class FabRecConfig(FabRecAutoencoderConfig):
         """Number of heatmaps A behind those of the points."""
         count = (self.anchors or {}).get("num_landmarks", 0)
         return count if isinstance(count, int) else 0
+
+    @property
+    def calibration(self) -> dict | None:
+        """What scores are calibrated by, with its `tolerance`; None where they are heights of heatmaps."""
+        return self.error_model or self.score_calibration
 
     @property
     def num_transfer_layers(self) -> int:

@@ -1,6 +1,5 @@
 """From what a detector draws and reads out to its landmarks: shared by the model and its twin for inference."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,17 +28,14 @@ class Drawing(NamedTuple):
     heatmaps: torch.Tensor
     readout: torch.Tensor | None = None
 
-    def average(self, mirrored: "Drawing", flip_index: Sequence[int] | torch.Tensor) -> "Drawing":
-        """Average with the drawing of the mirrored crops; `flip_index` permutes all L + A points."""
+    def average(self, mirrored: "Drawing", flip_index: torch.Tensor) -> "Drawing":
+        """Average with the drawing of the mirrored crops; `flip_index` (L + A,) permutes all points."""
         heatmaps = 0.5 * (self.heatmaps + mirrored.heatmaps.flip(-1)[:, flip_index])
         if self.readout is None or mirrored.readout is None:
             return Drawing(heatmaps)
         # The points that are read out are the last ones, and mirror among themselves.
-        count = self.readout.shape[1]
-        first = len(flip_index) - count
-        own = flip_index[first:] if first else flip_index
-        places = own - first if isinstance(own, torch.Tensor) else [place - first for place in own]
-        return Drawing(heatmaps, 0.5 * (self.readout + mirror(mirrored.readout, places)))
+        first = len(flip_index) - self.readout.shape[1]
+        return Drawing(heatmaps, 0.5 * (self.readout + mirror(mirrored.readout, flip_index[first:] - first)))
 
 
 class Decoded(NamedTuple):

@@ -33,6 +33,9 @@ class FabRecPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     # The auto classes that give this model where its code comes with the checkpoint.
     auto_classes: tuple[str, ...] = ("AutoModel",)
+    # `forward` takes further arguments and ignores them. The Trainer would take that for a loss that is divided by the
+    # number of accumulated batches already.
+    accepts_loss_kwargs = False
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -242,7 +245,8 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         loss = None if labels is None else self.landmark_loss(drawing, labels)
         flip_index = None if self.training else flip_permutation(self.config)
         if flip_index is not None:
-            drawing = drawing.average(self.draw(pixel_values.flip(-1))[0], flip_index)
+            places = torch.tensor(flip_index, device=pixel_values.device)
+            drawing = drawing.average(self.draw(pixel_values.flip(-1))[0], places)
         return FabRecLandmarkOutput(
             loss=loss,
             heatmaps=drawing.heatmaps[:, : self.config.num_landmarks],

@@ -133,7 +133,7 @@ class FaceLandmarkPipeline(Pipeline):
             self._read,
             self.image_processor,
             (config.landmark_scheme or {}).get("flip_pairs", ()),
-            config.score_calibration is not None,
+            config.calibration is not None,
             _look_of(face_detector),
             input_data_format="channels_first",
         )

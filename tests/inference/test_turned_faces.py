@@ -1,6 +1,7 @@
 """Turned faces from picture to points: by the finder, the pipeline, the command and the tracker."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fabrec_hf.cli import main
 from fabrec_hf.inference.drawing import draw_landmarks
 from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from fabrec_hf.inference.tracking import FaceTracker
-from fabrec_hf.model.face_detection import Detection
+from fabrec_hf.model.face_detection import Detection, YuNetFaceDetector
 from fabrec_hf.model.second_look import FaceBox, SecondLook
 from fabrec_hf.model.turned_crops import landmarks_to_turned_crop, turn_points
 
@@ -212,3 +213,22 @@ def test_boxes_without_a_face_and_without_a_detector():
     assert Scene(170.0).read(GIVEN, look=False).faceless == frozenset()
     # Without a detector the landmarks are followed as far as they lead.
     assert Scene(40.0).read(GIVEN, look=False).geometry["rolls"].tolist() == pytest.approx([40.0])
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_calibrated_detector_vouches_for_faces_in_finder_and_pipeline(calibrated, tmp_path, monkeypatch):
+    """The embedded detector has an error model and is sure of an upright photograph: nobody looks a second time."""
+    folder = Path(shutil.copytree(fabrec_hf.weights_path("3fabrec-300w"), tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["error_model"] and not config["score_calibration"]
+    if not calibrated:
+        (folder / "config.json").write_text(json.dumps(config | {"error_model": None}))
+    looks = []
+    monkeypatch.setattr(YuNetFaceDetector, "look_at", lambda self, image, box: looks.append(box))
+    photograph = Image.open(EXAMPLES / "astronaut.jpg").convert("RGB")
+    finder = LandmarkFinder(str(folder), "cpu")
+    (box,) = finder.detect(photograph)
+    finder.find([photograph], [[tuple(box)]])
+    assert len(looks) == (0 if calibrated else 1)
+    pipeline("face-landmark-detection", model=str(folder), device="cpu")(photograph, boxes=[tuple(box)])
+    assert len(looks) == (0 if calibrated else 2)
