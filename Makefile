@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)  ## find the faces and landmarks in the example photographs
-	$(BIN)/fabrec detect examples --output demo_output
+	$(BIN)/fabrec detect examples/*.jpg --output demo_output
 
 # The title and the file of a card are the name of its checkpoint.
 cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of the embedded checkpoints

@@ -220,7 +220,7 @@ _IN_A_NAME = {
     "protocols",
     "draws",
 }
-_NOT_OF_A_CELL = {"output_dir", "save_models", "max_minutes", "ablate_transfer_layers"}
+_NOT_OF_A_CELL = {"output_dir", "save_models", "max_minutes"}
 _DECISIVE = {*SweepArguments.__dataclass_fields__} - _IN_A_NAME - _NOT_OF_A_CELL
 """Arguments that all cells of a folder must share; the others are in a cell's name or change no cell."""
 

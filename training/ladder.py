@@ -25,7 +25,7 @@ import torch
 import train_landmarks
 import yaml
 from time_limit import Pause, check_minutes, duration
-from training_utils import list_checkpoints, parse_arguments, run_main
+from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.weight_files import check_shard_size
 from fabrec_hf.errors import FabRecError
@@ -127,8 +127,6 @@ class Rung:
         if self.limited and minutes is not None:
             words += ["--max_minutes", str(minutes)]
         arguments = parse_arguments(arguments_class=kind, description="", argv=words)
-        if self.script == "pretrain.py":
-            forget_unsaved_end(Path(arguments.output_dir), arguments.max_steps)
         return main(arguments)
 
 
@@ -138,13 +136,6 @@ SCRIPTS: dict[str, tuple[type, Callable[[Any], Pause | None]]] = {
     "train_landmarks.py": (train_landmarks.LandmarkTrainingArguments, train_landmarks.main),
     "fewshot_sweep.py": (fewshot_sweep.SweepArguments, fewshot_sweep.main),
 }
-
-
-def forget_unsaved_end(output_dir: Path, max_steps: int) -> None:
-    """Remove the checkpoint of the last step: killed before its model was saved, a run ends once more."""
-    for checkpoint in list_checkpoints(output_dir):
-        if checkpoint.name == f"checkpoint-{max_steps}":
-            (checkpoint / "progress.json").unlink()  # no checkpoint any more; the next one takes its place
 
 
 def read_settings(path: str | None) -> dict[str, dict[str, Any]]:

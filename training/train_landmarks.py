@@ -267,13 +267,14 @@ def save_detector(trainer: Trainer, processor: FabRecImageProcessor) -> None:
     """Write the trained model, its scores calibrated where there are faces for that, and what it achieved."""
     arguments, output_dir = trainer.arguments, Path(trainer.arguments.output_dir)
     model, validation = trainer.model, trainer.validation
-    if validation:
-        calibrate(model, predict_landmarks(model, validation, trainer.accelerator.device), validation, trainer.scheme)
-    save_weights(model, output_dir, arguments.shard_size)
-    processor.save_pretrained(output_dir)
     results: dict[str, float] = {"steps": arguments.stages[1], "faces": len(trainer.faces)}
     if validation:
-        results |= {"validation_faces": len(validation), "validation_nme": trainer.evaluate(validation)}
+        found = predict_landmarks(model, validation, trainer.accelerator.device)
+        error = float(np.nanmean(landmark_errors(found.landmarks, validation, trainer.scheme)))
+        results |= {"validation_faces": len(validation), "validation_nme": error}
+        calibrate(model, found, validation, trainer.scheme)
+    save_weights(model, output_dir, arguments.shard_size)
+    processor.save_pretrained(output_dir)
     (output_dir / "training_results.json").write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -18,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import HfArgumentParser, PreTrainedModel
 
-from fabrec_hf.checkpoints.weight_files import save_shards
+from fabrec_hf.checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, save_shards
 from fabrec_hf.errors import FabRecError
 
 
@@ -160,7 +160,9 @@ def resume_step(
             raise FileNotFoundError(f"{folder} is not a checkpoint of this script: give its checkpoint-STEP folder.")
     progress = json.loads((folder / "progress.json").read_text())
     step = progress["step"]
-    if step >= max_steps:
+    # A run that was killed between its last checkpoint and its model has nothing left to do but to save that.
+    is_saved = any((output_dir / name).is_file() for name in (WEIGHTS_NAME, INDEX_NAME))
+    if step > max_steps or (step == max_steps and is_saved):
         raise FabRecError(f"{folder} has {step} steps already, and the run is to have {max_steps}: ask for more.")
     if tuple(progress["stages"]) != stages:
         raise FabRecError(f"{folder} comes from stages that end at {progress['stages']}, not {list(stages)}.")

@@ -192,6 +192,13 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     names = column_names(arguments.columns)
     if names and kind != "parquet":
         raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
+    useless = [
+        name for name in (*READER_OPTIONS, "boxes") if name != "scheme" and getattr(arguments, name) is not None
+    ]
+    if kind == "parquet" and useless:
+        raise DataError(
+            f"Parquet and Hub data sets take no --{useless[0].replace('_', '-')}; use fabrec convert first."
+        )
     path = arguments.data
     if kind != "parquet":
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
@@ -333,8 +340,8 @@ def _estimate(results: dict[str, Any], unit: str, output: Path) -> str:
         how += ": each face predicted by a detector that learned from the others alone"
         more = "" if folds == faces else f" Leave-one-out: --folds {faces}."
     effort = "" if results["instant"] else ", for three quarters as long"
-    low, high = results["held_out_interval"]
-    sure = f", between {low:.1f} and {high:.1f} nine times of ten"
+    interval = results["held_out_interval"]
+    sure = f", between {interval[0]:.1f} and {interval[1]:.1f} nine times of ten" if interval else ""
     return (
         f"{results['held_out_error']:.2f} % of {unit}{sure}, {how}{effort} "
         f"(see {output / 'held_out.png'}). With few faces that is above the error of the detector itself.{more}"

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -220,13 +221,13 @@ def choose_pictures(faces: Sequence[FoundFace], latents: "torch.Tensor", pool: "
         say("fabrec select: there are fewer pictures than faces to choose, so some give several.", sys.stderr)
     while True:
         chosen = pool[choose_faces(latents[pool], count)].tolist()
-        first: dict[str, int] = {}
-        for row in chosen:
-            first.setdefault(faces[row].file, row)
+        first = {faces[row].file: row for row in reversed(chosen)}
         if several or len(first) == len(chosen):
             return chosen
-        # Of a picture that was chosen twice, only the face that stands for more is left to choose from.
-        pool = np.array([row for row in pool if first.get(faces[row].file, row) == row or row not in chosen])
+        # Of a picture that was chosen twice, only the face that stands for most is left to choose from.
+        times = Counter(faces[row].file for row in chosen)
+        twice = {file: row for file, row in first.items() if times[file] > 1}
+        pool = np.array([row for row in pool if twice.get(faces[row].file, row) == row])
 
 
 def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[FoundFace], "torch.Tensor", int]:

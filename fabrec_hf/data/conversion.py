@@ -207,7 +207,9 @@ def _finish(
         source.extend_top,
         source.extend_bottom,
         splits,
-        boxes=json.loads(json.dumps({"rule": boxes, **survey.boxes.to_dict()})),  # as it is read back
+        boxes=json.loads(
+            json.dumps({"rule": boxes, "orientation": survey.orientation, **survey.boxes.to_dict()})
+        ),  # as it is read back
         notes=(*source.notes, *survey.notes),
     )
     face_set.write(workplace)

@@ -30,7 +30,8 @@ class FaceSet:
         extend_top: What a crop adds above the box, as a fraction of the box height: the paper's rule for the set.
         extend_bottom: The same below the box.
         splits: What was found in each split, by the name of the split.
-        boxes: Where the boxes come from: the `rule` that was asked for, and what a look at the faces made of it.
+        boxes: Where the boxes come from: the `rule` that was asked for, the `orientation` of the
+            pictures that points refer to, and what a look at the faces made of it.
         notes: What a person should know of the annotations, a sentence each.
     """
 
@@ -90,7 +91,7 @@ class FaceSet:
             name: sum(split.get(name, 0) for split in self.splits.values())
             for name in ("turned", "outside_points", "flat_boxes")
         }
-        if total["turned"] and not any("EXIF" in note for note in self.notes):
+        if total["turned"] and self.boxes.get("orientation", "upright") == "upright":
             lines.append(
                 f"{total['turned']:,} pictures are turned by their EXIF orientation; points and boxes are taken to "
                 "refer to the upright picture."

@@ -287,18 +287,17 @@ class _Comparison:
         centers = [boxes[:, :2] + boxes[:, 2:] / 2 for boxes in (given, wanted)]
         shift = np.median((centers[1] - centers[0]) / given[:, 2:], axis=0).round(4)
         ratio = np.median(wanted[:, 2:] / given[:, 2:], axis=0).round(4)
-        self.faces = len(pairs)
         self.relation = Relation((float(shift[0]), float(shift[1])), (float(ratio[0]), float(ratio[1])), len(pairs))
         self.overlap = median(box_overlap(*pair) for pair in pairs)
         self.converted = median(box_overlap(self.relation.convert(box), wanted) for box, wanted in pairs)
         off = np.abs(shift).max() > _LARGEST_SHIFT or np.abs(np.log(ratio)).max() > math.log(_LARGEST_RATIO)
         # One or two faces say little of a median; only boxes that are beside the face show.
-        self.differ = bool(off) if self.faces >= 3 else self.overlap < 0.5
+        self.differ = bool(off) if len(pairs) >= 3 else self.overlap < 0.5
 
 
 def _compare(found: _Comparison, reference: str) -> tuple[dict[str, Any], str]:
     """Say whether the given boxes are to be kept, converted or replaced: the changes to the plan, and a sentence."""
-    faces = f"{found.faces} face" + ("s" if found.faces > 1 else "")
+    faces = f"{found.relation.faces} face" + ("s" if found.relation.faces > 1 else "")
     if not found.differ:
         kept = f"The given boxes are kept: on {faces} they overlap {found.overlap:.0%} with {_REFERENCES[reference]}."
         return {"relation": found.relation}, kept
@@ -307,7 +306,7 @@ def _compare(found: _Comparison, reference: str) -> tuple[dict[str, Any], str]:
         f"On {faces} the given boxes overlap only {found.overlap:.0%} with {_REFERENCES[reference]}, by which faces "
         f"are found: these are {wider:.2f} times as wide and {higher:.2f} times as high"
     )
-    if reference == "detector" and found.faces >= 5 and found.converted >= _CONSISTENT:
+    if reference == "detector" and found.relation.faces >= 5 and found.converted >= _CONSISTENT:
         said = f"{how}. They are converted by this, which gives {found.converted:.0%}; --boxes given keeps them."
         return {"given": "convert", "relation": found.relation}, said
     said = f"{how}. The latter are taken; --boxes given keeps them."

@@ -46,6 +46,7 @@ class FaceViews:
         heat: (S, S) the highest of the heatmaps at each place, in [0, 1].
         explained: (S, S) where crop and reconstruction differ, in [0, 1].
         roll: Degrees by which the face is turned clockwise, if it was looked at upright.
+        expected_errors: (L,) in pixels of the searched picture; None where the detector cannot tell.
     """
 
     keypoints: np.ndarray
@@ -57,6 +58,7 @@ class FaceViews:
     heat: np.ndarray
     explained: np.ndarray
     roll: float = 0.0
+    expected_errors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ class FoundFaces:
         for face in self.faces:
             points = (face.keypoints + 0.5) * scale - 0.5
             points[face.scores < threshold] = np.nan
-            faces.append({"keypoints": points, "scores": face.scores, "bbox": face.box * scale, "roll": face.roll})
+            expected = None if face.expected_errors is None else face.expected_errors * scale
+            found = {"keypoints": points, "scores": face.scores, "bbox": face.box * scale, "roll": face.roll}
+            faces.append(found | {"expected_errors": expected})
         name, names = (self.scheme.name, self.scheme.point_names) if self.scheme else (None, None)
         return picture_record(Path(self.photograph.name), self.photograph.size, faces, self.model, name, names)
 
@@ -152,14 +156,14 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
     boxes = detected[: limits.faces]
     faces: tuple[FaceViews, ...] = ()
     if boxes:
-        turned = finder.find([photograph.image], [boxes])[0]
-        boxes = [list(map(float, face["bbox"])) for face in turned]
-        rolls = [float(face.get("roll", 0.0)) for face in turned]
-        # Once more for what else the model knows of a face, its points among it.
+        found = finder.find([photograph.image], [boxes])[0]
+        boxes = [list(map(float, face["bbox"])) for face in found]
+        rolls = [float(face.get("roll", 0.0)) for face in found]
+        errors = [None if (each := face.get("expected_errors")) is None else each.double().numpy() for face in found]
+        # Once more for what else the model knows of a face: heatmaps, and points as fractions of its crop.
         inputs = finder.processor(photograph.image, boxes=boxes, rolls=rolls)
         pixel_values = inputs.pop("pixel_values")
         outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
-        found = finder.processor.post_process_keypoint_detection(outputs, **inputs, num_images=1)[0]
         reconstruction = shelf.reconstruct(pixel_values, finder)
         points = outputs.landmarks.double().cpu().numpy()
         heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
@@ -168,7 +172,7 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         crops = to_pictures(pixel_values, finder.processor)
         drawn = to_pictures(reconstruction, finder.processor)
         places = [[np.asarray(face[key], dtype=float) for key in ("keypoints", "scores", "bbox")] for face in found]
-        views: Any = zip(places, points, crops, drawn, heat, maps, rolls, strict=True)
+        views: Any = zip(places, points, crops, drawn, heat, maps, rolls, errors, strict=True)
         faces = tuple(FaceViews(*place, *others) for place, *others in views)
     seconds, left_out = time.perf_counter() - start, len(detected) - len(faces)
     return FoundFaces(photograph, faces, finder.name, finder.scheme, seconds, left_out)

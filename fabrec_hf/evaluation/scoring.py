@@ -16,7 +16,6 @@ from ..data.annotations import COLUMNS, annotation_pieces, count_points, to_arra
 from ..data.subsets import subset_masks
 from ..errors import DataError, FabRecError
 from ..inference.dataset_prediction import (
-    PROTOCOLS,
     apply_protocol,
     checkpoint_scheme,
     iterate_predictions,
@@ -32,7 +31,6 @@ from .official_shares import weigh_part
 
 
 __all__ = [
-    "PROTOCOLS",
     "FaceScores",
     "ScoredFace",
     "evaluate_checkpoint",

@@ -14,7 +14,7 @@ from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
-__all__ = ["DEFAULT_RANK", "check_delta_folder", "save_delta"]
+__all__ = ["check_delta_folder", "save_delta"]
 
 
 def save_delta(

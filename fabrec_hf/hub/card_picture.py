@@ -16,6 +16,7 @@ from ..model.image_inputs import load_rgb
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from ..model.turned_crops import TURNED_FROM
 
 
 __all__ = ["draw_card_picture"]
@@ -45,9 +46,11 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
             pixels = load_rgb(str(photo)).round().clamp(0, 255).byte()
         except (OSError, ValueError) as error:
             raise ImageError(str(error)) from error
-        found = processor.boxes_from_detections([each.box for each in detector(pixels.permute(1, 2, 0).numpy())])
+        faces = detector(pixels.permute(1, 2, 0).numpy())
+        upright = [face.box for face in faces if abs(getattr(face, "roll", None) or 0.0) <= TURNED_FROM]
+        found = processor.boxes_from_detections(upright)
         if not len(found):
-            raise ImageError(f"No face was found in {photo}: name another photograph.")
+            raise ImageError(f"No upright face was found in {photo}: name another photograph.")
         inputs = processor(pixels, boxes=[list(map(float, found[0]))], input_data_format="channels_first")
         tiles += _draw_face(model, processor, pixels, inputs)
     sheet = Image.new("RGB", (TILE * len(tiles), TILE))

@@ -9,7 +9,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..checkpoints.results import read_results
-from ..common.choices import PICTURE_NAME
 from ..common.citation import CITATION
 from ..errors import CheckpointError
 from ..evaluation.reconstruction_report import reconstruction_section
@@ -18,7 +17,7 @@ from ..model.configuration_fabrec import FabRecConfig
 from ..model.known_schemes import LandmarkScheme
 
 
-__all__ = ["PICTURE_NAME", "CardContext", "evaluation_results", "make_card"]
+__all__ = ["CardContext", "evaluation_results", "make_card"]
 
 METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
 DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL", "mesh": "mesh"}

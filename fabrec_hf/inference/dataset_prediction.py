@@ -26,7 +26,6 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 __all__ = [
     "FACES_PER_THREAD",
-    "PROTOCOLS",
     "apply_protocol",
     "checkpoint_scheme",
     "iterate_predictions",
@@ -189,6 +188,7 @@ def apply_protocol(
     twin.config, twin._modules = config, dict(model._modules)
     if protocol == "paper":
         config.shape_prior = False
+        config.error_model = config.score_calibration = None  # fitted to what the protocol leaves out
         twin.shape_prior = twin.point_regression = twin.point_readout = None
     # The twin's own mode: its layers do the same in both, and are the model's.
     twin.training = False

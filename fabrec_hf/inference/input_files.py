@@ -21,7 +21,6 @@ from .video_files import VIDEO_SUFFIXES
 
 __all__ = ["check_inside", "collect_inputs", "distinct_names", "is_video", "open_picture", "parse_boxes"]
 
-# A file that is named is opened whatever it is called; in a folder the suffix decides.
 # Ends the stem of what `fabrec detect` draws.
 OVERLAY_MARK = ".landmarks"
 

@@ -10,7 +10,7 @@ from ..checkpoints.loading import load_landmark_model, move_to_device
 from ..errors import FabRecError, ImageError
 from ..model.face_detection import Detection, can_find_faces, default_face_detector
 from ..model.known_schemes import LandmarkScheme
-from ..model.second_look import FaceBox, SecondLook, mark_faceless
+from ..model.second_look import SecondLook, boxes_of, mark_faceless, run_in_passes
 from .expected_pixels import add_expected_errors
 
 
@@ -21,8 +21,6 @@ Box = tuple[float, ...]
 
 Face = dict[str, torch.Tensor]
 """A face as `post_process_keypoint_detection` returns it: `keypoints`, `scores`, `bbox`, and what `find` adds."""
-
-FACES_PER_PASS = 32
 
 
 class Labeler(Protocol):
@@ -84,10 +82,8 @@ class LandmarkFinder:
         self._detector = detector
         values = self.model.config.landmark_scheme
         self.scheme = LandmarkScheme.from_dict(values) if values else None
-        pairs = self.scheme.flip_pairs if self.scheme else ()
-        is_calibrated = self.model.config.calibration is not None
         look = self._look if hasattr(detector, "look_at") or (detector is None and can_find_faces()) else None
-        self._second_look = SecondLook(self._run, self.processor, pairs, is_calibrated, look)
+        self._second_look = SecondLook(self._run, self.processor, self.model.config, look)
 
     @property
     def scheme_name(self) -> str | None:
@@ -131,9 +127,7 @@ class LandmarkFinder:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        rolls = [getattr(face, "roll", None) for face in found]
-        boxes = self.processor.boxes_from_detections([face.box for face in found], [roll or 0.0 for roll in rolls])
-        return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
+        return boxes_of(found, self.processor)
 
     def find(
         self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
@@ -167,16 +161,11 @@ class LandmarkFinder:
             for face in faces:
                 unsure = (face["scores"] < min_score)[..., None]
                 face["keypoints"] = face["keypoints"].masked_fill(unsure, torch.nan)
-        return mark_faceless(found, reading)
+        return mark_faceless(found, reading.faceless)
 
     @torch.inference_mode()
     def _run(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return landmarks and scores of any number of crops, in several passes where they are many."""
-        passes = [
-            self._fused(part.to(self.model.device, self.model.dtype)) for part in pixel_values.split(FACES_PER_PASS)
-        ]
-        landmarks, scores = (torch.cat([part[name] for part in passes]).float() for name in ("landmarks", "scores"))
-        return landmarks.cpu(), scores.cpu()
+        return run_in_passes(self._fused, pixel_values)
 
     def _look(self, image: Any, box: Sequence[float]) -> Detection | None:
         """Look closely at a face of a given box."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..model.second_look import FaceBox
 from ..model.turned_crops import wrapped
 from .smoothing import FaceSmoother
 
@@ -56,18 +57,6 @@ class TrackedFace:
     roll: float = 0.0
 
 
-class _FollowedBox(np.ndarray):
-    """A box (4,) of a face that is known to be turned by `roll` degrees."""
-
-    roll: float
-
-    @classmethod
-    def of(cls, box: np.ndarray, roll: float) -> "_FollowedBox":
-        made = np.array(box, dtype=np.float64).view(cls)
-        made.roll = roll
-        return made
-
-
 @dataclass
 class _Track:
     """What is known of a face: where it is, and how the detector last saw it."""
@@ -91,8 +80,7 @@ class FaceTracker:
 
     Args:
         find: `find(image, boxes)` returns for each box a mapping with `keypoints` (L, 2), `scores` (L,) and, where
-            they were found in a turned crop, its `roll`. A box is an array (4,), which has a `roll` where that is
-            known, or what `detect` returned.
+            they were found in a turned crop, its `roll`. A box is a `FaceBox`, or what `detect` returned.
         detect: `detect(image)` returns the boxes of the faces, of any kind that `find` takes; None follows the given
             faces only.
         detect_every: Frames from a look of the detector to the next.
@@ -172,7 +160,7 @@ class FaceTracker:
         """Find the landmarks of the known faces, in crops that follow the landmarks of the last frame."""
         tracks = self._live()
         boxes = [follow_box(track.reference_box, track.reference_points, track.points) for track in tracks]
-        turned = [_FollowedBox.of(box, _follow_roll(track)) for track, box in zip(tracks, boxes, strict=True)]
+        turned = [FaceBox(box, _follow_roll(track)) for track, box in zip(tracks, boxes, strict=True)]
         for track, box, face in zip(tracks, boxes, self._found(image, turned), strict=True):
             points, scores, roll = face
             if _is_plausible(track, box, points, scores, image.shape):

@@ -12,15 +12,16 @@ import torch
 
 from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
+from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import REGRESSION_SHARE, anchors_of, begin_from_anchors
 from .labelled_faces import LabelledFaces
 from .landmark_training import (
     LandmarkRecipe,
-    Predictions,
     calibrate,
     fit_shape_prior,
     landmark_errors,
+    no_predictions,
     predict_landmarks,
 )
 from .training_stage import TrainingStage
@@ -166,7 +167,7 @@ class FitResult:
 
     training_errors: np.ndarray
     held_out_errors: np.ndarray
-    held_out: Predictions
+    held_out: Decoded
     calibrated: bool = False
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -321,7 +322,7 @@ def fit_landmarks(
     start = time.perf_counter()
     fit = _Fit(model, scheme, recipe, on_step, should_stop, instant)
     unknown = np.full(len(faces), np.nan)
-    result = FitResult(unknown, unknown.copy(), Predictions.unknown(*faces.landmarks.shape[:2]))
+    result = FitResult(unknown, unknown.copy(), no_predictions(*faces.landmarks.shape[:2]))
     steps = fit.steps
     estimated = folds > 0 and len(faces) > 1
     initial = copy.deepcopy(model.state_dict()) if estimated else {}

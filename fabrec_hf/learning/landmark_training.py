@@ -1,7 +1,6 @@
 """What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..metrics import normalized_mean_error, point_errors
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, get_scheme
+from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
 from .augmentation import AugmentationConfig, augment, plain_crops
@@ -23,13 +23,13 @@ from .score_calibration import fit_error_model
 
 __all__ = [
     "LandmarkRecipe",
-    "Predictions",
     "build_model",
     "build_processor",
     "calibrate",
     "find_scheme",
     "fit_shape_prior",
     "landmark_errors",
+    "no_predictions",
     "parameter_groups",
     "predict_landmarks",
     "training_loss",
@@ -228,36 +228,22 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-class Predictions(NamedTuple):
-    """What a model finds in plain crops, on the CPU.
-
-    Attributes:
-        landmarks: (N, L, 2) as fractions of the crop; NaN of a face that was not predicted.
-        scores: (N, L).
-        drawn: (N, L, 2) the points of the heatmaps alone.
-    """
-
-    landmarks: torch.Tensor
-    scores: torch.Tensor
-    drawn: torch.Tensor
-
-    @classmethod
-    def unknown(cls, faces: int, points: int) -> "Predictions":
-        """Return predictions of which none has been made."""
-        shape = faces, points
-        return cls(*(torch.full(size, torch.nan) for size in ((*shape, 2), shape, (*shape, 2))))
+def no_predictions(faces: int, points: int) -> Decoded:
+    """Return predictions of (faces, points) of which none has been made: all NaN."""
+    shape = faces, points
+    return Decoded(*(torch.full(size, torch.nan) for size in ((*shape, 2), shape, (*shape, 2))))
 
 
 @torch.no_grad()
-def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Predictions:
-    """Predict the landmarks of plain crops."""
+def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
+    """Predict the landmarks of plain crops; all of it on the CPU."""
     model.eval()
-    found = [Predictions.unknown(0, model.config.num_landmarks)]
+    found = [no_predictions(0, model.config.num_landmarks)]
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
         outputs = model(crops - image_mean(device))
-        found.append(Predictions(outputs.landmarks.cpu(), outputs.scores.cpu(), outputs.drawn.cpu()))
-    return Predictions(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        found.append(Decoded(outputs.landmarks.cpu(), outputs.scores.cpu(), outputs.drawn.cpu()))
+    return Decoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
@@ -265,9 +251,7 @@ def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: Landm
     return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
 
 
-def calibrate(
-    model: FabRecForLandmarkDetection, found: Predictions, faces: LabelledFaces, scheme: LandmarkScheme
-) -> bool:
+def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: LabelledFaces, scheme: LandmarkScheme) -> bool:
     """Let a model's scores say how probably its points are found, see `score_calibration`.
 
     Args:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .turned_crops import wrapped
+
 
 # YuNet's boxes reach to the hairline. Medians over 300 faces of 300-W's training pictures, by
 # `training/benchmarks/benchmark_face_detection.py`: the landmark box's center relative to the detected center, in
@@ -19,10 +21,9 @@ import numpy as np
 CENTER_SHIFT = (0.002, 0.124)
 SIZE_RATIO = (1.030, 0.755)
 
-# Where the eyes, the tip of the nose and the corners of the mouth lie in the tight box of the landmarks, and how high
-# that is for its width: medians over 120 of 300-W's training faces, made symmetric.
+# Where the eyes, the tip of the nose and the corners of the mouth lie in the tight box of the landmarks, which is as
+# high as it is wide: medians over 120 of 300-W's training faces, made symmetric.
 FIVE_POINTS = np.array([[0.282, 0.18], [0.718, 0.18], [0.5, 0.44], [0.305, 0.637], [0.695, 0.637]])
-ASPECT = 1.0
 # A box that ends less than this share of its size from the picture's border may hold a face that is cut off there.
 AT_BORDER = 0.03
 
@@ -114,8 +115,7 @@ class CloseLook:
         if not len(found):
             return None
         row = found[found[:, -1].argmax()].astype(np.float64)
-        roll = (turn + eye_roll(row) + 180.0) % 360.0 - 180.0
-        return Seen(wide.in_picture(row[:4], turn), min(1.0, float(row[-1])), roll)
+        return Seen(wide.in_picture(row[:4], turn), min(1.0, float(row[-1])), wrapped(turn + eye_roll(row)))
 
 
 class _Surroundings:
@@ -204,11 +204,10 @@ def tight_box_in_picture(row: np.ndarray, size: tuple[int, int]) -> tuple[float,
 
 def _edges_by_points(points: np.ndarray) -> np.ndarray:
     """Return the left, top, right and lower edge of a tight box by its five points, in the sense of least squares."""
-    shape = FIVE_POINTS * [1.0, ASPECT]
-    middle, center = shape.mean(0), points.mean(0)
-    width = ((shape - middle) * (points - center)).sum() / ((shape - middle) ** 2).sum()
+    middle, center = FIVE_POINTS.mean(0), points.mean(0)
+    width = ((FIVE_POINTS - middle) * (points - center)).sum() / ((FIVE_POINTS - middle) ** 2).sum()
     corner = center - middle * width
-    return np.concatenate([corner, corner + width * np.array([1.0, ASPECT])])
+    return np.concatenate([corner, corner + width])
 
 
 def _turn(degrees: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from .close_look import LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
 from .image_inputs import load_rgb
-from .turned_crops import TURNED_FROM
+from .turned_crops import TURNED_FROM, wrapped
 
 
 # YuNet finds faces of about 20 to 450 px. A picture is searched at two sizes (square roots of the area), so that
@@ -221,10 +221,10 @@ def default_face_detector() -> FaceDetector:
 def can_find_faces() -> bool:
     """Whether the packages of the default detector are installed."""
     try:
-        default_face_detector()
+        _weights_file()
     except ImportError:
         return False
-    return True
+    return importlib.util.find_spec("cv2") is not None
 
 
 def _weights_file() -> Path:
@@ -249,7 +249,7 @@ def _turned_back(face: Detection, quarters: int, size: tuple[int, int]) -> Detec
     middle = x + width / 2, y + height / 2
     for step in range(quarters):  # one turn counterclockwise takes (x, y) to (y, width - x)
         middle = (size[1] if (quarters - step) % 2 else size[0]) - middle[1], middle[0]
-    roll = ((face.roll or 0.0) + 90.0 * quarters + 180.0) % 360.0 - 180.0
+    roll = wrapped((face.roll or 0.0) + 90.0 * quarters)
     return Detection((middle[0] - width / 2, middle[1] - height / 2, width, height), face.score, roll)
 
 

@@ -56,7 +56,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         return image if device is None else image.to(device)
 
     def crop_faces(
-        self, image: torch.Tensor, crop_boxes, size: tuple[int, int], filter_name: str, rolls=None
+        self, image: torch.Tensor, crop_boxes, size: tuple[int, int], filter_name: str, rolls
     ) -> list[torch.Tensor]:
         """Samples crops from one picture.
 
@@ -65,7 +65,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
             crop_boxes: (M, 4) crops (x, y, width, height) in pixels.
             size: (height, width) of the results.
             filter_name: "bilinear" or "bicubic".
-            rolls: (M,) degrees by which the crops are turned about their middles; upright if None.
+            rolls: (M,) degrees by which the crops are turned about their middles; 0 for upright ones.
 
         Returns:
             M tensors (3, height, width), float32 in [0, 255].
@@ -74,7 +74,6 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         def cut(box, size) -> torch.Tensor:
             return self._crop_face(image, *plan_crop(box, size, image.shape[-2:], filter_name))
 
-        rolls = [0.0] * len(crop_boxes) if rolls is None else rolls
         return [
             turned_crop(lambda wide, side: cut(wide, (side, side)), box, roll, size) if roll else cut(box, size)
             for box, roll in zip(crop_boxes, rolls, strict=True)

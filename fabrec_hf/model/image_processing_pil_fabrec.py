@@ -48,7 +48,7 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         return load_rgb(image, index, input_data_format).cpu().numpy()
 
     def crop_faces(
-        self, image: np.ndarray, crop_boxes, size: tuple[int, int], filter_name: str, rolls=None
+        self, image: np.ndarray, crop_boxes, size: tuple[int, int], filter_name: str, rolls
     ) -> list[np.ndarray]:
         """Samples crops from one picture.
 
@@ -57,7 +57,7 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
             crop_boxes: (M, 4) crops (x, y, width, height) in pixels.
             size: (height, width) of the results.
             filter_name: "bilinear" or "bicubic".
-            rolls: (M,) degrees by which the crops are turned about their middles; upright if None.
+            rolls: (M,) degrees by which the crops are turned about their middles; 0 for upright ones.
 
         Returns:
             M arrays (3, height, width), float32 in [0, 255].
@@ -69,7 +69,6 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         def cut_tensor(box, side) -> torch.Tensor:
             return torch.from_numpy(cut(box, (side, side)))
 
-        rolls = [0.0] * len(crop_boxes) if rolls is None else rolls
         return [
             turned_crop(cut_tensor, box, roll, size).numpy() if roll else cut(box, size)
             for box, roll in zip(crop_boxes, rolls, strict=True)

@@ -1,6 +1,7 @@
 """The pipeline `face-landmark-detection`: pictures in, faces with landmarks in the pictures' own pixels out."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,7 @@ from transformers import Pipeline
 
 from .geometry import boxes_per_image
 from .image_inputs import as_image_list, load_rgb
-from .second_look import FaceBox, SecondLook
-
-
-# Faces in one forward pass: a crowd in one picture shall not fill the memory.
-FACES_PER_PASS = 64
+from .second_look import FaceBox, SecondLook, boxes_of, mark_faceless, run_in_passes
 
 
 class FaceLandmarkPipeline(Pipeline):
@@ -105,7 +102,7 @@ class FaceLandmarkPipeline(Pipeline):
             # Floats come back in [0, 255] and would go in again in [0, 1].
             images.append(pixels / 255 if pixels.is_floating_point() else pixels)
             if faces is None:
-                boxes.append(self._found_faces(pixels, face_detector))
+                boxes.append(boxes_of(_find_faces(pixels, face_detector), self.image_processor))
             else:
                 (checked,) = boxes_per_image([faces], 1)
                 boxes.append([] if checked is None else list(checked))
@@ -119,21 +116,11 @@ class FaceLandmarkPipeline(Pipeline):
             "num_images": num_images,
         }
 
-    def _found_faces(self, pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:
-        """Return the boxes of the faces of a picture, in the model's convention and turned with the faces."""
-        found = _find_faces(pixels, face_detector)
-        rolls = [getattr(face, "roll", None) for face in found]
-        given = [roll or 0.0 for roll in rolls]
-        boxes = self.image_processor.boxes_from_detections([face.box for face in found], given)
-        return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
-
     def _forward(self, input_tensors: dict[str, Any], face_detector: Callable | None = None) -> dict[str, Any]:
-        config = self.model.config
         second_look = SecondLook(
-            self._read,
+            partial(run_in_passes, self.model),
             self.image_processor,
-            (config.landmark_scheme or {}).get("flip_pairs", ()),
-            config.calibration is not None,
+            self.model.config,
             _look_of(face_detector),
             input_data_format="channels_first",
         )
@@ -148,15 +135,9 @@ class FaceLandmarkPipeline(Pipeline):
             "landmarks": reading.landmarks,
             "scores": reading.scores,
             "geometry": geometry,
+            "faceless": reading.faceless,
             "num_images": input_tensors["num_images"],
         }
-
-    def _read(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the landmarks and scores of any number of crops."""
-        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
-        parts = [self.model(pixel_values=part) for part in pixel_values.split(FACES_PER_PASS)]
-        landmarks, scores = (torch.cat([part[name] for part in parts]).float() for name in ("landmarks", "scores"))
-        return landmarks.cpu(), scores.cpu()
 
     def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> list:
         """Take the landmarks back to the pictures' pixels, as plain lists and floats."""
@@ -167,6 +148,7 @@ class FaceLandmarkPipeline(Pipeline):
             num_images=1 if num_images is None else num_images,
             threshold=threshold,
         )
+        results = mark_faceless(results, model_outputs["faceless"])
         plain = [[{name: value.tolist() for name, value in face.items()} for face in faces] for faces in results]
         return plain[0] if num_images is None else plain
 

@@ -18,6 +18,8 @@ SURE_OF_FACE = 0.6
 LOWEST_SCORE = 0.5
 # Second looks at a face: one for the turn that the detector sees, one for what the landmarks add to it.
 MOST_LOOKS = 2
+# Faces in one forward pass: a crowd in one picture shall not fill the memory.
+FACES_PER_PASS = 32
 
 
 class FaceBox(tuple):
@@ -58,8 +60,7 @@ class SecondLook:
     Args:
         run: `run(pixel_values)` returns landmarks (N, L, 2) and scores (N, L) on the CPU.
         processor: The image processor.
-        flip_pairs: Pairs of points that change places in a mirror; they tell how a face is turned.
-        is_calibrated: Whether the scores are those of a calibrated detector.
+        config: Of the detector: its flip pairs tell how a face is turned, and calibrated scores whether it is upright.
         look: `look(image, box)` returns a `Detection` of the face about a box, or None where it sees none; what is
             needed for faces of given boxes that are turned far, and for boxes without a face. None where there is no
             face detector.
@@ -70,14 +71,14 @@ class SecondLook:
         self,
         run: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
         processor: Any,
-        flip_pairs: Sequence[tuple[int, int]] = (),
-        is_calibrated: bool = False,
+        config: Any,
         look: Callable[[Any, Any], Any] | None = None,
         **kwargs: Any,
     ):
-        self._run, self._processor, self._flip_pairs = run, processor, flip_pairs
+        self._run, self._processor = run, processor
+        self._flip_pairs = (config.landmark_scheme or {}).get("flip_pairs", ())
         # Heights of heatmaps say nothing of whether a face is upright.
-        self._sure = SURE_OF_FACE if is_calibrated else np.inf
+        self._sure = SURE_OF_FACE if config.calibration else np.inf
         self._look, self._kwargs = look, kwargs
 
     def __call__(self, images: Sequence[Any], boxes: Sequence[Sequence[Any]]) -> Reading:
@@ -156,10 +157,24 @@ class SecondLook:
         return reading._replace(landmarks=landmarks, scores=scores, geometry=geometry)
 
 
-def mark_faceless(results: list[list[dict[str, Any]]], reading: Reading) -> list[list[dict[str, Any]]]:
-    """Add `is_face`, false, to the results of boxes in which there is no face."""
+def boxes_of(found: Sequence[Any], processor: Any) -> list[Any]:
+    """Return the boxes of `Detection`s in the convention of the model, turned with the faces where that is known."""
+    rolls = [getattr(face, "roll", None) for face in found]
+    boxes = processor.boxes_from_detections([face.box for face in found], [roll or 0.0 for roll in rolls])
+    return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
+
+
+def run_in_passes(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return landmarks and scores of any number of crops on the CPU, in several passes where they are many."""
+    passes = [model(part.to(model.device, model.dtype)) for part in pixel_values.split(FACES_PER_PASS)]
+    landmarks, scores = (torch.cat([part[name] for part in passes]).float() for name in ("landmarks", "scores"))
+    return landmarks.cpu(), scores.cpu()
+
+
+def mark_faceless(results: list[list[dict[str, Any]]], faceless: frozenset[int]) -> list[list[dict[str, Any]]]:
+    """Add `is_face`, false, to the results of the rows of boxes in which there is no face."""
     for row, face in enumerate(face for faces in results for face in faces):
-        if row in reading.faceless:
+        if row in faceless:
             face["is_face"] = torch.tensor(False)
     return results
 
@@ -169,4 +184,4 @@ def _roll_of_crop(roll: float | None) -> float:
     return float(roll) if roll is not None and abs(roll) > TURNED_FROM else 0.0
 
 
-__all__ = ["FaceBox", "Reading", "SecondLook", "mark_faceless"]
+__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "run_in_passes"]

@@ -183,6 +183,7 @@ def test_fit_refuses_what_it_cannot_use(drawn_faces, autoencoder, tmp_path, caps
         ([str(tmp_path / "empty")], "holds no annotations"),
         ([str(drawn_faces), "--shots", "99"], "99 faces were asked for"),
         ([str(drawn_faces), "--scheme", "300w"], "has 68 points but the data 5"),
+        ([str(drawn_faces), "--boxes", "points"], "take no --boxes"),
         ([str(drawn_faces), "--effort", "0"], "--effort"),
         ([str(drawn_faces), "--folds", "-1"], "--folds"),
         ([str(drawn_faces), "--device", "abacus"], "abacus"),

@@ -22,6 +22,7 @@ from fabrec_hf.data.annotation_templates import annotation_template  # noqa: E40
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.inference.face_quality import sharpness  # noqa: E402
+from fabrec_hf.learning import fewshot  # noqa: E402
 from fabrec_hf.model import face_detection  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
@@ -45,7 +46,7 @@ def face(file):
     return FoundFace(file, (0, 0, 99, 99), True, 1.0)
 
 
-def test_a_picture_gives_one_face_as_long_as_there_are_others(capsys):
+def test_a_picture_gives_one_face_as_long_as_there_are_others(capsys, monkeypatch):
     # Two blobs of equally long codes; the middle of each is in the group photograph.
     angles = torch.tensor([0.0, 0.05, 1.5, 1.55, -0.05, 1.44])
     latents = 10 * torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -54,6 +55,12 @@ def test_a_picture_gives_one_face_as_long_as_there_are_others(capsys):
     assert len({faces[row].file for row in chosen}) == 2
     assert len({row in (2, 3, 5) for row in chosen}) == 2  # one of each blob
     assert capsys.readouterr().err == ""
+    # What is left of a picture that was chosen twice is one face, so that it is never chosen twice again.
+    rounds = []
+    monkeypatch.setattr(fewshot, "choose_faces", lambda latents, count: rounds.append(len(latents)) or [0, 1])
+    crowd = [face(name) for name in ("group", "group", "group", "a", "b")]
+    assert choose_pictures(crowd, torch.zeros(5, 2), np.arange(5), 2) == [0, 3] and rounds == [5, 3]
+    monkeypatch.undo()
     assert len(choose_pictures(faces, latents, np.array([0, 2]), 2)) == 2
     assert "some give several" in capsys.readouterr().err
 

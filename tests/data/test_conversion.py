@@ -1,6 +1,7 @@
 """Converting a source of faces to Parquet: what is written, what is reported, and what interrupts it."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -111,8 +112,10 @@ def test_boxes_are_made_up_by_rule(tmp_path, monkeypatch):
     found = [Detection((20, 20, 9, 9), 0.9), Detection((1, 2, 4, 5), 0.8)]
     monkeypatch.setattr(face_boxes, "default_face_detector", lambda: lambda image: found)
     assert boxes("detector") == ([[1, 2, 4, 5]] * 3, {"detector": 3})
+    expected = [[1, 2, 4, 5], [1, 2, 4, 5], [0, 1, 6, 6]]  # the detector is the default for a face without a box
+    assert boxes("auto") == (expected, {"detector": 2, "given": 1})
     found.pop()
-    assert boxes("auto")[0] == [[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]]  # the detector is the default here
+    assert boxes("auto", replace(SCHEME, name="again"))[0] == [[1, 2, 4, 4], [0, 0, 8, 10], [0, 1, 6, 6]]
 
 
 def test_the_points_of_a_whole_face_are_its_default_box(tmp_path):

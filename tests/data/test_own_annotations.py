@@ -294,7 +294,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         face | {"id": 10, "iscrowd": 1},
         face | {"id": 11, "keypoints": []},
         face | {"id": 12, "keypoints": [0, 0, 0] * 3},
-        face | {"id": 13, "keypoints": [0, 0, 2, 5, 6, 2, None, None, 0]},
+        face | {"id": 13, "keypoints": [0, 0, 2, 5, 6, 2, 0, 0, None]},
         again,
     ]
     source = open_source("coco", coco(tmp_path / "a.json", more=more))
@@ -372,7 +372,6 @@ def test_pictures_of_cvat_lie_in_the_folder_of_the_subset(tmp_path):
     pictures(tmp_path / "images" / "default")
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "0.png")  # another picture of the same name
     file = coco(tmp_path / "annotations" / "person_keypoints_default.json")
-    (tmp_path / "images" / "0.png").unlink()
     row = next(open_source("coco", tmp_path).rows("train"))
     assert row["image"]["path"] == str(tmp_path / "images" / "default" / "0.png")
     assert open_source("coco", file).scheme.num_landmarks == 3

@@ -79,6 +79,9 @@ def test_files_refer_to_the_pixels_of_the_file(shelf, found):
     assert np.abs(np.median(difference, axis=0)).max() < 3  # of a face of 90 pixels
     rows = list(csv.DictReader(io.StringIO(files["astronaut.csv"].decode())))
     assert len(rows) == 68 and float(rows[30]["x"]) == record["faces"][0]["keypoints"][30][0]
+    expected = np.array(record["faces"][0]["expected_errors"])  # of a face of 90 pixels, in pixels of the file
+    assert [float(row["expected_error"]) for row in rows] == expected.tolist() and 0.3 < expected.mean() < 6
+    assert expected == pytest.approx(2 * small.faces[0].expected_errors, abs=0.01)
     assert Image.open(io.BytesIO(files["astronaut.landmarks.png"])).size == (256, 256)
 
 

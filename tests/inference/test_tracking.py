@@ -25,7 +25,7 @@ class Scene:
 
     def find(self, image, boxes):
         faces = []
-        for box in boxes:
+        for box in map(np.asarray, boxes):
             centres = {name: face[:2] + face[2:] / 2 for name, face in self.boxes.items() if name not in self.hidden}
             near = [name for name, at in centres.items() if (np.abs(at - box[:2] - box[2:] / 2) < box[2:] / 2).all()]
             seen = self.boxes[near[0]] if near else box
@@ -172,7 +172,9 @@ def test_drift_is_corrected_at_the_next_look():
         calls.append(image)
         shrink = 1.0 if len(calls) == 1 else 0.97
         shape = (SHAPE - 0.5) * shrink
-        return [{"keypoints": b[:2] + b[2:] / 2 + shape * b[2:], "scores": np.full(5, 0.8)} for b in boxes]
+        return [
+            {"keypoints": b[:2] + b[2:] / 2 + shape * b[2:], "scores": np.full(5, 0.8)} for b in map(np.asarray, boxes)
+        ]
 
     tracker = FaceTracker(find, scene.detect, detect_every=10, smoothing=None)
     history = run(scene, tracker, 11)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,7 +160,9 @@ class Scene:
         return Detection((0.0, 0.0, 101.0, 101.0), 0.9, self.roll - 8)
 
     def read(self, box, is_calibrated=True, look=True):
-        second_look = SecondLook(self.run, self, [(0, 1)], is_calibrated, self.look if look else None)
+        config = SimpleNamespace(landmark_scheme={"flip_pairs": [(0, 1)]}, calibration={"tolerance": 5.0})
+        config.calibration = config.calibration if is_calibrated else None
+        second_look = SecondLook(self.run, self, config, self.look if look else None)
         return second_look(["picture"], [[box]])
 
 

@@ -71,7 +71,7 @@ def test_one_image_with_boxes(detect, checkpoint):
     keypoints, scores = by_hand(checkpoint, picture(), BOXES)
     assert [face["bbox"] for face in faces] == BOXES
     for face, expected_points, expected_scores in zip(faces, keypoints, scores, strict=True):
-        assert set(face) == {"keypoints", "scores", "bbox"}
+        assert set(face) == {"keypoints", "scores", "bbox", "is_face"} and face["is_face"] is False  # it is noise
         np.testing.assert_allclose(face["keypoints"], expected_points, atol=1e-3)
         np.testing.assert_allclose(face["scores"], expected_scores, atol=1e-6)
     assert flat(faces[:1]) != flat(faces[1:])
@@ -164,7 +164,9 @@ def test_without_boxes_the_given_detector_finds_the_faces(detect, checkpoint):
         seen.append(image)
         return [Detection((40, 30, 60, 70), 0.9)] if image.shape[1] == 200 else []
 
-    expected = detect(picture(), boxes=BOXES[:1])
+    (given,) = detect(picture(), boxes=BOXES[:1])
+    assert given.pop("is_face") is False  # which is asked of given boxes only
+    expected = [given]
     assert detect(picture(), face_detector=detector) == expected
     np.testing.assert_array_equal(seen[0], np.asarray(picture()))
     assert seen[0].dtype == np.uint8
@@ -190,6 +192,7 @@ def test_without_boxes_and_detector_the_message_says_what_to_do(detect, monkeypa
         raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless.")
 
     monkeypatch.setattr(detection_module, "default_face_detector", absent)
+    monkeypatch.setattr(detection_module, "can_find_faces", lambda: False)
     with pytest.raises(ValueError, match=r"No boxes were given.*pip install.*boxes=") as raised:
         detect(picture())
     assert "\n" not in str(raised.value)

@@ -101,7 +101,10 @@ def test_it_is_saved_and_the_papers_protocol_does_without(tmp_path):
     loaded = FabRecForLandmarkDetection.from_pretrained(tmp_path)
     model.eval()
     torch.testing.assert_close(loaded(pictures()).landmarks, model(pictures()).landmarks)
+    told = {"weights": [0.0] * 4, "offsets": [0.0] * 5, "spread": 1.0}
+    model.config.error_model = told | {"tolerance": 5.0, "count": 9}
     twin = apply_protocol(model, SCHEME, "paper", flip_average=None)
+    assert twin.config.calibration is None and apply_protocol(model, SCHEME, "default", None).config.calibration
     assert twin.point_readout is None and twin.shape_prior is None and twin.config.decoding == "argmax"
     assert model.point_readout is not None and model.shape_prior is not None and model.config.decoding == "subpixel"
     plain = apply_protocol(model, SCHEME, "default", flip_average=True)

@@ -11,8 +11,8 @@ import yaml
 
 datasets = pytest.importorskip("datasets")
 
-from ladder import LadderArguments, build_rungs, forget_unsaved_end, main  # noqa: E402
-from training_utils import list_checkpoints, parse_arguments  # noqa: E402
+from ladder import LadderArguments, build_rungs, main  # noqa: E402
+from training_utils import parse_arguments  # noqa: E402
 
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model  # noqa: E402
 from fabrec_hf.checkpoints.weight_files import weight_files  # noqa: E402
@@ -108,16 +108,6 @@ def test_the_commands_of_every_rung_are_ones_that_its_script_takes(tmp_path, cap
     made = build_rungs(LadderArguments(**given, teacher_python="python"))
     assert [rung.name for rung in made[:3]] == ["autoencoder-128", "mesh-labels", "mesh"]
     assert str(tmp_path / "mesh-labels") in made[2].words
-
-
-def test_a_run_that_was_killed_before_its_model_was_saved_ends_once_more(tmp_path):
-    for step in (4, 6):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "progress.json").write_text("{}")
-    forget_unsaved_end(tmp_path, 8)
-    assert len(list_checkpoints(tmp_path)) == 2
-    forget_unsaved_end(tmp_path, 6)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-4"]
 
 
 def test_mistakes_are_told_in_words(tmp_path, monkeypatch):

@@ -172,6 +172,12 @@ def test_the_result_is_the_average_of_the_weights_also_after_a_resume(drawn_face
             torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-5)
             moved = max(moved, float((value - raw[2][name]).abs().max()))
     assert moved > 1e-4
+    # Killed between the last checkpoint and the model, the same command writes the model.
+    (tmp_path / "model.safetensors").unlink()
+    done = pretrain(*arguments, "--max_steps", 3)
+    assert done.returncode == 0, done.stderr
+    again = load_file(tmp_path / "model.safetensors")
+    assert again.keys() == average.keys() and all(torch.equal(again[name], average[name]) for name in average)
     assert list((tmp_path / "logs").rglob("events.out.tfevents.*")), "tensorboard is the tracker by default"
 
 

@@ -124,7 +124,7 @@ def _open(file: Path, category: str | None, images: str | os.PathLike | None, ty
     edges, unusable = _edges(chosen.get("skeleton"), count)
     for face in faces:
         types.see(face["attributes"])
-        found["origin"] += sum(x == y == 0 and v > 0 for x, y, v in _triples(face["keypoints"]))
+        found["origin"] += sum(bool(x == y == 0 and v) for x, y, v in _triples(face["keypoints"]))
     found["repeated"] = count_repeated((face["file_name"], face["keypoints"]) for face in faces)
     pictures = list(dict.fromkeys(face["file_name"] for face in faces[: 10 * _TRIED]))[:_TRIED]
     places = _picture_places(file, images, pictures)
@@ -242,13 +242,11 @@ def _picture_places(file: Path, images: str | os.PathLike | None, pictures: Sequ
     given = None if images is None else option_folder(images, file.parent, "pictures")
     bases = [file.parent, file.parent.parent] if given is None else [given]
     parts = dict.fromkeys([*([token[0]] if token else []), subset])
-    below = ["", "images", *(f"{folder}{part}" for part in parts for folder in ("", "images/"))]
+    # The folder of the split first: the one above it may hold other pictures of the same names.
+    below = [*(f"{folder}{part}" for part in parts for folder in ("images/", "")), "images", ""]
     folders = [base / name for base in bases for name in below]
-    for folder in folders:
-        if PicturePlaces((folder,)).holds_one_of(pictures):
-            folders.remove(folder)
-            folders.insert(0, folder)
-            break
+    first = [folder for folder in folders if PicturePlaces((folder,)).holds_one_of(pictures)][:1]
+    folders = [*first, *(folder for folder in folders if folder not in first)]
     # The folder above is looked through only where it is the export's: a file on a desktop stands beside all there is.
     above = [file.parent.parent] if file.parent.name.lower() in ("annotations", "labels", "result") else []
     places = PicturePlaces(tuple(folders), (given,) if given else (file.parent, *above))

@@ -224,9 +224,8 @@ def _cast(value: Any, kind: str) -> Any:
     return float(value) if kind == "float64" else value
 
 
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"} | {
-    **{"AVIF": ".avif", "HEIF": ".heic", "GIF": ".gif", "JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga"}
-}
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES |= {"AVIF": ".avif", "HEIF": ".heic", "GIF": ".gif", "JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga"}
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
