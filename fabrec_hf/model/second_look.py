@@ -11,8 +11,8 @@ from .turned_crops import TURNED_FROM, landmarks_from_turned_crop, roll_of_landm
 
 # A crop that was turned with its face is turned once more where the landmarks say that it is further off than this.
 SETTLED = 10.0
-# A calibrated detector that is as sure as this of a face in its given box sees it about upright. On 40 of 300-W's
-# training faces it is the tenth percentile of upright faces less 0.08, and more than nine of ten reach at 45 degrees.
+# A calibrated detector that is as sure as this of a face in its given box sees it about upright. So sure is
+# `3fabrec-300w` of 97 % of the 99 faces of 300-W that it was validated on, and of 1 % of them at 45 degrees.
 SURE_OF_FACE = 0.6
 # What the face detector scores lower than this in a given box, however it is turned, is no face.
 LOWEST_SCORE = 0.5
