@@ -130,7 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.to is not None:
                 from .proposals import write_proposals
 
-                write_proposals(arguments.to, arguments.output, detection.records, finder)
+                written = write_proposals(arguments.to, arguments.output, detection.records, finder)
+                say(written, sys.stderr if arguments.json else sys.stdout)
             detection.print_document()
             note = score_note(finder.model.config)
             if note:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.console import say
 from ..common.output_folder import write_files
 from ..errors import FabRecError
 
@@ -45,14 +44,17 @@ def check_proposals(tool: str, output: Path | None, paths: Sequence[Path], label
         raise FabRecError(f"{taken} exists already, and may have been corrected; name another folder.")
 
 
-def write_proposals(tool: str, output: Path, records: Sequence[Mapping[str, Any]], finder: "LandmarkFinder") -> None:
-    """Write what was found in pictures for a tool, and say what to do with it.
+def write_proposals(tool: str, output: Path, records: Sequence[Mapping[str, Any]], finder: "LandmarkFinder") -> str:
+    """Write what was found in pictures for a tool.
 
     Args:
         tool: One of `TOOLS`.
         output: Where to write.
         records: What `picture_record` says of each picture with a face.
         finder: What has found the faces.
+
+    Returns:
+        What was written, and how the tool is started on it.
 
     Raises:
         FabRecError: If the folder cannot be written to.
@@ -67,7 +69,7 @@ def write_proposals(tool: str, output: Path, records: Sequence[Mapping[str, Any]
     files = tool_files(tool, pictures, scheme, place, finder.name)
     write_files(output, files | setup_files(tool, scheme, boxes=False))
     faces = sum(len(picture.faces) for picture in pictures)
-    say(f"{faces} faces of {len(pictures)} pictures -> {output}. {_advice(tool, output, folder)}")
+    return f"{faces} faces of {len(pictures)} pictures -> {output}. {_advice(tool, output, folder)}"
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:
