@@ -149,12 +149,23 @@ def test_outlines_of_cvat_are_numbered_points(tmp_path):
         open_source("cvat", path, category="face")
 
 
+def test_frames_of_a_video_have_no_suffix_in_cvat(tmp_path):
+    shapes = '<image id="0" name="{}" width="200" height="100"><points label="a" occluded="0" points="1,2"/></image>'
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (200, 100)).save(tmp_path / "images" / "frame_000007.PNG")
+    (row,) = read("cvat", cvat(tmp_path / "a.xml", shapes.format("frame_000007")))
+    assert row["image"]["path"] == str(tmp_path / "images" / "frame_000007.PNG")
+
+
 def test_subsets_of_a_project_of_cvat_are_splits(tmp_path):
     image = (
         '<image id="{}" name="{}" subset="{}" task_id="4" width="200" height="100">'
         '<points label="nose" occluded="0" points="{},60"/></image>'
     )
     path = cvat(tmp_path / "a.xml", image.format(0, "a.png", "Train", 10) + image.format(1, "b.png", "Test", 20))
+    path.write_text(
+        path.read_text().replace("</annotations>", '<image id="2" name="c" subset="Empty"/></annotations>')
+    )
     source = open_source("cvat", path)
     assert list(source.splits) == ["train", "test"]
     assert points(rows(source, "train")[0]) == [[10, 60]] and points(rows(source, "test")[0]) == [[20, 60]]

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
 from .layouts import shortest
@@ -100,6 +101,8 @@ def _picture(image: ElementTree.Element, where: str) -> Picture:
     name = image.get("name")
     if not name:
         raise DataError(f"{where}: an image without a name.")
+    if not is_picture(name):
+        name += ".PNG"  # a frame of a video, which CVAT names without the suffix that it saves it under
     width, height = (_size(image.get(side)) for side in ("width", "height"))
     picture = Picture(name, where, (width, height), image.get("subset") or None)
     for shape in image:

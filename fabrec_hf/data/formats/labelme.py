@@ -72,7 +72,8 @@ def read_file(file: Path) -> ToolFile:
     if not isinstance(name, str) or not isinstance(shapes, list) or not all(isinstance(s, dict) for s in shapes):
         raise DataError(f"{file} is no file of labelme: it has no imagePath and list of shapes.")
     found = ToolFile()
-    picture = Picture(name.replace("\\", "/"), str(file), (content.get("imageWidth"), content.get("imageHeight")))
+    width, height = (value if _is_number(value) else None for value in map(content.get, ("imageWidth", "imageHeight")))
+    picture = Picture(name.replace("\\", "/"), str(file), (width, height))
     for shape in shapes:
         found.left_out["shapes"] += not _add(picture, shape)
     found.pictures.append(picture)
@@ -81,9 +82,10 @@ def read_file(file: Path) -> ToolFile:
 
 def _add(picture: Picture, shape: Mapping[str, Any]) -> bool:
     """Add a shape to a picture; return whether it is one that faces are made of."""
-    kind, label, group = shape.get("shape_type"), str(shape.get("label", "")), shape.get("group_id")
+    kind, label, flags = shape.get("shape_type"), str(shape.get("label", "")), shape.get("flags")
+    group = None if shape.get("group_id") is None else str(shape["group_id"])
     places = _places(shape.get("points"), picture.where)
-    visible = not (shape.get("flags") or {}).get(_HIDDEN)
+    visible = not (isinstance(flags, dict) and flags.get(_HIDDEN))
     if kind == "point" and len(places) == 1:
         picture.points.append(Point(label, *places[0], group, visible))
     elif kind == "rectangle" and len(places) in (2, 4):
@@ -97,7 +99,7 @@ def _add(picture: Picture, shape: Mapping[str, Any]) -> bool:
 
 
 def _places(points: Any, where: str) -> list[tuple[float, float]]:
-    places = points if isinstance(points, list) else [None]
+    places: list[Any] = points if isinstance(points, list) else [None]
     if not all(isinstance(p, list) and len(p) == 2 and all(map(_is_number, p)) for p in places):
         raise DataError(f"{where}: the points of a shape must be pairs of numbers.")
     return [(float(x), float(y)) for x, y in places]
@@ -124,9 +126,15 @@ def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_pa
             if point is not None:
                 shapes.append(_shape(label, "point", [point], number) | {"flags": {} if visible else {_HIDDEN: True}})
     width, height = picture.size
-    content = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image_path, "imageData": None}
+    content: dict[str, Any] = {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+    }
     content |= {"imageHeight": height, "imageWidth": width}
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(content, indent=2) + "\n").encode()  # ASCII, for labelme reads as its machine writes
 
 
 def _shape(label: str, kind: str, points: Sequence[tuple[float, float]], group: int) -> dict[str, Any]:

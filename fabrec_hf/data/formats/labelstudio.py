@@ -140,7 +140,7 @@ def _short_results(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_out: Counter[str]) -> Picture:
     regions = _regions(results)
     parents = _parents(results)
-    sizes = {(region.get("original_width"), region.get("original_height")) for region in regions.values()}
+    sizes = [(region.get("original_width"), region.get("original_height")) for region in regions.values()]
     size = next(((w, h) for w, h in sizes if _is_number(w) and _is_number(h)), (None, None))
     picture = Picture(name, where, size)
     for key, region in regions.items():
@@ -153,21 +153,21 @@ def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_o
             continue
         group = key if key in parents.values() else parents.get(key)
         if kind in _POINTS:
-            labels = next((value for value in map(region["value"].get, _LABELS) if value), [None])
+            labels = next((value for value in map(region["value"].get, _LABELS) if value), None)
             x, y = _pixels(region, ("x", "y"), where)
-            picture.points.append(Point(labels[0], x, y, group))
+            picture.points.append(Point(str(labels[0]) if isinstance(labels, list) else None, x, y, group))
         else:
             picture.boxes.append(Box(_rectangle(region, where), group))
     return picture
 
 
-def _regions(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+def _regions(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the regions by id: a place and its label may be two results of one id."""
-    regions: dict[Any, dict[str, Any]] = {}
+    regions: dict[str, dict[str, Any]] = {}
     for number, result in enumerate(results):
         if not isinstance(result.get("value"), dict):
             continue
-        key = result.get("id") or number
+        key = _key(result.get("id")) or str(number)
         before = regions.get(key, {})
         kinds = [kind for kind in (before.get("type"), result.get("type")) if kind]
         kind = next((kind for kind in kinds if kind in _POINTS + _BOXES), kinds[0] if kinds else None)
@@ -175,13 +175,17 @@ def _regions(results: Sequence[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
     return regions
 
 
-def _parents(results: Sequence[Mapping[str, Any]]) -> dict[Any, Any]:
+def _key(value: Any) -> str | None:
+    return str(value) if value else None
+
+
+def _parents(results: Sequence[Mapping[str, Any]]) -> dict[str | None, str | None]:
     """Return the region that each region is part of, by their ids: its parent, else the rectangle it is related to."""
-    boxes = {result.get("id") for result in results if result.get("type") in _BOXES}
-    parents = {result["id"]: result["parentID"] for result in results if result.get("id") and result.get("parentID")}
+    boxes = {_key(result.get("id")) for result in results if result.get("type") in _BOXES}
+    parents = {_key(result.get("id")): _key(result["parentID"]) for result in results if result.get("parentID")}
     for result in results:
         if result.get("type") == "relation":
-            ends = [result.get("from_id"), result.get("to_id")]
+            ends = [_key(result.get("from_id")), _key(result.get("to_id"))]
             inside = [end for end in ends if end in boxes]
             if len(inside) == 1:
                 parents.setdefault(next(end for end in ends if end not in boxes), inside[0])
@@ -204,7 +208,8 @@ def _pixels(region: Mapping[str, Any], keys: Sequence[str], where: str) -> list[
 def _rectangle(region: Mapping[str, Any], where: str) -> tuple[float, float, float, float]:
     """Return a rectangle; of one that is turned, about its first corner, what encloses it."""
     x, y, width, height = _pixels(region, ("x", "y", "width", "height"), where)
-    angle = math.radians(region["value"].get("rotation") or 0)
+    rotation = region["value"].get("rotation")
+    angle = math.radians(rotation) if _is_number(rotation) else 0.0
     across, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
     corners = np.array([x, y]) + np.array([0 * across, width * across, height * down, width * across + height * down])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -257,7 +262,7 @@ def _face_results(
         box = [*known.min(axis=0), *np.ptp(known, axis=0)]
     if box is not None:
         x, y, across, down = (shortest(value) for value in box)
-        value = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * across / width}
+        value: dict[str, Any] = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * across / width}
         value |= {"height": 100 * down / height, "rotation": 0, "rectanglelabels": ["face"]}
         yield {"id": f"face{number}", "type": "rectanglelabels", "from_name": "box", **common, "value": value}
     for index, (label, point) in enumerate(zip(labels, points, strict=True)):

@@ -8,7 +8,7 @@ point, and where the pictures are. Coordinates are taken as they are, as in ever
 import importlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -129,16 +129,9 @@ def open_tool(
     visibility = any(content.visibility for _, _, content in every) or not all(
         point.visible for face in faces for point in face.points.values()
     )
-    choice = _Choice(kind, carrier, category, mark_up, index, visibility)
-    read = {name: [(file, places) for file, places, _ in parts] for name, parts in opened.items()}
-    splits = {name: partial(_rows, parts, choice, None) for name, parts in read.items()}
-    stated = _stated_splits(every) if len(read) == 1 else ()
-    if stated:
-        refuse_split(split, path)
-        splits = {name: partial(_rows, next(iter(read.values())), choice, name) for name in stated}
     return FaceSource(
         kind=kind,
-        splits=splits,
+        splits=_splits(opened, _Choice(kind, carrier, category, mark_up, index, visibility), path, split),
         scheme=mark_up,
         files=tuple(file for file, _, _ in every),
         extend_top=known.extend_top if known else EXTEND_TOP,
@@ -147,6 +140,18 @@ def open_tool(
         unverified=known is None,
         notes=(*(note for survey in surveys.values() for note in survey[1]), *remarks),
     )
+
+
+def _splits(
+    opened: Mapping[str, Sequence[_Opened]], choice: _Choice, path: Path, split: str | None
+) -> dict[str, Callable[[], Iterator[Row]]]:
+    """Return the splits: those that the pictures state, if they do, else those of the files."""
+    read = {name: [(file, places) for file, places, _ in parts] for name, parts in opened.items()}
+    stated = _stated_splits(next(iter(opened.values()))) if len(opened) == 1 else ()
+    if not stated:
+        return {name: partial(_rows, parts, choice, None) for name, parts in read.items()}
+    refuse_split(split, path)
+    return {name: partial(_rows, next(iter(read.values())), choice, name) for name in stated}
 
 
 def _find_files(
@@ -250,8 +255,9 @@ def _triple(face: ShapeFace, label: str) -> tuple[float, float, int]:
 
 
 def _stated_splits(files: Sequence[_Opened]) -> tuple[str, ...]:
-    """Return the splits that the files state, if they state one for every picture."""
-    stated = [picture.split for _, _, content in files for picture in content.pictures]
+    """Return the splits that the files state, if they state one for every picture in which something is drawn."""
+    pictures = [picture for _, _, content in files for picture in content.pictures]
+    stated = [picture.split for picture in pictures if picture.points or picture.outlines or picture.skeletons]
     names = [canonical_split(name, str(files[0][0])) for name in stated if name is not None]
     return tuple(dict.fromkeys(names)) if len(names) == len(stated) else ()
 

@@ -34,6 +34,30 @@ ADVICE = "give the regions of each face an attribute called face, or draw a rect
 
 _FACE = ("face", "face_id", "group", "group_id", "person", "person_id", "id", "object", "instance")
 _POINT = ("point", "landmark", "keypoint", "label", "name", "part", "type", "class")
+_SETTINGS = {
+    "ui": {
+        "annotation_editor_height": 25,
+        "annotation_editor_fontsize": 0.8,
+        "leftsidebar_width": 18,
+        "image_grid": {
+            "img_height": 80,
+            "rshape_fill": "none",
+            "rshape_fill_opacity": 0.3,
+            "rshape_stroke": "yellow",
+            "rshape_stroke_width": 2,
+            "show_region_shape": True,
+            "show_image_policy": "all",
+        },
+        "image": {
+            "region_label": "point",
+            "region_color": "face",
+            "region_label_font": "10px Sans",
+            "on_image_annotation_editor_placement": "NEAR_REGION",
+        },
+    }
+}
+"""How a project looks: VIA's own settings, but that regions show their point and have the color of their face."""
+
 _COLUMNS = ("filename", "file_size", "file_attributes", "region_count", "region_id")
 _COLUMNS += ("region_shape_attributes", "region_attributes")
 
@@ -72,14 +96,14 @@ def read_file(file: Path) -> ToolFile:
     else:
         entries = _json_entries(file)
     found = ToolFile()
-    shapes: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    shapes: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
     for name, shape, attributes in entries:
-        shapes.setdefault(name, []).append((shape, attributes))
+        shapes.setdefault(name, []).append((shape, attributes if isinstance(attributes, dict) else {}))
     label_key, face_key = _attribute_names(pair for regions in shapes.values() for pair in regions)
     for name, regions in shapes.items():
         picture = Picture(name, f"{file}, {name}")
         for shape, attributes in regions:
-            label, face = _value(attributes.get(label_key)), _value(attributes.get(face_key))
+            label, face = (_value(attributes.get(key)) if key else None for key in (label_key, face_key))
             found.left_out["shapes"] += not _add(picture, shape, label, face)
         found.pictures.append(picture)
     return found
@@ -125,12 +149,12 @@ def _table_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _attribute_names(
-    regions: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    regions: Iterable[tuple[Any, Mapping[str, Any]]],
 ) -> tuple[str | None, str | None]:
     """Say which attribute of regions is the label and which one the face, by their names or by there being one."""
     names: dict[str, None] = {}
     for shape, attributes in regions:
-        if isinstance(shape, dict) and isinstance(attributes, dict) and shape.get("name") != "rect":
+        if isinstance(shape, dict) and shape.get("name") != "rect":
             names |= {key: None for key, value in attributes.items() if _value(value) is not None}
     lowered = {name.strip().lower(): name for name in names}
     label = next((lowered[name] for name in _POINT if name in lowered), None)
@@ -212,8 +236,9 @@ def via_project(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, fo
     }
     point = {"type": "dropdown", "description": "", "options": dict.fromkeys(labels, ""), "default_options": {}}
     face = {"type": "text", "description": "which face of the picture", "default_value": ""}
+    core = {"buffer_size": 18, "filepath": {}, "default_filepath": f"{folder}/" if folder else ""}
     content = {
-        "_via_settings": {"core": {"default_filepath": f"{folder}/" if folder else ""}, "project": {"name": "faces"}},
+        "_via_settings": {**_SETTINGS, "core": core, "project": {"name": "faces"}},
         "_via_img_metadata": images,
         "_via_attributes": {"region": {"point": point, "face": face}, "file": {}},
         "_via_data_format_version": "2.0.10",
