@@ -62,8 +62,8 @@ def example_pictures(folder: Path | None) -> list[Path]:
     """
     if folder is not None:
         return [path for path in collect_inputs([str(folder)]) if not is_video(path)]
-    # In a wheel they lie beside this file, in a checkout where the Space has them.
-    places = (Path(__file__).parent / "examples", Path(__file__).parents[2] / "space" / "examples")
+    # In a wheel the Space lies beside this file, in a checkout beside the package.
+    places = (Path(__file__).parent / "space" / "examples", Path(__file__).parents[2] / "space" / "examples")
     return [path for place in places for path in sorted(place.glob("*.jpg"))]
 
 
@@ -95,6 +95,7 @@ def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
     from .models import ModelShelf
     from .services import Services
     from .sessions import SessionStore
+    from .zero_gpu import face_search
 
     try:
         shelf = ModelShelf(settings.models[0], settings.autoencoder, device=settings.device)
@@ -109,6 +110,7 @@ def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
             shelf=shelf,
             fits=FitQueue(settings.limits.jobs),
             offered=tuple(settings.models),
+            find_faces=face_search(shelf, settings.limits),
             examples=tuple(_copied(settings.examples, temporary / "web" / "examples")),
         )
     finally:

@@ -245,6 +245,6 @@ def _stored(path: str, uploads: Uploads) -> tuple[bytes, str, str]:
 
 def _is_plain(content: bytes) -> tuple[str, bool]:
     """Return the suffix of a picture, and whether its pixels are stored upright in a form that every tool reads."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content)) as image:  # which was opened before, so that HEIC is known, too
         suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}.get(image.format or "")
         return suffix or ".jpg", suffix is not None and image.getexif().get(0x0112, 1) == 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...data.picture_files import PICTURE_SUFFIXES
 from ...errors import DataError
 from ...inference.face_records import count_faces
 from ..annotation import Project, parse_names
@@ -71,7 +72,9 @@ def _lay_out_photographs(services: Services) -> _Photographs:
     with gr.Row():
         folder = gr.File(label="A folder of photographs", file_count="directory", height=180, min_width=260)
         with gr.Column(min_width=220):
-            single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
+            single = gr.UploadButton(
+                "Or choose photographs", file_count="multiple", file_types=["image", *PICTURE_SUFFIXES]
+            )
             samples = gr.Button(f"Or try {len(services.examples) + DRAWN} sample faces")
             summary = gr.Markdown("", elem_id="teach-photographs")
     return _Photographs(folder, single, samples, summary)
