@@ -68,22 +68,23 @@ def build_app(services: Services) -> gr.Blocks:
         browser_key = gr.BrowserState("", storage_key="fabrec-session", secret="fabrec-session")
         key = gr.State("")
         gr.Markdown(INTRODUCTION)
-        with gr.Tabs():
+        with gr.Tabs(selected="teach" if services.prepared else None):
             with gr.Tab("Detect"):
                 detect.build(services)
             with gr.Tab("Latent space"):
                 latent.build(services)
-            with gr.Tab("Teach"):
+            with gr.Tab("Teach", id="teach"):
                 parts = teach.build(services, key)
             with gr.Tab("Compare"):
                 checkpoints = compare.build(services, key)
 
         @guarded
         def enter(stored: Any) -> tuple[Any, ...]:
-            session = services.sessions.open(stored)
+            session = services.sessions.open(services.prepared or stored)
             with session.lock:
                 shown = (*teach.show_session(services, session), *training.show_job(services, session))
-            return (session.key, session.key, *shown)
+            # The browser keeps the key of the visitor's own session.
+            return (gr.skip() if services.prepared else session.key, session.key, *shown)
 
         @guarded
         def refresh(secret: str, chosen: list[str]) -> Any:

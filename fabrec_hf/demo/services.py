@@ -47,6 +47,7 @@ class Services:
         offered: Names of the landmark checkpoints to choose from, the default one first.
         find_faces: Finds the faces of a photograph, perhaps on a GPU that is lent for it.
         examples: Photographs to try.
+        prepared: Key of the session that the page opens with, instead of each visitor's own.
     """
 
     limits: Limits
@@ -57,6 +58,7 @@ class Services:
     offered: tuple[str, ...]
     find_faces: Callable[[Photograph], FoundFaces]
     examples: tuple[Path, ...] = field(default=())
+    prepared: str | None = None
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

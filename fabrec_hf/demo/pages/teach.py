@@ -80,14 +80,14 @@ def _lay_out_photographs(services: Services) -> _Photographs:
     return _Photographs(folder, single, samples, summary)
 
 
-def _lay_out_points() -> _Points:
+def _lay_out_points(faces: int) -> _Points:
     gr.Markdown(
         "### 2. Points\nName the points of your own scheme once, with commas between them. Names that differ in "
         "*left* and *right* mirror each other. The faces that stand best for all others are chosen for you."
     )
     with gr.Row():
         names = gr.Textbox(NAMES, label="Names of the points", lines=2, min_width=260)
-        count = gr.Slider(1, 50, 10, step=1, label="Faces to annotate", min_width=160)
+        count = gr.Slider(1, 50, faces, step=1, label="Faces to annotate", min_width=160)
     choose = gr.Button("Choose the faces to annotate", variant="primary", interactive=False)
     return _Points(names, count, choose)
 
@@ -128,7 +128,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
     Returns:
         What shows the state of a session, for when a page is opened again.
     """
-    photos, points = _lay_out_photographs(services), _lay_out_points()
+    # Whoever names a folder has chosen its faces.
+    chosen = len(services.sessions.keep(services.prepared).project.faces) if services.prepared else 10
+    photos, points = _lay_out_photographs(services), _lay_out_points(max(1, min(chosen, 50)))
     clicks = _lay_out_clicks()
     parts = training.build(services, key)
     buttons = [points.choose, *clicks.buttons.values(), *clicks.moves, parts.train, parts.make]
