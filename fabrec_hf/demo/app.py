@@ -26,6 +26,8 @@ footer { display: none !important; }
 .gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
 .dark .gradio-container :focus-visible { outline-color: #93c5fd !important; }
 body:not(.dark) .tab-container button.selected { color: #1d4ed8 !important; }
+/* Of an error the message says what to do; the bare word over every field that was not filled says nothing. */
+[data-testid=status-tracker] .error { display: none !important; }
 #teach-face img { cursor: crosshair; }
 /* All of a gallery, below its label instead of under it. */
 .grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 36px !important; }
