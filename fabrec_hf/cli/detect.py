@@ -169,6 +169,8 @@ class _Detection:
         with closing(results), tqdm(total=len(names), unit="picture", disable=hidden, file=sys.stderr) as bar:
             for result in results:
                 overlay = None
+                if result.note:
+                    say(f"fabrec detect: {result.path}: {result.note}", sys.stderr)
                 if result.error is not None:
                     self._fail(result.path, str(result.error))
                 elif result.record is None or not result.record["faces"]:
