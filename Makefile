@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A python 3.12, for the packages that training on borrowed time needs and no others.
+MINIMAL_PYTHON ?= python3.12
+MINIMAL := .venv-minimal
 SOURCES := fabrec_hf training tests hubconf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cards test gpu-check quality style clean
+.PHONY: help install demo cards test test-minimal gpu-check quality style clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -33,6 +36,14 @@ cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
 
+$(MINIMAL)/.installed: training/requirements-minimal.txt
+	test -x $(MINIMAL)/bin/python || $(MINIMAL_PYTHON) -m venv $(MINIMAL)
+	$(MINIMAL)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+test-minimal: $(MINIMAL)/.installed  ## climb the training ladder, tiny, in .venv-minimal, with the few packages that it needs
+	$(MINIMAL)/bin/python tests/support/minimal_ladder.py
+
 gpu-check: $(INSTALLED)  ## compare this machine's GPU with its CPU, and time it; tiny without a GPU
 	$(BIN)/python training/gpu_check.py
 
@@ -46,4 +57,4 @@ style: $(INSTALLED)  ## repair style
 	$(BIN)/ruff format $(SOURCES)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo_output build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MINIMAL) demo_output build dist .mypy_cache .pytest_cache .ruff_cache
