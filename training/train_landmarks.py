@@ -56,6 +56,7 @@ from fabrec_hf.learning.landmark_training import (
     landmark_errors,
     predict_landmarks,
 )
+from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.known_schemes import LandmarkScheme
@@ -261,6 +262,7 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
                 return pause
             checkpoint, start = None, last
     if accelerator.is_main_process:
+        fit_refinement(trainer.model, faces, scheme, arguments.augmentation, arguments.seed)
         save_detector(trainer, processor)
     publish_model(accelerator, output_dir, repository)
     accelerator.end_training()

@@ -190,9 +190,9 @@ def apply_protocol(
     twin = copy.copy(model)
     twin.config, twin._modules = config, dict(model._modules)
     if protocol == "paper":
-        config.shape_prior = False
+        config.shape_prior = config.local_refinement = False
         config.error_model = config.score_calibration = None  # fitted to what the protocol leaves out
-        twin.shape_prior = twin.point_regression = twin.point_readout = None
+        twin.shape_prior = twin.point_regression = twin.point_readout = twin.local_refinement = None
     # The twin's own mode: its layers do the same in both, and are the model's.
     twin.training = False
     return twin

@@ -24,6 +24,7 @@ from .landmark_training import (
     no_predictions,
     predict_landmarks,
 )
+from .refinement import fit_refinement
 from .training_stage import TrainingStage
 
 
@@ -116,6 +117,7 @@ def fit_recipe(
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
         anchors=knows_points,
         decoding="subpixel",
+        local_refinement=True,
         shape_prior=not knows_points,  # a detector of other points knows more of shapes than the annotated faces show
         rotation=25,
         translation=0.05,
@@ -257,6 +259,11 @@ class _Fit:
                 if self.on_step:
                     self.on_step(FitProgress(name, before + done, total, loss, self.error))
                 yield loss
+        self.refine(faces)
+
+    def refine(self, faces: LabelledFaces) -> None:
+        """Let the model look closer, when its encoder has learned what it will."""
+        fit_refinement(self.model, faces, self.scheme, self.recipe.augmentation, self.recipe.seed)
 
 
 class _BestSoFar:
@@ -338,6 +345,7 @@ def fit_landmarks(
         result.stopped = True
         if len(result.losses) < sum(steps):
             best.restore()
+            fit.refine(faces)
     landmarks = predict_landmarks(model, faces, model.device).landmarks
     result.training_errors = landmark_errors(landmarks, faces, scheme)
     result.calibrated = calibrate(model, result.held_out, faces, scheme)
