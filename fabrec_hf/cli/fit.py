@@ -33,9 +33,9 @@ __all__ = ["add_arguments", "run"]
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, files of CVAT, Label Studio, labelme, VIA or dlib's imglab, a CSV, or Parquet. All annotated faces of
 it are learned from; a point may be missing in some of them. Afterwards the error on new faces is estimated: a second
-detector learns, for three quarters as long, from two thirds of the faces and predicts the others, in the boxes in which
-detection will find them. With --folds 2 or more the faces are shared out among that many parts, and each is predicted
-by a detector that learned from the other parts (cross-validation), one face at a time with as many folds as faces
+detector learns, for three quarters as long, from two thirds of the faces and predicts the others, in the boxes that
+detection will find. With --folds 2 or more the faces are shared out among that many parts, and each is predicted by a
+detector that learned from the other parts (cross-validation), one face at a time with as many folds as faces
 (leave-one-out): a surer figure, in as many times the time. 0 skips the estimate.
 The progress bar shows the error on the annotated faces, then that on the faces left out so far.
 The detector is saved before the estimate starts, and the folder is a pipeline that needs neither a network nor this
