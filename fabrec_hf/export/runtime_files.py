@@ -71,8 +71,8 @@ class _ToLandmarks(nn.Module):
         named = dict(zip(self.names, parts, strict=True))
         maps = (tuple(named[name] for name in self.names if name.startswith(kind)) for kind in ("maps", "mirrored"))
         drawing = Drawing(named["heatmaps"], named.get("readout"), *maps)
-        landmarks, scores, _ = self.model.decode(drawing, self.blur)
-        return landmarks, scores
+        found = self.model.decode(drawing, self.blur)
+        return found.landmarks, found.scores
 
 
 class _ToBoth(nn.Module):

@@ -233,7 +233,7 @@ def has_bfloat16(device: torch.device) -> bool:
 def no_predictions(faces: int, points: int) -> Decoded:
     """Return predictions of (faces, points) of which none has been made: all NaN."""
     shape = faces, points
-    return Decoded(*(torch.full(size, torch.nan) for size in ((*shape, 2), shape, (*shape, 2))))
+    return Decoded(*(torch.full(size, torch.nan) for size in ((*shape, 2), shape, (*shape, 2), (*shape, 2))))
 
 
 @torch.no_grad()
@@ -244,7 +244,8 @@ def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, d
     for canvases in faces.canvases.split(64):
         crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
         outputs = model(crops - image_mean(device))
-        found.append(Decoded(outputs.landmarks.cpu(), outputs.scores.cpu(), outputs.drawn.cpu()))
+        parts = (outputs.landmarks, outputs.scores, outputs.drawn, outputs.moves)
+        found.append(Decoded(*(values.cpu() for values in parts)))
     return Decoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -266,7 +267,7 @@ def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: Labelled
         Whether there were points enough.
     """
     errors = point_errors(found.landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
-    given = (found.scores.numpy(), found.drawn.numpy(), found.landmarks.numpy())
+    given = (values.numpy() for values in (found.scores, found.drawn, found.landmarks, found.moves))
     try:
         model.config.error_model = fit_error_model(*given, errors).to_dict()
     except DataError:

@@ -22,7 +22,7 @@ TOLERANCE = 5.0
 FEWEST_POINTS = 40
 # Strengths of the ridge: of what is known of a point, of its face, and of the offset of each point. With ten faces the
 # means over a face are ten numbers only. Chosen on validation faces of 300-W.
-RIDGE = (5.0, 5.0, 500.0, 500.0)
+RIDGE = (5.0,) * 4 + (500.0,) * 4
 OFFSET_RIDGE = 5.0
 # Errors are compared from here on, in percent: how exactly a click was made is no part of what is to be told.
 ERROR_FLOOR = 0.3
@@ -35,7 +35,7 @@ class ErrorModel:
     """Tells the error of a point from the evidence for it.
 
     Attributes:
-        weights: (4,) what each piece of evidence adds to the logarithm of the error.
+        weights: (8,) what each piece of evidence adds to the logarithm of the error.
         offsets: (L,) the rest, of each point.
         spread: Standard deviation of the logarithm of the error about what is told.
         tolerance: Error up to which a point counts as found, in percent of the scheme's normalizing length.
@@ -57,6 +57,7 @@ def fit_error_model(
     heights: np.ndarray,
     drawn: np.ndarray,
     landmarks: np.ndarray,
+    moves: np.ndarray,
     errors: np.ndarray,
     tolerance: float = TOLERANCE,
 ) -> ErrorModel:
@@ -66,6 +67,7 @@ def fit_error_model(
         heights: (N, L) uncalibrated scores.
         drawn: (N, L, 2) points of the heatmaps alone.
         landmarks: (N, L, 2) predicted points, in the same units; a face with NaN is left out.
+        moves: (N, L, 2) how far a closer look moved each point and would move it again.
         errors: (N, L) in percent of the normalizing length; infinite is allowed, NaN is left out.
         tolerance: Error up to which a point counts as found, in percent.
 
@@ -73,7 +75,9 @@ def fit_error_model(
         DataError: There are fewer than 40 points to learn from.
     """
     predicted = np.isfinite(landmarks).all((1, 2)) & np.isfinite(drawn).all((1, 2))
-    given = (torch.as_tensor(np.asarray(values[predicted], dtype=float)) for values in (heights, drawn, landmarks))
+    given = (
+        torch.as_tensor(np.asarray(values[predicted], dtype=float)) for values in (heights, drawn, landmarks, moves)
+    )
     evidence, errors = gather_evidence(*given).numpy(), np.asarray(errors, dtype=float)[predicted]
     faces, places = np.nonzero(~np.isnan(errors))
     if len(faces) < FEWEST_POINTS:
@@ -86,8 +90,8 @@ def fit_error_model(
     average = targets.mean()
     strengths = np.diag([*RIDGE, *[OFFSET_RIDGE] * errors.shape[1]])
     solution = np.linalg.solve(design.T @ design + strengths, design.T @ (targets - average))
-    weights = solution[:4] / scale
-    offsets = average + solution[4:] - weights @ middle
+    weights = solution[: len(RIDGE)] / scale
+    offsets = average + solution[len(RIDGE) :] - weights @ middle
     # As many degrees of freedom as the ridge leaves.
     freedom = len(targets) - np.trace(np.linalg.solve(design.T @ design + strengths, design.T @ design)) - 1
     spread = np.sqrt(((targets - average - design @ solution) ** 2).sum() / max(freedom, 1))

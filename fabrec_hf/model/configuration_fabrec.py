@@ -160,7 +160,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
 
     model_type = "fabrec"
     # The Trainer keeps all that a model returns of all faces it evaluates, but for these: a gigabyte a thousand faces.
-    keys_to_ignore_at_inference = ["heatmaps", "drawn", "latent", "reconstruction"]
+    keys_to_ignore_at_inference = ["heatmaps", "drawn", "moves", "latent", "reconstruction"]
 
     num_landmarks: int = 68
     landmark_scheme: dict | None = None
@@ -245,8 +245,8 @@ def _check_calibration(values: dict) -> None:
 
 def _check_error_model(values: dict, num_landmarks: int) -> None:
     weights, offsets = values.get("weights", []), values.get("offsets", [])
-    if len(weights) != 4 or len(offsets) != num_landmarks:
-        raise ValueError(f"error_model needs 4 weights and {num_landmarks} offsets.")
+    if len(weights) not in (4, 8) or len(offsets) != num_landmarks:
+        raise ValueError(f"error_model needs 4 or 8 weights and {num_landmarks} offsets.")
     if not values.get("spread", 0) > 0 or not values.get("tolerance", 0) > 0:
         raise ValueError("error_model needs a positive spread and tolerance.")
 

@@ -13,21 +13,27 @@ import torch
 # Below these, a heatmap is as good as empty, and two opinions are as good as one.
 HEIGHT_FLOOR = 0.02
 DISAGREEMENT_FLOOR = 0.01
+# Below this, a move is as good as none.
+MOVE_FLOOR = 0.003
 
 
-def gather_evidence(heights: torch.Tensor, drawn: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
-    """Return what errors are told from, (N, L, 4): logarithms for the point, then their means over the face.
+def gather_evidence(
+    heights: torch.Tensor, drawn: torch.Tensor, landmarks: torch.Tensor, moves: torch.Tensor
+) -> torch.Tensor:
+    """Return what errors are told from, (N, L, 8): logarithms for the point, then their means over the face.
 
     Args:
         heights: (N, L) the heatmaps' heights, 0 to 1.
         drawn: (N, L, 2) the points of the heatmaps alone.
         landmarks: (N, L, 2) the points that are the answer. How far they lie from those of the heatmaps, in units of
             the face's size, tells how much regression, readout and shape prior disagree with these.
+        moves: (N, L, 2) how far a closer look moved each point and would move it again, in the same units.
     """
     middle = landmarks.mean(dim=1, keepdim=True)
     size = (landmarks - middle).square().sum(-1).mean(1, keepdim=True).sqrt().clamp(min=1e-3)
     disagreement = (drawn - landmarks).square().sum(-1).sqrt() / size
-    own = torch.stack([heights.clamp(min=HEIGHT_FLOOR).log(), (disagreement + DISAGREEMENT_FLOOR).log()], dim=-1)
+    known = torch.stack([heights.clamp(min=HEIGHT_FLOOR).log(), (disagreement + DISAGREEMENT_FLOOR).log()], dim=-1)
+    own = torch.cat([known, (moves / size[..., None] + MOVE_FLOOR).log()], dim=-1)
     return torch.cat([own, own.mean(dim=1, keepdim=True).expand_as(own)], dim=-1)
 
 
@@ -35,10 +41,12 @@ def score_points(evidence: torch.Tensor, error_model: dict[str, Any]) -> torch.T
     """Return how probable it is that points are found, (N, L): that they err by no more than the tolerance.
 
     Args:
-        evidence: (N, L, 4) from `gather_evidence`.
+        evidence: (N, L, 8) from `gather_evidence`.
         error_model: `ErrorModel.to_dict()`.
     """
     weights, offsets = (evidence.new_tensor(error_model[name]) for name in ("weights", "offsets"))
+    if len(weights) == 4:  # fitted before there was a closer look, without moves
+        evidence = torch.cat([evidence[..., :2], evidence[..., 4:6]], dim=-1)
     expected = evidence @ weights + offsets
     limit = torch.log(evidence.new_tensor(error_model["tolerance"]))
     return 0.5 * (1 + torch.erf((limit - expected) / (error_model["spread"] * 2**0.5)))

@@ -65,11 +65,13 @@ class Decoded(NamedTuple):
         landmarks: (N, L, 2) as fractions of the crop.
         scores: (N, L) in [0, 1].
         drawn: (N, L, 2) the points of the heatmaps alone.
+        moves: (N, L, 2) how far a closer look moved each point and would move it again, 0 without one.
     """
 
     landmarks: torch.Tensor
     scores: torch.Tensor
     drawn: torch.Tensor
+    moves: torch.Tensor
 
 
 # To torch.compile a number of the configuration: it cannot look into how a scheme is built.
@@ -109,14 +111,16 @@ def decode_drawing(config: FabRecConfig, steps: DecodingSteps, drawing: Drawing,
         landmarks = steps.point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
     if steps.shape_prior is not None:
         landmarks = steps.shape_prior(landmarks)
+    moves = torch.zeros_like(landmarks)
     if steps.local_refinement is not None and drawing.maps:
-        landmarks = steps.local_refinement(landmarks, drawing.maps, drawing.mirrored_maps)
-    return Decoded(landmarks, _scores(config, heights, drawn, landmarks), drawn)
+        landmarks, moves = steps.local_refinement(landmarks, drawing.maps, drawing.mirrored_maps)
+    return Decoded(landmarks, _scores(config, Decoded(landmarks, heights, drawn, moves)), drawn, moves)
 
 
-def _scores(config: FabRecConfig, heights: torch.Tensor, drawn: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+def _scores(config: FabRecConfig, found: Decoded) -> torch.Tensor:
+    heights = found.scores
     if config.error_model is not None:
-        return score_points(gather_evidence(heights, drawn, landmarks), config.error_model)
+        return score_points(gather_evidence(heights, found.drawn, found.landmarks, found.moves), config.error_model)
     if config.score_calibration is not None:
         return calibrate_scores(heights, config.score_calibration["heights"], config.score_calibration["scores"])
     return heights

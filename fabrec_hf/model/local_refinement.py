@@ -57,20 +57,32 @@ class LocalRefinement(nn.Module):
 
     def forward(
         self, landmarks: torch.Tensor, maps: Sequence[torch.Tensor], mirrored_maps: Sequence[torch.Tensor] = ()
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Move landmarks (N, L, 2), fractions of the crop, by its maps (N, C, S, S).
 
         Args:
             landmarks: Where the points are as far as heatmaps and regression know.
             maps: The encoder's, the finest first.
             mirrored_maps: Those of the mirrored crops: the moves are averaged then.
+
+        Returns:
+            The landmarks, and how far each was moved and would be moved again, (N, L, 2) lengths: a point that finds
+            no rest is probably wrong.
         """
+        move = self._mean_move(landmarks, maps, mirrored_maps)
+        landmarks = landmarks + move.to(landmarks.dtype)
+        again = self._mean_move(landmarks, maps, mirrored_maps)
+        return landmarks, torch.stack([move, again], dim=2).square().sum(-1).sqrt().to(landmarks.dtype)
+
+    def _mean_move(
+        self, landmarks: torch.Tensor, maps: Sequence[torch.Tensor], mirrored_maps: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         move = self._move(landmarks, maps)
         if mirrored_maps:
             # Mirrored are places and indices; of a move, the direction alone.
             other = self._move(mirror(landmarks, self.flip_index), mirrored_maps)[:, self.flip_index]
             move = 0.5 * (move + other * other.new_tensor([-1.0, 1.0]))
-        return landmarks + move.to(landmarks.dtype)
+        return move
 
     def _move(self, landmarks: torch.Tensor, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         # 16 bits are too few for places, and for sums of so many products.

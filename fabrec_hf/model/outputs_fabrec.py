@@ -29,7 +29,8 @@ class FabRecLandmarkOutput(ModelOutput):
         landmarks: (N, L, 2) x and y as fractions of the crop, 0 and 1 being its edges.
         scores: (N, L) in [0, 1], the height of the smoothed heatmap at the landmark. Of a calibrated checkpoint, how
             probable it is that the landmark lies within the tolerance of the truth; see `expected_errors`, too.
-        drawn: (N, L, 2) the points of the heatmaps alone, before regression, readout and shape prior had their say.
+        drawn: (N, L, 2) the points of the heatmaps alone, before all else had its say.
+        moves: (N, L, 2) how far a closer look moved each point, and would move it again, as fractions of the crop.
         latent: (N, latent_size).
         reconstruction: (N, 3, S, S), when asked for.
     """
@@ -39,6 +40,7 @@ class FabRecLandmarkOutput(ModelOutput):
     landmarks: torch.Tensor | None = None
     scores: torch.Tensor | None = None
     drawn: torch.Tensor | None = None
+    moves: torch.Tensor | None = None
     latent: torch.Tensor | None = None
     reconstruction: torch.Tensor | None = None
 

@@ -98,27 +98,30 @@ def test_reliability_by_hand():
 
 
 def made_faces(count=400, points=12, seed=0):
-    """Faces whose errors follow the law that is to be found: log error = a - h + 0.5 d + own offset + noise."""
+    """Faces whose errors follow a law: log error = a - h + 0.5 d + 0.3 (second move) + own offset + noise."""
     random = np.random.default_rng(seed)
     landmarks = random.uniform(0.2, 0.8, (count, points, 2))
     heights = random.uniform(0.1, 1, (count, points))
     size = np.sqrt(((landmarks - landmarks.mean(1, keepdims=True)) ** 2).sum(-1).mean(1))
     disagreement = random.uniform(0.02, 0.3, (count, points))
     drawn = landmarks + np.stack([disagreement * size[:, None], np.zeros((count, points))], -1)
-    offsets = np.linspace(0.2, 1.5, points)
-    expected = offsets - np.log(heights) + 0.5 * np.log(disagreement + 0.01)
+    offsets = np.linspace(0.9, 2.2, points)
+    lengths = random.uniform(0, 0.2, (count, points, 2))
+    moves = lengths * size[:, None, None]
+    expected = offsets - np.log(heights) + 0.5 * np.log(disagreement + 0.01) + 0.3 * np.log(lengths[..., 1] + 0.003)
     errors = np.exp(expected + 0.3 * random.standard_normal((count, points)))
-    return heights, drawn, landmarks, errors, expected
+    return heights, drawn, landmarks, moves, errors, expected
 
 
 def test_an_error_model_finds_the_law_of_errors():
-    heights, drawn, landmarks, errors, expected = made_faces()
-    found = fit_error_model(heights, drawn, landmarks, errors, tolerance=1.0)
-    assert found.weights[:2] == pytest.approx([-1, 0.5], abs=0.04) and np.abs(found.weights[2:]).max() < 0.1
+    heights, drawn, landmarks, moves, errors, expected = made_faces()
+    found = fit_error_model(heights, drawn, landmarks, moves, errors, tolerance=1.0)
+    assert found.weights[:4] == pytest.approx([-1, 0.5, 0, 0.3], abs=0.04)
+    assert np.abs(found.weights[4:]).max() < 0.15
     assert found.spread == pytest.approx(0.3, abs=0.03) and found.count == errors.size and found.tolerance == 1.0
     # The score is the probability of the normal law, which SciPy knows, too; and the mean error that of a log-normal.
     law = stats.norm(np.log(1.0), 0.3)
-    evidence = gather_evidence(*(torch.tensor(values) for values in (heights, drawn, landmarks)))
+    evidence = gather_evidence(*(torch.tensor(values) for values in (heights, drawn, landmarks, moves)))
     scores = score_points(evidence, found.to_dict())
     assert np.abs(scores.numpy() - law.sf(expected)).mean() < 0.02
     sure = (scores > 0.01) & (scores < 0.99)
@@ -131,31 +134,42 @@ def test_an_error_model_finds_the_law_of_errors():
 def test_the_evidence_by_hand():
     landmarks = torch.tensor([[[0.4, 0.5], [0.6, 0.5]]])  # a face of size 0.1 about its middle
     drawn = torch.tensor([[[0.4, 0.52], [0.6, 0.5]]])
-    evidence = gather_evidence(torch.tensor([[0.5, 0.0]]), drawn, landmarks)
-    own = np.log([[0.5, 0.21], [0.02, 0.01]])
+    moves = torch.tensor([[[0.01, 0.0], [0.004, 0.002]]])
+    evidence = gather_evidence(torch.tensor([[0.5, 0.0]]), drawn, landmarks, moves)
+    own = np.log([[0.5, 0.21, 0.103, 0.003], [0.02, 0.01, 0.043, 0.023]])
     np.testing.assert_allclose(evidence[0], np.hstack([own, np.tile(own.mean(0), (2, 1))]), rtol=1e-5)
 
 
 def test_what_was_not_annotated_or_not_predicted_is_left_out():
-    heights, drawn, landmarks, errors, _ = made_faces(12)
-    whole = fit_error_model(heights[2:], drawn[2:], landmarks[2:], errors[2:])
+    heights, drawn, landmarks, moves, errors, _ = made_faces(12)
+    whole = fit_error_model(heights[2:], drawn[2:], landmarks[2:], moves[2:], errors[2:])
     landmarks[0], errors[1] = np.nan, np.nan
-    assert fit_error_model(heights, drawn, landmarks, errors) == whole
+    assert fit_error_model(heights, drawn, landmarks, moves, errors) == whole
     errors[2, 0] = np.inf  # not found: as bad as can be
-    assert fit_error_model(heights, drawn, landmarks, errors).offsets[0] > whole.offsets[0]
+    assert fit_error_model(heights, drawn, landmarks, moves, errors).offsets[0] > whole.offsets[0]
     with pytest.raises(DataError, match="36 points are too few"):
-        fit_error_model(heights[:3], drawn[:3], np.nan_to_num(landmarks[:3]), np.ones((3, 12)))
+        fit_error_model(heights[:3], drawn[:3], np.nan_to_num(landmarks[:3]), moves[:3], np.ones((3, 12)))
 
 
-def test_a_checkpoint_with_an_error_model_scores_by_it_everywhere(tmp_path):
+@pytest.mark.parametrize("weights", [[-0.5, 0.3, 0.1, 0.2], [-0.5, 0.3, 0.1, 0.2, 0.1, -0.1, 0.05, 0.2]], ids=len)
+def test_a_checkpoint_with_an_error_model_scores_by_it_everywhere(weights, tmp_path):
     scheme = get_scheme("mtfl").to_dict()
-    model = tiny_model(landmark_scheme=scheme, point_readout=True, flip_average=True)
+    settings = {"point_readout": True, "flip_average": True, "local_refinement": True}
+    model = tiny_model(landmark_scheme=scheme, **settings)
     torch.nn.init.normal_(model.point_readout.weight, std=0.05)
+    torch.nn.init.normal_(model.local_refinement.gain, std=0.02)
     plain = model(pictures())
-    values = {"weights": [-0.5, 0.3, 0.1, 0.2], "offsets": [0.1, 0.5, 0.9, 1.3, 1.7], "spread": 0.6}
+    assert plain.moves.min() > 0
+    values = {"weights": weights, "offsets": [0.1, 0.5, 0.9, 1.3, 1.7], "spread": 0.6}
     model.config.error_model = values | {"tolerance": 5.0, "count": 50}
     model.save_pretrained(tmp_path)
-    expected = score_points(gather_evidence(plain.scores, plain.drawn, plain.landmarks), model.config.error_model)
+    evidence = gather_evidence(plain.scores, plain.drawn, plain.landmarks, plain.moves)
+    # Those of before there was a closer look say nothing of moves.
+    by_hand = weights if len(weights) == 8 else [*weights[:2], 0, 0, *weights[2:], 0, 0]
+    mean = evidence @ torch.tensor(by_hand) + torch.tensor(values["offsets"])
+    expected = score_points(evidence, model.config.error_model)
+    law = stats.norm(mean.detach().numpy(), 0.6)
+    np.testing.assert_allclose(expected.detach().numpy(), law.cdf(np.log(5.0)), atol=1e-5)
     assert len(expected.flatten().unique()) == 10
     loaded = FabRecForLandmarkDetection.from_pretrained(tmp_path)
     for twin in (loaded, loaded.fuse()):

@@ -44,12 +44,18 @@ def test_moves_are_linear_in_what_is_seen_and_no_longer_than_the_largest():
     refinement = LocalRefinement(2, [1, 1])
     points = torch.tensor([[[0.5, 0.5], [0.25, 0.75]]])
     maps = [ramp(10, slope=0.05), ramp(20, slope=0.02)]
-    assert torch.equal(refinement(points, maps), points)  # a new one moves nothing
+    assert torch.equal(refinement(points, maps)[0], points)  # a new one moves nothing
     refinement.gain.copy_(GAIN.expand(2, -1, -1))
     refinement.bias.copy_(torch.tensor([[0.001, 0.0], [0.0, -0.002]]))
     expected = points + torch.tensor([[[0.036, 0.028], [0.0175, 0.0135]]])
-    torch.testing.assert_close(refinement(points, maps), expected)
-    far = refinement(points, [10 * values for values in maps])
+    found, moves = refinement(points, maps)
+    torch.testing.assert_close(found, expected)
+    # How far each was moved, and would be again: as the maps rise by 0.05 and 0.02, by 0.07 of its way in x more in x
+    # and by 0.05 of it in y.
+    first = expected - points
+    second = first + (expected - points)[..., :1] * torch.tensor([0.07, 0.05])
+    torch.testing.assert_close(moves, torch.stack([first.norm(dim=-1), second.norm(dim=-1)], -1))
+    far, _ = refinement(points, [10 * values for values in maps])
     torch.testing.assert_close(far - points, torch.full((1, 2, 2), LARGEST_MOVE))
 
 
@@ -60,7 +66,7 @@ def test_the_mirrored_crop_moves_the_points_that_change_places():
     points = torch.tensor([[[0.3, 0.5], [0.8, 0.4]]])
     still = [torch.zeros(1, 1, 10, 10)] * 2
     # In the mirrored crop the second point lies at 0.2 and the first at 0.7. It counts half, and to the left.
-    moved = refinement(points, still, [ramp(10, slope=0.05), still[1]])
+    moved, _ = refinement(points, still, [ramp(10, slope=0.05), still[1]])
     expected = points + 0.5 * torch.tensor([[[-0.035, 0.038], [-0.01, 0.013]]])
     torch.testing.assert_close(moved, expected)
 
@@ -80,7 +86,8 @@ def test_it_comes_last_and_changes_no_heatmap():
     maps, refinement = model.local_maps(pictures()), model.local_refinement
     model.local_refinement = None
     plain = model(pictures())
-    torch.testing.assert_close(outputs.landmarks, refinement(plain.landmarks, maps))
+    torch.testing.assert_close(outputs.landmarks, refinement(plain.landmarks, maps)[0])
+    assert not plain.moves.any() and outputs.moves.shape == (2, 5, 2)
     assert torch.equal(outputs.heatmaps, plain.heatmaps) and torch.equal(outputs.drawn, plain.drawn)
     assert float((outputs.landmarks - plain.landmarks).detach().abs().max()) > 1e-3
 

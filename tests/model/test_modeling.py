@@ -163,7 +163,7 @@ def test_flip_average_is_the_mean_with_the_mirrored_crop():
         expected[:, point] = (expected[:, point] + mirrored[:, other, :, ::-1]) / 2
     torch.testing.assert_close(outputs.heatmaps, torch.from_numpy(expected))
     assert (outputs.heatmaps - straight).abs().max() > 1e-3
-    landmarks, scores, _ = plain.decode(Drawing(outputs.heatmaps))
+    landmarks, scores, *_ = plain.decode(Drawing(outputs.heatmaps))
     assert torch.equal(outputs.landmarks, landmarks) and torch.equal(outputs.scores, scores)
 
 

@@ -88,10 +88,10 @@ def detector():
 
 def test_a_detector_mixes_its_heatmaps_with_what_its_anchors_say(detector):
     drawing = Drawing(torch.rand(2, 12, 32, 32, generator=torch.Generator().manual_seed(3)))
-    found, scores, drawn = detector.decode(drawing)
+    found, scores, drawn, _ = detector.decode(drawing)
     anchors, regression = detector.decode_anchors(drawing), detector.point_regression
     detector.point_regression = None
-    own, own_scores, own_drawn = detector.decode(drawing)
+    own, own_scores, own_drawn, _ = detector.decode(drawing)
     torch.testing.assert_close(found, 0.75 * own + 0.25 * regression(anchors))
     # The shape prior of the fixture changes nothing, up to rounding.
     torch.testing.assert_close(drawn, own)
