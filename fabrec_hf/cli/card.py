@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"draw the faces of these photographs into {PICTURE_NAME}, which is published with the card",
     )
+    parser.add_argument(
+        "--device", help="where --photo computes: cpu, cuda, cuda:1; the GPU by default where there is one"
+    )
     parser.add_argument("--name", help="title of the card (the folder's name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the card here instead of printing it")
 
@@ -69,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.add:
         files[FILE_NAME] = to_json(add_measurements(folder, arguments.add)).encode()
     if arguments.photo:
-        files[PICTURE_NAME] = _draw(folder, arguments.photo)
+        files[PICTURE_NAME] = _draw(folder, arguments.photo, arguments.device)
     if files:
         write_files(folder, files)
     from ..hub.model_card import make_card
@@ -84,11 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(folder: Path, photos: list[Path]) -> bytes:
-    from ..checkpoints.loading import load_checkpoint
+def _draw(folder: Path, photos: list[Path], device: str | None) -> bytes:
+    from ..checkpoints.loading import load_checkpoint, move_to_device
     from ..hub.card_picture import draw_card_picture
 
-    return draw_card_picture(*load_checkpoint(folder), photos)
+    model, processor = load_checkpoint(folder)
+    return draw_card_picture(move_to_device(model, device), processor, photos)
 
 
 def _context(arguments: argparse.Namespace, folder: Path, name: str) -> "CardContext":

@@ -24,14 +24,20 @@ NOTES = """A folder stands for the pictures and videos directly in it. What cann
 found in, is reported on stderr and the others go on. A face may be turned in the picture's plane by any angle:
 beyond 20 degrees its landmarks are found in an upright cut, its record says "roll", and its box is turned by as
 much about its middle. Of a given box without a face the record says "is_face": false. In a video each face has an
-id, and is followed from frame to frame; its landmarks are smoothed over time. The exit code is 0 if everything
+id, and is followed from frame to frame; its landmarks are smoothed over time. A number, such as 0, is a camera of
+this machine: its faces are shown in a window, until Escape, q or Ctrl-C. The exit code is 0 if everything
 could be read to its end and something held a face, and 2 otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a detection to a parser."""
     parser.description = f"{parser.description} {NOTES}"
-    parser.add_argument("inputs", metavar="IMAGE|VIDEO|FOLDER", nargs="+", help="pictures, videos, or folders of them")
+    parser.add_argument(
+        "inputs",
+        metavar="IMAGE|VIDEO|FOLDER|CAMERA",
+        nargs="+",
+        help="pictures, videos, folders of them, or the number of a camera",
+    )
     parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
     parser.add_argument(
         "--boxes",
@@ -101,6 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
     if arguments.detect_every < 1:
         raise FabRecError(f"--detect-every is a number of frames, at least 1, not {arguments.detect_every}.")
+    cameras = [text for text in arguments.inputs if text.isdecimal() and not Path(text).exists()]
+    if cameras:
+        return _show_camera(arguments, int(cameras[0]))
     paths = collect_inputs(arguments.inputs, lambda text: say(f"fabrec detect: {text}", sys.stderr))
     if boxes is not None and len(paths) > 1:
         raise BoxError(f"--boxes are those of one picture, but {len(paths)} were given.")
@@ -137,6 +146,35 @@ def run(arguments: argparse.Namespace) -> int:
             if note:
                 say(f"fabrec detect: {note}", sys.stderr)
     return 0 if detection.found_any and not detection.failures else 2
+
+
+def _show_camera(arguments: argparse.Namespace, number: int) -> int:
+    """Show the faces of a camera in a window."""
+    if len(arguments.inputs) > 1:
+        raise FabRecError("a camera goes alone, without pictures, videos or another camera.")
+    for option in ("output", "boxes", "json"):
+        if getattr(arguments, option):
+            raise FabRecError(f"--{option} is not for a camera, whose faces are only shown.")
+    from ..inference import camera
+
+    with camera.open_camera(number) as frames:
+        from ..inference.landmark_finder import LandmarkFinder
+        from ..inference.score_words import score_note
+
+        finder = LandmarkFinder(arguments.model, device=arguments.device)
+        stream = camera.CameraStream(
+            finder,
+            detect_every=arguments.detect_every,
+            smoothing=not arguments.no_smoothing,
+            labels=arguments.labels,
+        )
+        with camera.open_window() as window:
+            shown = camera.watch(frames, stream, window, arguments.min_score or 0.0)
+    say(f"camera {number}: {shown} frames")
+    note = score_note(finder.model.config)
+    if note:
+        say(f"fabrec detect: {note}", sys.stderr)
+    return 0
 
 
 class _Detection:

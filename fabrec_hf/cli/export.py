@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-size", metavar="SIZE", help=f"of a checkpoint: the most that a file takes ({SHARD_SIZE})"
     )
+    parser.add_argument(
+        "--device", help="where --data is scored by PyTorch: cpu, cuda, cuda:1; the GPU by default where there is one"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line")
 
 
@@ -201,7 +204,9 @@ def _check_growth(
         CheckpointError: The error grows by more than is allowed.
     """
     import numpy as np
+    import torch
 
+    from ..checkpoints.loading import move_to_device
     from ..data import load_faces
     from ..data.annotations import COLUMNS, annotations
     from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
@@ -213,6 +218,8 @@ def _check_growth(
     scheme = checkpoint_scheme(detectors[0].config, targets.shape[1])
     errors = []
     for detector in detectors:
+        if isinstance(detector, torch.nn.Module):  # and no session of another runtime
+            detector = move_to_device(detector, arguments.device)
         points = predict_landmarks(detector, processor, test, progress=True)
         errors.append(float(np.mean(normalized_mean_error(points, targets, scheme.normalizer, boxes))))
     growth = 100 * (errors[1] / errors[0] - 1)

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from .pages import compare, detect, latent, teach, training
-from .services import HIDDEN, Services, guarded
+from .services import HIDDEN, Services, fill, guarded
 
 
 __all__ = ["HEAD", "build_app", "build_theme"]
@@ -81,12 +81,13 @@ def build_app(services: Services) -> gr.Blocks:
                 checkpoints = compare.build(services, key)
 
         @guarded
-        def enter(stored: Any) -> tuple[Any, ...]:
+        def enter(stored: Any) -> dict[Any, Any]:
             session = services.sessions.open(services.prepared or stored)
             with session.lock:
-                shown = (*teach.show_session(services, session), *training.show_job(services, session))
+                shown = teach.show_session(services, session) | training.show_job(services, session)
             # The browser keeps the key of the visitor's own session.
-            return (gr.skip() if services.prepared else session.key, session.key, *shown)
+            kept = {} if services.prepared else {browser_key: session.key}
+            return {key: session.key, **kept, **fill(parts.outputs, shown)}
 
         @guarded
         def refresh(secret: str, chosen: list[str]) -> Any:
@@ -94,6 +95,6 @@ def build_app(services: Services) -> gr.Blocks:
             known = [*chosen, *session.checkpoints()]
             return compare.choices(services, session, known)
 
-        app.load(enter, browser_key, [browser_key, key, *parts.outputs], **HIDDEN, show_progress="hidden")
+        app.load(enter, browser_key, [browser_key, key, *parts.outputs.values()], **HIDDEN, show_progress="hidden")
         parts.checkpoints.change(refresh, [key, checkpoints], checkpoints, **HIDDEN, show_progress="hidden")
     return app

@@ -3,7 +3,6 @@
 import io
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ..inference.drawing import draw_landmarks, draw_overview
+from ..inference.drawing import draw_landmarks, draw_overview, heat_colors
 from ..inference.explained_away import explained_away
 from ..inference.face_records import picture_record, picture_table
 from ..inference.landmark_finder import LandmarkFinder
-from ..inference.tracking import FaceTracker
 from ..model.known_schemes import LandmarkScheme
 from .models import ModelShelf
 from .uploads import Limits, Photograph
 
 
-__all__ = ["FaceViews", "FoundFaces", "WebcamStream", "find_faces", "heat_colors", "to_pictures"]
+__all__ = ["FaceViews", "FoundFaces", "find_faces", "to_pictures"]
 
 # Pictures are searched at this size of the longer side at most; what is found refers to the file's pixels.
 SEARCH_SIDE = 2048
 TILE = 384
-# Neighboring heatmaps would else run into one another.
-SHARPENING = 3
 
 
 @dataclass(frozen=True)
@@ -184,55 +180,5 @@ def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
     return ((pixel_values.float().cpu() + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a color; uint8."""
-    opacity = 0.85 * heat[..., None] ** SHARPENING
-    return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
-
-
 def _tile(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels)).resize((TILE, TILE), Image.Resampling.BICUBIC)
-
-
-class WebcamStream:
-    """The faces of one visitor's camera, followed and smoothed from frame to frame.
-
-    Args:
-        finder: The landmark model.
-        limits: How many faces to follow.
-    """
-
-    def __init__(self, finder: LandmarkFinder, limits: Limits):
-        self._finder, self._limits = finder, limits
-        self._tracker = FaceTracker(self._find, self._detect)
-        self._index, self._last = 0, -1.0
-        self._times: list[float] = []
-
-    def _find(self, image: np.ndarray, boxes: list[np.ndarray]) -> Sequence[Any]:
-        return self._finder.find([image], [boxes])[0]
-
-    def _detect(self, image: np.ndarray) -> list[Any]:
-        return self._finder.detect(image)[: self._limits.faces]
-
-    def __call__(self, frame: np.ndarray, now: float, threshold: float = 0.0) -> tuple[np.ndarray, float]:
-        """Draw the faces of the next frame.
-
-        Args:
-            frame: (H, W, 3) uint8.
-            now: Time in seconds on any clock that does not go back.
-            threshold: Landmarks that score lower are not drawn.
-
-        Returns:
-            The drawn frame, and frames a second over the last ones.
-        """
-        self._last = max(now, self._last + 1e-3)  # two frames may arrive at once
-        tracked = self._tracker(frame, self._index, self._last)
-        self._index += 1
-        self._times = [*self._times[-29:], self._last]
-        faces = [
-            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
-            for face in tracked
-        ]
-        drawn = draw_landmarks(frame, faces, self._finder.scheme, min_score=threshold or None)
-        passed = self._times[-1] - self._times[0]
-        return np.asarray(drawn), (len(self._times) - 1) / passed if passed > 0 else 0.0

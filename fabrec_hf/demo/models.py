@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.loading import load_autoencoder, move_to_device
+from ..checkpoints.names import resolve_checkpoint
 from ..inference.landmark_finder import LandmarkFinder
 from ..model.modeling_fabrec import FabRecAutoencoder
+from .latent_distribution import LatentDistribution
 
 
 __all__ = ["AUTOENCODER", "LANDMARKS", "ModelShelf"]
@@ -68,6 +70,16 @@ class ModelShelf:
             if self._autoencoder is None:
                 self._autoencoder = move_to_device(load_autoencoder(self.autoencoder_name), self.device)
             return self._autoencoder
+
+    @property
+    def distribution(self) -> LatentDistribution:
+        """Where the autoencoder's latent vectors of photographs lie, as far as that was measured.
+
+        Raises:
+            CheckpointError: If the file beside the weights is damaged.
+        """
+        measured = LatentDistribution.load(Path(resolve_checkpoint(self.autoencoder_name)))
+        return measured or LatentDistribution.standard(self.autoencoder.config.latent_size)
 
     @torch.inference_mode()
     def reconstruct(self, pixel_values: torch.Tensor, finder: LandmarkFinder) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .sessions import SessionStore
 from .uploads import Limits, Photograph, Uploads
 
 
-__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "GALLERY", "HIDDEN", "LONG", "Services", "guarded"]
+__all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "GALLERY", "HIDDEN", "LONG", "Services", "fill", "guarded"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,19 @@ class Services:
     find_faces: Callable[[Photograph], FoundFaces]
     examples: tuple[Path, ...] = field(default=())
     prepared: str | None = None
+
+
+def fill(components: Mapping[str, Any], values: Mapping[str, Any]) -> dict[Any, Any]:
+    """Say which component gets which value, as an event with several outputs may return it; the others stay.
+
+    Args:
+        components: By the names that a page gives them.
+        values: By the same names.
+
+    Raises:
+        KeyError: If there is no component of a name.
+    """
+    return {components[name]: value for name, value in values.items()}
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The picture of a model card: faces with their landmarks, or beside their reconstructions."""
+"""The wide picture of a model card: a row of what a detector makes of photographs, or an autoencoder."""
 
 import io
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ..errors import ImageError
-from ..inference.drawing import draw_landmarks
+from ..inference.drawing import draw_landmarks, heat_colors
 from ..model.face_detection import default_face_detector
 from ..model.image_inputs import load_rgb
 from ..model.image_processing_fabrec import FabRecImageProcessor
@@ -19,14 +20,18 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from ..model.turned_crops import TURNED_FROM
 
 
-__all__ = ["draw_card_picture"]
+__all__ = ["draw_card_picture", "shows_reconstruction"]
 
-TILE = 208
+TILE = 176
+HEAT_COLOR = (62, 245, 212)
 
 
 @torch.no_grad()
 def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Sequence[Path]) -> bytes:
-    """Draw the first face of every photograph: with its landmarks, or its reconstruction to the right of it.
+    """Draw the first face of every photograph, and to the right of it what the model makes of it.
+
+    That is of an autoencoder the reconstruction; of a detector the heatmaps, the landmarks, and the reconstruction
+    where `shows_reconstruction`.
 
     Args:
         model: A landmark model or an autoencoder, in eval mode.
@@ -67,11 +72,35 @@ def _draw_face(model: Any, processor: FabRecImageProcessor, pixels: torch.Tensor
     # Beyond the photograph the tile is black, as the model's crop is.
     place = (side / TILE, 0, x, 0, side / TILE, y)
     tile = photo.transform((TILE, TILE), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
-    outputs = model(inputs["pixel_values"])
-    if isinstance(model, FabRecForLandmarkDetection):
+    is_detector = isinstance(model, FabRecForLandmarkDetection)
+    wanted = {"output_reconstruction": True} if is_detector and shows_reconstruction(model.config.backbone) else {}
+    outputs = model(inputs["pixel_values"].to(model.device), **wanted)
+    if is_detector:
         scheme = model.config.landmark_scheme
-        face = {"keypoints": outputs.landmarks[0].numpy() * TILE - 0.5, "scores": outputs.scores[0].numpy()}
-        return [draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None)]
+        face = {
+            "keypoints": outputs.landmarks[0].cpu().numpy() * TILE - 0.5,
+            "scores": outputs.scores[0].cpu().numpy(),
+        }
+        heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
+        heat = F.interpolate(heat, size=TILE, mode="bilinear").clamp(0, 1)[0, 0].numpy()
+        tiles = [
+            tile,
+            Image.fromarray(heat_colors(np.asarray(tile), heat, HEAT_COLOR)),
+            draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None),
+        ]
+        return [*tiles, _reconstruction(outputs, processor)] if wanted else tiles
+    return [tile, _reconstruction(outputs, processor)]
+
+
+def shows_reconstruction(backbone: str | None) -> bool:
+    """Whether what a detector reconstructs is worth showing.
+
+    An encoder that a mesh has taught says where points are, and hardly anything of how the face looks.
+    """
+    return backbone != "face_mesh"
+
+
+def _reconstruction(outputs: Any, processor: FabRecImageProcessor) -> Image.Image:
     mean = torch.tensor(processor.image_mean).view(3, 1, 1)
-    shown = ((outputs.reconstruction[0] + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return [tile, Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)]
+    shown = ((outputs.reconstruction[0].cpu() + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)

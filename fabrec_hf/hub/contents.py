@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,8 @@ from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, weight_files
 from ..common.choices import MAIN, PICTURE_NAME
 from ..errors import CheckpointError, DataError, HubError, SchemeError
 from ..model.delta_fabrec import holds_delta
-from .model_card import CardContext, make_card
+from .few_shot_curve import CURVE_NAME, draw_few_shot_curve, few_shot_errors
+from .model_card import TERMS_NAME, CardContext, make_card, make_terms
 
 
 __all__ = ["MAIN", "Contents", "gather"]
@@ -147,12 +149,14 @@ def _model_files(
     staging.mkdir()
     _save(folder, staging)
     picture = folder / PICTURE_NAME
+    curve = _few_shot_curve(few_shot)
     name = repository.rpartition("/")[2]
     context = CardContext(
         name=name if revision == MAIN else f"{name}, {revision}",
         reference=f'"{repository}"',
         revision=None if revision == MAIN else revision,
         picture=PICTURE_NAME if picture.is_file() else None,
+        curve=CURVE_NAME if curve else None,
         few_shot=few_shot,
     )
     (staging / CARD_NAME).write_text(make_card(folder, context), encoding="utf-8")
@@ -168,7 +172,22 @@ def _model_files(
         files[RESULTS_NAME].write_text(to_json(read_results(folder)), encoding="utf-8")
     if picture.is_file():
         files[picture.name] = picture
+    if curve:
+        files[CURVE_NAME] = staging / CURVE_NAME
+        files[CURVE_NAME].write_bytes(curve)
+    terms = make_terms(read_results(folder))
+    if terms is not None:
+        files[TERMS_NAME] = staging / TERMS_NAME
+        files[TERMS_NAME].write_text(terms, encoding="utf-8")
     return dict(sorted(files.items()))
+
+
+def _few_shot_curve(few_shot: Mapping[str, Path]) -> bytes | None:
+    """Draw the errors of few-shot checkpoints, where several were measured and there is matplotlib to do it."""
+    errors = few_shot_errors(few_shot)
+    if len(errors) < 2 or find_spec("matplotlib") is None:
+        return None
+    return draw_few_shot_curve(errors)
 
 
 def _save(folder: Path, staging: Path) -> None:

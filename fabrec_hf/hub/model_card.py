@@ -1,6 +1,11 @@
-"""Model cards: everything that one says comes from the checkpoint's configuration and its `results.json`."""
+"""Model cards: everything that one says comes from the checkpoint's configuration and its `results.json`.
+
+The first screen says what the checkpoint is, shows it, and has what runs it and the license. Limits come before
+figures, and long tables are folded.
+"""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,18 +13,25 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..checkpoints.names import embedded_names
 from ..checkpoints.results import read_results
 from ..common.citation import CITATION
 from ..errors import CheckpointError
 from ..evaluation.reconstruction_report import reconstruction_section
 from ..evaluation.reports import describe_confidence, describe_length, describe_part, make_tables, to_markdown
 from ..model.configuration_fabrec import FabRecConfig
+from ..model.delta_fabrec import delta_base
 from ..model.known_schemes import LandmarkScheme
+from .card_picture import shows_reconstruction
 
 
-__all__ = ["CardContext", "evaluation_results", "make_card"]
+__all__ = ["TERMS_NAME", "CardContext", "evaluation_results", "make_card", "make_terms"]
 
 METRICS = {"nme": "NME in %", "failure_rate": "failures in %", "auc": "AUC"}
+# Training data by the name that `results.json` gives them, and where they are on the Hub; others are not there under
+# the name of their owners.
+HUB_DATA = {"FairFace": "HuggingFaceM4/FairFace"}
+TERMS_NAME = "LICENSE.md"
 DATA_NAMES = {"300w": "300-W", "wflw": "WFLW", "aflw": "AFLW", "mtfl": "MTFL", "mesh": "mesh"}
 
 UNKNOWN_TERMS = (
@@ -27,7 +39,7 @@ UNKNOWN_TERMS = (
 )
 LANDMARK_LIMITS = (
     "Faces in profile, strong occlusion and closed eyes are the hard cases: expect larger errors than the mean where "
-    "no row above measures them.",
+    "no row below measures them.",
     "A box has to be close to what the model was trained with, brow to chin; `fabrec robustness` measures how much "
     "that matters.",
 )
@@ -52,6 +64,7 @@ class CardContext:
         reference: What `from_pretrained` is given, as Python source, such as `"owner/3fabrec-300w"` in quotes.
         revision: The revision that it belongs to, if not the main one.
         picture: Path of the picture as seen from the card; None where there is none.
+        curve: Path of the picture of the few-shot checkpoints' errors; None where there is none.
         few_shot: Folders of the checkpoints that lie in other revisions, by the name of the revision.
     """
 
@@ -59,6 +72,7 @@ class CardContext:
     reference: str
     revision: str | None = None
     picture: str | None = None
+    curve: str | None = None
     few_shot: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -75,24 +89,42 @@ def make_card(folder: Path, context: CardContext) -> str:
     config, results = _read_config(folder), read_results(folder)
     landmarks = config["model_type"] == FabRecConfig.model_type
     scheme = LandmarkScheme.from_dict(config["landmark_scheme"]) if config.get("landmark_scheme") else None
-    parts = [f"# {context.name}", _terms(results), results["summary"] or _describe(config, scheme)]
+    parts = [f"# {context.name}", results["summary"] or _describe(config, scheme)]
     if context.picture:
-        parts.append(_picture(context.picture, landmarks))
-    parts += ["## Use", _usage(context, landmarks)]
-    if context.few_shot:
-        parts += ["## Few-shot checkpoints", _few_shot_table(context)]
-    parts += _training(results)
-    if results["evaluations"]:
-        parts += ["## Measured", _measured(results["evaluations"], scheme), _confidence(results["evaluations"])]
-        parts.append(_beside(results, context, scheme))
-    if results["reconstruction"]:
-        parts.append("\n".join(reconstruction_section(results["reconstruction"])).strip())
+        parts.append(_picture(context.picture, config))
+    parts += ["## Use", _usage(context, landmarks), _terms(results), _usage_note(context, landmarks)]
     standing = (*LANDMARK_LIMITS, _score_limit(config)) if landmarks else AUTOENCODER_LIMITS
     parts += ["## Limits", "\n".join(f"- {limit}" for limit in (*results["limits"], *standing))]
     parts += ["## What it must not be used for", MISUSE]
+    if context.few_shot:
+        parts.append("## Few-shot checkpoints")
+        if context.curve:
+            parts.append(f"![Error by the number of annotated faces]({context.curve})")
+        parts.append(_few_shot_table(context))
+    if results["evaluations"]:
+        parts += ["## Measured", _measured(results["evaluations"], scheme), _confidence(results["evaluations"])]
+        parts.append(_folded("Beside published results", _beside(results, context, scheme)))
+    if results["reconstruction"]:
+        heading, *lines = reconstruction_section(results["reconstruction"])
+        parts += [heading, _folded("The table of all groups, and how it was measured", "\n".join(lines))]
+    parts += _training(results)
     parts += ["## Citation", f"```bibtex\n{CITATION.strip()}\n```"]
     body = "\n\n".join(part.strip() for part in parts if part)
-    return f"---\n{_metadata(results, context, landmarks)}\n---\n\n{body}\n"
+    return f"---\n{_metadata(folder, results, context, landmarks)}\n---\n\n{body}\n"
+
+
+def make_terms(results: Mapping[str, Any]) -> str | None:
+    """Write the terms of a license that the Hub has no name for; None where there is no such license.
+
+    Args:
+        results: From `read_results`.
+    """
+    known = results["license"]
+    if known.get("id") != "other" or not known.get("terms"):
+        return None
+    rows = [(entry["name"], entry["use"], entry["terms"]) for entry in results["training_data"]]
+    table = f"\n\n{_table(('data', 'used for', 'terms'), rows)}" if rows else ""
+    return f"# {known.get('name') or 'Terms'}\n\n{known['terms']}{table}\n"
 
 
 def evaluation_results(results: Mapping[str, Any]) -> list[EvalResult]:
@@ -135,13 +167,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _metadata(results: Mapping[str, Any], context: CardContext, landmarks: bool) -> str:
+def _metadata(folder: Path, results: Mapping[str, Any], context: CardContext, landmarks: bool) -> str:
     known = results["license"]
     license_name = known.get("name") if known.get("id") == "other" else None
     measured = evaluation_results(results)
+    trained = [HUB_DATA[entry["name"]] for entry in results["training_data"] if entry["name"] in HUB_DATA]
     data = ModelCardData(
         license=known.get("id"),
         license_name=license_name,
+        license_link=TERMS_NAME if make_terms(results) else None,
+        datasets=trained or None,
+        base_model=_base_model(folder, results),
         library_name="transformers",
         pipeline_tag="keypoint-detection" if landmarks else "image-feature-extraction",
         tags=["face", "landmarks", "few-shot", "3fabrec"] if landmarks else ["face", "autoencoder", "3fabrec"],
@@ -151,11 +187,25 @@ def _metadata(results: Mapping[str, Any], context: CardContext, landmarks: bool)
     return data.to_yaml()
 
 
+def _base_model(folder: Path, results: Mapping[str, Any]) -> str | None:
+    """Return what a checkpoint was taught from: a repository, or a checkpoint of the package.
+
+    A delta says so itself; of another checkpoint it is the first embedded one that its facts of the training name.
+    """
+    name = delta_base(folder)
+    if name is None:
+        named = re.findall(r"`([^`]+)`", str(results["training"].get("start", "")))
+        name = next((each for each in named if each in embedded_names()), None)
+    if name is None or name in embedded_names() or (name.count("/") == 1 and not Path(name).exists()):
+        return name
+    return None  # a folder of somebody's machine
+
+
 def _terms(results: Mapping[str, Any]) -> str:
     terms = results["license"].get("terms")
-    lines = [f"**{terms}**" if terms else UNKNOWN_TERMS]
+    line = f"**License:** {terms}" if terms else UNKNOWN_TERMS
     named = ", ".join(f"{entry['name']} ({entry['terms']})" for entry in results["training_data"])
-    return " ".join([*lines, f"Trained on {named}."]) if named else lines[0]
+    return f"{line} Trained on {named}." if named else line
 
 
 def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
@@ -166,10 +216,11 @@ def _describe(config: Mapping[str, Any], scheme: LandmarkScheme | None) -> str:
     return f"A 3FabRec landmark detector: {config['num_landmarks']} points{named} with a score each, from {size}."
 
 
-def _picture(path: str, landmarks: bool) -> str:
+def _picture(path: str, config: Mapping[str, Any]) -> str:
     caption = "Photographs and their reconstructions."
-    if landmarks:
-        caption = "Landmarks that it finds, colored from unsure (red) to sure (aqua)."
+    if config["model_type"] == FabRecConfig.model_type:
+        caption = "Photograph, landmark heatmaps, and landmarks, colored from unsure (red) to sure (aqua)"
+        caption += ", and reconstruction." if shows_reconstruction(config.get("backbone")) else "."
     return f"![{caption}]({path})\n\n*{caption}*"
 
 
@@ -179,18 +230,24 @@ def _usage(context: CardContext, landmarks: bool) -> str:
         lines = [
             "from transformers import pipeline",
             f'faces = pipeline("face-landmark-detection", model={context.reference}{revision})("photo.jpg")',
+            'fabrec_hf.draw_landmarks("photo.jpg", faces).save("landmarks.png")',
         ]
     else:
         lines = [
             "from transformers import AutoModel",
             f"model = AutoModel.from_pretrained({context.reference}{revision})",
         ]
+    return "```python\n# pip install . in a clone of fabrec_hf\nimport fabrec_hf\n" + "\n".join(lines) + "\n```"
+
+
+def _usage_note(context: CardContext, landmarks: bool) -> str:
+    revision = f', revision="{context.revision}"' if context.revision else ""
     note = "`import fabrec_hf` first registers the model; nothing else of that package has to be named."
     if not context.reference.startswith("fabrec_hf."):
         task = f"`pipeline(model={context.reference}{revision}, trust_remote_code=True)`" if landmarks else ""
         note += " Without the package"
         note += f", {task} and boxes for the faces do the same." if task else " give `trust_remote_code=True`."
-    return "```python\nimport fabrec_hf\n" + "\n".join(lines) + f"\n```\n\n{note}"
+    return note
 
 
 def _few_shot_table(context: CardContext) -> str:
@@ -229,7 +286,8 @@ def _training(results: Mapping[str, Any]) -> list[str]:
         rows = [(entry["name"], entry["use"], entry["terms"]) for entry in results["training_data"]]
         parts += ["## Training data", _table(("data", "used for", "terms"), rows)]
     if results["training"]:
-        parts += ["## Training", _table(("", ""), list(results["training"].items()))]
+        facts = _table(("", ""), list(results["training"].items()))
+        parts += ["## Training", _folded("How it was trained", facts)]
     return parts
 
 
@@ -264,6 +322,11 @@ def _beside(results: Mapping[str, Any], context: CardContext, scheme: LandmarkSc
     first = results["evaluations"][0]
     tables = make_tables(first, context.name, scheme, first.get("shots"))[1:]
     return to_markdown(tables) if tables else ""
+
+
+def _folded(summary: str, text: str) -> str:
+    """Put text behind a line that opens it; the empty lines make Markdown of what is within."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text.strip()}\n\n</details>" if text.strip() else ""
 
 
 def _subsets(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

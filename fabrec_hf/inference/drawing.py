@@ -21,6 +21,8 @@ SUPERSAMPLING = 4
 LARGEST_CANVAS = 4096
 
 LABELS = ("names", "index")
+# Neighboring heatmaps would else run into one another.
+SHARPENING = 3
 # Points have at least this radius as a share of the picture's longer side, as long as they do not hide the face.
 SMALLEST_RADIUS = 1 / 1100
 LARGEST_RADIUS_OF_FACE = 1 / 40
@@ -48,6 +50,12 @@ def confidence_colors(scores: Any, low: float = 0.0, high: float = 1.0) -> np.nd
     knots = np.linspace(0, 1, len(COLOR_STOPS))
     mixed = np.stack([np.interp(position, knots, linear[:, channel]) for channel in range(3)], axis=-1)
     return np.round(255 * mixed ** (1 / 2.2)).astype(np.uint8)
+
+
+def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a color; uint8."""
+    opacity = 0.85 * heat[..., None] ** SHARPENING
+    return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
 
 
 def draw_landmarks(
@@ -327,4 +335,12 @@ def _draw_point(pen: ImageDraw.ImageDraw, point: np.ndarray, radius: float, colo
         pen.ellipse((*(point - extent), *(point + extent)), fill=fill)
 
 
-__all__ = ["LABELS", "confidence_colors", "draw_landmarks", "draw_overview", "face_tile", "tile_points"]
+__all__ = [
+    "LABELS",
+    "confidence_colors",
+    "draw_landmarks",
+    "draw_overview",
+    "face_tile",
+    "heat_colors",
+    "tile_points",
+]

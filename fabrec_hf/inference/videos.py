@@ -125,6 +125,7 @@ def landmark_video(
             "frame_rate": round(reader.rate, 4),
             "model": finder.name,
             "scheme": finder.scheme_name,
+            "point_names": None if finder.point_names is None else list(finder.point_names),
         }
         count = finder.model.config.num_landmarks
         names = (finder.scheme.point_names if finder.scheme else None) or [f"point_{index}" for index in range(count)]

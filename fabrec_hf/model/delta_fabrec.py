@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .embedded_fabrec import embedded_or_given
@@ -113,6 +113,17 @@ def delta_bytes(delta: Weights, name: str, autoencoder: Weights) -> bytes:
 def holds_delta(folder: str | Path) -> bool:
     """Whether a folder holds a delta and no whole weights, which would go first."""
     return (Path(folder) / DELTA_NAME).is_file() and not any((Path(folder) / name).is_file() for name in WHOLE_NAMES)
+
+
+def delta_base(folder: str | Path) -> str | None:
+    """Return the name of the checkpoint that a delta adds to; None if a folder holds no delta that says so."""
+    if not holds_delta(folder):
+        return None
+    try:
+        with safe_open(Path(folder) / DELTA_NAME, "pt") as content:
+            return (content.metadata() or {}).get("autoencoder")
+    except (OSError, SafetensorError):
+        return None
 
 
 def whole_weights(

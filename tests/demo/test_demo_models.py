@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from fabrec_hf.checkpoints.names import weights_path
 from fabrec_hf.demo.comparison import compare, differing_points, read_checkpoint, read_labels
-from fabrec_hf.demo.detection import WebcamStream, find_faces
-from fabrec_hf.demo.latent import LOOKS, SHAPES, LatentExplorer, animate
+from fabrec_hf.demo.detection import find_faces
+from fabrec_hf.demo.latent import SPREAD, LatentExplorer, animate, direction_labels
 from fabrec_hf.demo.models import ModelShelf
 from fabrec_hf.demo.uploads import Limits, Uploads, decode_picture
 from fabrec_hf.errors import CheckpointError, DataError, ImageError
@@ -122,17 +123,6 @@ def test_several_faces_and_none(shelf):
     assert none.faces == () and none.record()["faces"] == [] and none.overlay().size == (320, 240)
 
 
-def test_the_camera_is_followed_and_smoothed(shelf):
-    frame = np.asarray(photograph(side=320).image)
-    stream = WebcamStream(shelf.finder(), LIMITS)
-    times = [1.0, 1.1, 1.1, 1.2]  # two at once
-    drawn, rates = zip(*(stream(frame, now) for now in times), strict=True)
-    assert drawn[0].shape == frame.shape and (drawn[0] != frame).any()
-    assert rates[0] == 0 and rates[-1] == pytest.approx(3 / 0.2)
-    blank, _ = stream(np.zeros_like(frame), 1.3)
-    assert (blank == 0).all()  # the face was lost
-
-
 def test_random_faces_are_those_of_the_seed(shelf):
     explorer = LatentExplorer(shelf.finder(), shelf)
     few, more = explorer.random_faces(3, 2, 0.5), explorer.random_faces(3, 3, 0.5)
@@ -142,7 +132,8 @@ def test_random_faces_are_those_of_the_seed(shelf):
         assert np.abs(np.asarray(heat, int) - np.asarray(heat_again, int)).max() <= 2
     other = explorer.random_faces(4, 1, 0.5)[0][0]
     assert np.abs(np.asarray(few[0][0], float) - np.asarray(other, float)).mean() > 3
-    assert torch.equal(explorer.latents(3, 1, 1.0) * 0.5, explorer.latents(3, 1, 0.5))
+    mean = explorer._distribution.mean
+    assert torch.allclose((explorer.latents(3, 1, 1.0) - mean) * 0.5 + mean, explorer.latents(3, 1, 0.5), atol=1e-5)
     for seed in (-1, 2**32, 0.5):
         with pytest.raises(DataError, match="whole number"):
             explorer.latents(seed, 1, 1.0)
@@ -166,26 +157,80 @@ def test_an_interpolation_begins_and_ends_at_its_faces(shelf):
         explorer.encode(type(photograph())("photo", Image.new("RGB", (200, 200)), (200, 200)))
 
 
-def test_directions_move_landmarks_first_and_then_the_picture():
-    shelf = ModelShelf()
-    explorer = LatentExplorer(shelf.finder(), shelf)
-    directions = explorer.directions()
-    assert directions.shape == (SHAPES + LOOKS, shelf.autoencoder.config.latent_size)
-    np.testing.assert_allclose(directions @ directions.T, np.eye(SHAPES + LOOKS), atol=1e-4)
+@pytest.fixture(scope="module")
+def explorer(shelf):
+    return LatentExplorer(shelf.finder(), shelf)
+
+
+@pytest.fixture(scope="module")
+def directions(explorer):
+    found = explorer.directions()
+    assert found.vectors.shape == (7, 99)
+    return found
+
+
+def test_random_faces_are_faces_without_noise_in_their_corners(explorer):
+    """A smooth picture differs from its own blur by little; colored noise in a block of 16 px by more than 0.05."""
+    with torch.inference_mode():
+        drawn = explorer._decode(explorer.latents(100, 60, 1.0))
+        plain = explorer._decode(torch.randn(60, 99, generator=torch.Generator().manual_seed(100)))
+    noisy = []
+    for pictures in (drawn, plain):
+        colors = pictures - pictures.mean(dim=1, keepdim=True)
+        rough = (colors - F.avg_pool2d(colors, 3, 1, 1)).square().mean(dim=1, keepdim=True)
+        noisy.append((F.avg_pool2d(rough, 16).amax(dim=(1, 2, 3)).sqrt() > 0.05).float().mean().item())
+    assert noisy[0] < 0.02 < 0.1 < noisy[1]
+
+
+def test_random_faces_of_an_autoencoder_that_was_not_measured_are_normal(tmp_path):
+    shelf = ModelShelf(save_landmarks(tmp_path / "model"), str(save_autoencoder(tmp_path / "tiny")))
+    latents = LatentExplorer(shelf.finder(), shelf).latents(5, 4000, 2.0)
+    assert latents.std(dim=0) == pytest.approx(2.0, abs=0.15) and latents.mean(dim=0) == pytest.approx(0.0, abs=0.15)
+
+
+@pytest.mark.parametrize("start", ["photograph", "seed"])
+def test_directions_move_landmarks_first_and_then_the_picture(explorer, directions, start):
+    base = explorer.encode(photograph()) if start == "photograph" else explorer.latents(0, 1, SPREAD)
 
     def moved(direction):
-        ends = explorer.interpolate(-0.5 * direction[None], 0.5 * direction[None], 2).landmarks
+        ends = explorer.interpolate(base - 0.5 * direction, base + 0.5 * direction, 2).landmarks
         return np.linalg.norm(ends[1] - ends[0])
 
-    lengths = [moved(direction) for direction in directions]
-    assert min(lengths[:2]) > 1.2 * max(lengths[SHAPES:])  # shapes move landmarks more than looks do
-    any_direction = explorer.latents(3, 1, 1.0)[0]
-    assert lengths[0] > 2 * moved(any_direction / any_direction.norm())
-    mean = np.asarray(explorer.face_along(directions, [0.0] * len(directions)))
-    turned = np.asarray(explorer.face_along(directions, [1.0] + [0.0] * (len(directions) - 1)))
-    assert (mean != turned).any()
-    with pytest.raises(DataError, match="6 directions, but 1 amounts"):
-        explorer.face_along(directions, [1.0])
+    lengths = dict(zip(directions.labels, map(moved, directions.vectors), strict=True))
+    light = max(lengths["Light 1"], lengths["Light 2"])
+    assert min(lengths["Pose 1"], lengths["Pose 2"]) > 2 * light  # poses move landmarks, light does not
+    others = explorer.latents(3, 6, 1.0) - explorer._distribution.mean
+    others *= (directions.vectors[0].norm() / others.norm(dim=1))[:, None]
+    assert lengths["Pose 1"] > 2 * np.mean([moved(other) for other in others])
+
+
+def test_light_changes_the_picture_and_the_mouth_its_form(explorer, directions):
+    base, count = explorer.encode(photograph()), len(directions.labels)
+    still = np.asarray(explorer.face_along(base, directions, [0.0] * count), float)
+    assert still.shape == (448, 448, 3)
+    plain = explorer.interpolate(base, base, 2).frames[0].resize((448, 448))
+    assert np.abs(still - np.asarray(plain, float)).mean() < 8  # the same face and points, drawn larger
+    change = {
+        label: np.abs(np.asarray(explorer.face_along(base, directions, np.eye(count)[place]), float) - still).mean()
+        for place, label in enumerate(directions.labels)
+    }
+    assert change["Light 1"] > max(change["Mouth 1"], change["Mouth 2"])
+
+    def form(label):
+        """How much mouths change about their own middle, from a step back to a step ahead, over three faces."""
+        faces, step = explorer.latents(1, 3, SPREAD), directions.vectors[directions.labels.index(label)]
+        lips = np.stack([explorer.interpolate(faces + sign * step, faces, 1).landmarks[:, 48:] for sign in (-1, 1)])
+        return np.linalg.norm(np.diff(lips - lips.mean(axis=-2, keepdims=True), axis=0), axis=(-2, -1)).mean()
+
+    assert form("Mouth 1") > 3 * max(form("Light 1"), form("Light 2"))
+    with pytest.raises(DataError, match=f"{count} directions, but 1 amounts"):
+        explorer.face_along(base, directions, [1.0])
+
+
+def test_a_scheme_without_a_mouth_has_no_directions_of_it(shelf):
+    with_mouth, without = direction_labels(shelf.finder().scheme), direction_labels(None)
+    assert with_mouth == ("Pose 1", "Pose 2", "Pose 3", "Mouth 1", "Mouth 2", "Light 1", "Light 2")
+    assert without == ("Pose 1", "Pose 2", "Pose 3", "Light 1", "Light 2")
 
 
 def test_points_that_differ_are_told():

@@ -163,7 +163,7 @@ def test_latent_space(page):
     open_tab(page, "Latent space")
     page.get_by_role("button", name="Draw faces").click()
     page.get_by_text("heatmaps 6").first.wait_for()
-    slider = page.get_by_role("slider", name="Shape 1").first
+    slider = page.get_by_role("slider", name="Pose 1").first
     slider.focus()
     page.keyboard.press("End")
     page.locator("#latent-face img").wait_for()

@@ -26,6 +26,9 @@ ELSEWHERE = {
 }
 """Commands that are not run here, and why."""
 
+NEEDS_A_CAMERA = ["detect", "0"]
+"""And a screen; tests/inference/test_camera.py runs it with stand-ins."""
+
 SHORTER = {"fit": ["--effort", "0.01"], "robustness": ["--limit", "3"]}
 """What is added to a command so that it ends in seconds."""
 
@@ -105,6 +108,7 @@ def distinct_commands() -> list[list[str]]:
     """Every command of the package on the pages once, in their order, without those that need what is not at hand."""
     shown = [words[1:] for page in PAGES for words in commands(page) if words[0] == "fabrec"]
     distinct = [list(words) for words in dict.fromkeys(map(tuple, shown))]
+    distinct = [words for words in distinct if words != NEEDS_A_CAMERA]
     return [words for words in distinct if words[0] not in ELSEWHERE and not {"300w", "wflw"} & {*words}]
 
 

@@ -7,10 +7,12 @@ import time
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
+from PIL import Image
 
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, HubError, SchemeError
 from fabrec_hf.hub.contents import gather
+from fabrec_hf.hub.few_shot_curve import few_shot_errors
 from fabrec_hf.hub.publishing import open_repository, push
 from support.hub_client import HubServer
 from support.tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
@@ -41,6 +43,7 @@ def test_a_push_sends_the_checkpoint_and_nothing_else(hub, run_folder):
     source = {name for name in files if name.endswith(".py")}
     assert files - source == {
         ".gitattributes",
+        "LICENSE.md",
         "README.md",
         "config.json",
         "model.safetensors",
@@ -51,6 +54,8 @@ def test_a_push_sends_the_checkpoint_and_nothing_else(hub, run_folder):
     assert published.changed and published.files == len(files) - 1
     config = json.loads(_read(hub, "faces/whole", "config.json"))
     assert config["landmark_scheme"]["name"] == "mtfl"
+    link = ModelCard(_read(hub, "faces/whole", "README.md")).data.license_link
+    assert _read(hub, "faces/whole", link).startswith("# research-only")
     assert config["custom_pipelines"]["keypoint-detection"]["impl"] == "pipeline_fabrec.FaceLandmarkPipeline"
     weights = hub.api().hf_hub_download("faces/whole", "model.safetensors", cache_dir=run_folder / "cache")
     assert open(weights, "rb").read() == (run_folder / "model.safetensors").read_bytes()
@@ -110,6 +115,14 @@ def test_few_shot_checkpoints_become_revisions_with_a_table_in_the_main_card(hub
         "| `shots-10` | 10 | all 2.00 |",
         "| `shots-50` | 50 | all 0.40 |",
     ]
+    assert "![Error by the number of annotated faces](few-shot.png)\n\n| revision" in card
+    assert few_shot_errors({str(n): tmp_path / "few" / f"shots-{n}" for n in (50, 1, 10)}) == [
+        (1, 20.0),
+        (10, 2.0),
+        (50, 0.4),
+    ]
+    curve = Image.open(hub.api().hf_hub_download("faces/few", "few-shot.png", cache_dir=tmp_path / "cache"))
+    assert curve.size == (800, 400) and len(curve.convert("RGB").getcolors(100_000)) > 20
     theirs = _read(hub, "faces/few", "README.md", revision="shots-10")
     assert 'revision="shots-10"' in theirs and "`shots-1`" not in theirs
     infos = {
@@ -142,7 +155,7 @@ def test_embedded_checkpoints_can_be_pushed_by_their_names():
     with gather("3fabrec-300w", "faces/3fabrec-300w") as contents:
         files = contents.revisions["main"]
         assert "auto_map" in json.loads(files["config.json"].read_text())
-        assert "example.png" in files and "**For non-commercial research only" in files["README.md"].read_text()
+        assert "example.png" in files and "For non-commercial research only" in files["README.md"].read_text()
 
 
 def test_a_killed_push_leaves_the_old_revision_and_the_next_one_finishes(hub, run_folder, tmp_path):

@@ -11,16 +11,19 @@ from PIL import Image
 
 import fabrec_hf
 from fabrec_hf.checkpoints.names import embedded_names
+from fabrec_hf.checkpoints.results import read_results
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, DataError
-from fabrec_hf.hub.model_card import CardContext, make_card
+from fabrec_hf.hub.card_picture import shows_reconstruction
+from fabrec_hf.hub.model_card import CardContext, make_card, make_terms
+from fabrec_hf.model.delta_fabrec import delta_base
 from support.hub_card_rules import check_card
 from support.tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
 
 
 ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"
-SECTIONS = ["Use", "Training data", "Training", "Limits", "What it must not be used for", "Citation"]
+SECTIONS = ["Use", "Limits", "What it must not be used for", "Training data", "Training", "Citation"]
 
 in_a_checkout = pytest.mark.skipif(not CARDS.is_dir(), reason="only in a checkout")
 
@@ -63,7 +66,11 @@ def test_cards_have_what_a_reader_needs(name):
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     assert check_card(text, "model") == ([], [])
     body = text.split("---\n", 2)[2]
-    first_screen = body[:900]
+    first_screen = body.partition("## Limits")[0]
+    assert len(first_screen) < 1900 and first_screen.index("example.png") < first_screen.index(
+        "pipeline" if "pipeline" in first_screen else "AutoModel"
+    )
+    assert "|" not in first_screen  # no table before the limits
     terms = "Under CC BY 4.0" if name == "3fabrec-autoencoder-fairface" else "research only"
     assert terms in first_screen and "FairFace (CC BY 4.0)" in first_screen
     headings = [line.removeprefix("## ") for line in body.splitlines() if line.startswith("## ")]
@@ -110,6 +117,39 @@ def test_a_training_run_without_results_shows_what_it_left(checkpoint):
     card = card_of(checkpoint)
     assert "| landmarks | 10 annotated faces |" in card and "| steps | 1,200 |" in card
     assert "| validation | NME 5.12 % on 40 other faces |" in card
+
+
+def test_the_license_the_data_and_the_start_are_in_the_metadata(checkpoint):
+    data = [
+        {"name": "FairFace", "use": "all", "terms": "CC BY 4.0"},
+        {"name": "ours", "use": "points", "terms": "research"},
+    ]
+    terms = {"id": "other", "name": "research-only", "terms": "For research only."}
+    write_results(checkpoint, license=terms, training_data=data, training={"start": "as `steps`, `3fabrec-mesh`"})
+    card = card_of(checkpoint)
+    known = ModelCard(card).data
+    assert (known.license, known.license_name, known.license_link) == ("other", "research-only", "LICENSE.md")
+    assert known.datasets == ["HuggingFaceM4/FairFace"] and known.base_model == "3fabrec-mesh"
+    assert "**License:** For research only. Trained on FairFace (CC BY 4.0), ours (research)." in card
+    written = make_terms(read_results(checkpoint))
+    assert written.startswith("# research-only\n\nFor research only.") and "| ours | points | research |" in written
+    write_results(checkpoint, license={"id": "mit"}, training_data=[data[1]])
+    known = ModelCard(card_of(checkpoint)).data
+    assert (known.license, known.get("license_link"), known.get("datasets")) == ("mit", None, None)
+    assert known.get("base_model") is None and make_terms(read_results(checkpoint)) is None
+
+
+def test_a_delta_knows_its_start():
+    assert delta_base(fabrec_hf.weights_path("3fabrec-300w-10shot")) == "3fabrec-mesh"
+    assert delta_base(fabrec_hf.weights_path("3fabrec-300w")) is None
+
+
+def test_long_tables_are_folded_and_limits_stand_before_them(checkpoint):
+    write_results(checkpoint, training={"steps": "12"}, limits=["Only ten."], evaluations=[evaluation(4.0)])
+    card = card_of(checkpoint)
+    assert "<summary>How it was trained</summary>\n\n| " in card
+    assert card.count("<details>") == card.count("</details>") >= 1
+    assert card.index("- Only ten.") < card.index("## Measured") < card.index("| steps | 12 |")
 
 
 def test_subsets_are_rows_and_results(checkpoint):
@@ -160,7 +200,9 @@ def test_what_the_scores_are_worth_is_a_line_a_measurement(checkpoint):
     assert len(lines) == 2 and lines[1].startswith(
         "- sub-pixel, averaged with the mirrored crop, shape prior. Confidence"
     )
-    assert "undefined" in lines[1] and card.index("## Measured") < card.index(lines[0]) < card.index("## Limits")
+    assert "undefined" in lines[1] and card.index("## Limits") < card.index("## Measured") < card.index(
+        lines[0]
+    ) < card.index("## Citation")
     assert check_card(card, "model") == ([], [])
     write_results(checkpoint, evaluations=[evaluation(4.0)])
     assert "Confidence" not in card_of(checkpoint)
@@ -185,6 +227,20 @@ def test_a_folder_that_is_called_as_an_embedded_checkpoint_is_a_folder(tmp_path,
     save_landmarks(tmp_path / "3fabrec-300w")
     assert main(["card", "3fabrec-300w"]) == 0
     assert 'model="3fabrec-300w")' in capsys.readouterr().out
+
+
+@in_a_checkout
+def test_the_picture_shows_heatmaps_and_what_a_detector_reconstructs(checkpoint, tmp_path, capsys):
+    """Four tiles a photograph; of a mesh-taught detector three, since its reconstructions show no face."""
+    photos = sorted((ROOT / "examples").glob("*.jpg"))[:1]
+    words = ["card", str(checkpoint), "--output", str(tmp_path / "card.md"), "--photo", *map(str, photos)]
+    assert main(words) == 0
+    assert Image.open(checkpoint / "example.png").size == (4 * 176, 176)
+    assert "and reconstruction.](tiny/example.png)" in (tmp_path / "card.md").read_text()
+    assert not shows_reconstruction("face_mesh")
+    assert main([*words, "--device", "abacus"]) == 2
+    error = capsys.readouterr().err
+    assert "--device abacus" in error and len(error.splitlines()) == 1
 
 
 def test_cell_dividers_in_facts_do_not_break_the_tables(checkpoint):

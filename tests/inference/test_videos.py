@@ -203,6 +203,7 @@ def test_the_command_follows_a_face(tmp_path, capsys):
     assert (record["width"], record["height"], record["frames_read"], record["is_whole"]) == (240, 160, 24, True)
     assert [frame["frame"] for frame in record["frames"]] == list(range(24))
     assert [track["id"] for track in record["tracks"]] == [1]
+    assert record["point_names"] == list(get_scheme("300w").point_names)
     assert record["jitter"]["after"] < record["jitter"]["before"]
     # The true motion is 3 px a frame.
     corners = [frame["faces"][0]["bbox"][0] for frame in record["frames"]]

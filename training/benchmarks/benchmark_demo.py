@@ -31,10 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
 
 from training_utils import parse_arguments, run_main  # noqa: E402
 
-from fabrec_hf.demo.detection import SEARCH_SIDE, WebcamStream, find_faces  # noqa: E402
+from fabrec_hf.demo.detection import SEARCH_SIDE, find_faces  # noqa: E402
 from fabrec_hf.demo.models import ModelShelf  # noqa: E402
 from fabrec_hf.demo.uploads import Limits, decode_picture  # noqa: E402
 from fabrec_hf.errors import FabRecError  # noqa: E402
+from fabrec_hf.inference.camera import CameraStream  # noqa: E402
 
 
 FRAME = (640, 480)
@@ -160,12 +161,12 @@ def _camera_work(shelf: ModelShelf, content: bytes, frames: int) -> Callable[[],
         box = (shift, 0, photograph.width + shift, photograph.width * FRAME[1] / FRAME[0])
         photograph.transform(FRAME, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR).save(file, "JPEG")
         encoded.append(file.getvalue())
-    stream, left = WebcamStream(shelf.finder(), limits), iter(encoded * 2)
+    stream, left = CameraStream(shelf.finder(), limits.faces), iter(encoded * 2)
 
     def work() -> None:
         frame = decode_picture(next(left), "frame.jpg", limits).image
-        drawn, _ = stream(np.asarray(frame), time.monotonic())
-        Image.fromarray(drawn).save(BytesIO(), "JPEG")
+        drawn = stream(np.asarray(frame), time.monotonic())
+        Image.fromarray(drawn.picture).save(BytesIO(), "JPEG")
 
     return work
 

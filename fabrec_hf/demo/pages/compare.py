@@ -69,7 +69,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         return choices(services, session, [*chosen, label])
 
     @guarded
-    def run(secret: str, paths: list[str] | None, chosen: list[str], one: bool) -> tuple[Any, ...]:
+    def run(secret: str, paths: list[str] | None, chosen: list[str], one: bool) -> dict[Any, Any]:
         known = known_checkpoints(services, services.sessions.open(secret))
         wanted = [name for name in chosen if name in known]
         if not wanted:
@@ -85,7 +85,7 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         found = compare(photographs[:PHOTOGRAPHS], finders, read_labels(marks, one))
         rows = found.table()
         shown = gr.Dataframe(value=rows, headers=["photograph", *found.names], visible=bool(rows))
-        return shown, gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))
+        return {table: shown, gallery: gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))}
 
     pictures.change(lambda paths: gr.Button(interactive=bool(paths)), pictures, button, **AT_ONCE)
     mine.upload(add, [key, mine, names], names, **COMPUTE, **HIDDEN)

@@ -7,11 +7,12 @@ import gradio as gr
 import numpy as np
 
 from ...errors import ImageError
+from ...inference.camera import CameraStream, describe_frame
 from ...inference.face_records import count_faces
 from ...inference.score_words import score_note
-from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream
+from ..detection import SEARCH_SIDE, FoundFaces
 from ..picture_input import picture_input
-from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
+from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, fill, guarded
 
 
 __all__ = ["build"]
@@ -59,46 +60,55 @@ def _build_photograph(services: Services) -> None:
     # What is empty before the first photograph is not shown.
     with gr.Column(visible=False) as results:
         with gr.Row():
-            views = [
-                gr.Image(label="Landmarks by their score", **VIEW),
-                gr.Image(label="Landmark heatmaps", **VIEW),
-                gr.ImageSlider(label="Photograph | reconstruction", **VIEW),
-                gr.Image(label="Not reconstructed", **VIEW),
-            ]
+            views = {
+                "landmarks": gr.Image(label="Landmarks by their score", **VIEW),
+                "heatmaps": gr.Image(label="Landmark heatmaps", **VIEW),
+                "reconstruction": gr.ImageSlider(label="Photograph | reconstruction", **VIEW),
+                "not_reconstructed": gr.Image(label="Not reconstructed", **VIEW),
+            }
         gr.Markdown(LEGEND)
         files = gr.File(label="Download: JSON, CSV, overlay", file_count="multiple", interactive=False)
-    outputs = [found, overlay, summary, face, threshold, results, *views, files]
+    parts = {"found": found, "overlay": overlay, "summary": summary, "face": face, "threshold": threshold}
+    parts |= {"results": results, **views, "files": files}
+    outputs = list(parts.values())
 
     @guarded
-    def detect(path: str | None, lowest: float) -> tuple[Any, ...]:
+    def detect(path: str | None, lowest: float) -> dict[Any, Any]:
         if not path:
             raise ImageError("Choose a photograph first.")
         photograph = services.uploads.read_picture(path, SEARCH_SIDE)
         result = services.find_faces(photograph)
         choices = [(f"Face {number + 1}", number) for number in range(len(result.faces))]
-        return (
-            result,
-            result.overlay(lowest),
-            _summary(result, services),
-            gr.Radio(choices=choices, value=0 if choices else None, visible=len(choices) > 1),
-            gr.Slider(visible=bool(choices)),
-            gr.Column(visible=bool(choices)),
-            *_views(result, 0, lowest),
-            _files(services, result, lowest),
-        )
+        values = {
+            "found": result,
+            "overlay": result.overlay(lowest),
+            "summary": _summary(result, services),
+            "face": gr.Radio(choices=choices, value=0 if choices else None, visible=len(choices) > 1),
+            "threshold": gr.Slider(visible=bool(choices)),
+            "results": gr.Column(visible=bool(choices)),
+            "files": _files(services, result, lowest),
+        }
+        return fill(parts, values | _views(result, 0, lowest))
 
     @guarded
-    def look(path: str | None, lowest: float) -> tuple[Any, ...]:
+    def look(path: str | None, lowest: float) -> dict[Any, Any]:
         if path:
             return detect(path, lowest)
-        hidden = (gr.Radio(choices=[], visible=False), gr.Slider(visible=False), gr.Column(visible=False))
-        return (None, None, "", *hidden, *_views(None, 0, 0.0), None)
+        values = dict.fromkeys(("found", "overlay", "files")) | {"summary": ""}
+        values |= {"face": gr.Radio(choices=[], visible=False), "threshold": gr.Slider(visible=False)}
+        values |= {"results": gr.Column(visible=False), **_views(None, 0, 0.0)}
+        return fill(parts, values)
 
     @guarded
-    def draw(result: FoundFaces | None, number: int | None, lowest: float) -> tuple[Any, ...]:
+    def draw(result: FoundFaces | None, number: int | None, lowest: float) -> Any:
         if result is None:
-            return gr.skip(), gr.skip(), gr.skip()
-        return result.overlay(lowest), _views(result, number or 0, lowest)[0], _files(services, result, lowest)
+            return gr.skip()
+        values = {"overlay": result.overlay(lowest), "files": _files(services, result, lowest)}
+        return fill(parts, values | {"landmarks": _views(result, number or 0, lowest)["landmarks"]})
+
+    @guarded
+    def look_into(result: FoundFaces | None, number: int | None, lowest: float) -> dict[Any, Any]:
+        return fill(parts, _views(result, number or 0, lowest))
 
     button.click(detect, [image, threshold], outputs, **COMPUTE, api_name="detect")
     # An upload, a picture of the camera, an example, or none any more.
@@ -106,26 +116,26 @@ def _build_photograph(services: Services) -> None:
     image.change(lambda path: gr.Button(interactive=bool(path)), image, button, **AT_ONCE)
     # Not `release`, which no key and no typed number brings about.
     threshold.change(
-        draw, [found, face, threshold], [overlay, views[0], files], **COMPUTE, **HIDDEN, trigger_mode="always_last"
-    )
-    face.input(
-        guarded(lambda result, number, lowest: _views(result, number or 0, lowest)),
+        draw,
         [found, face, threshold],
-        views,
+        [overlay, views["landmarks"], files],
+        **COMPUTE,
         **HIDDEN,
-        show_progress="hidden",
+        trigger_mode="always_last",
     )
+    face.input(look_into, [found, face, threshold], list(views.values()), **HIDDEN, show_progress="hidden")
 
 
-def _views(result: FoundFaces | None, number: int, lowest: float) -> tuple[Any, ...]:
+def _views(result: FoundFaces | None, number: int, lowest: float) -> dict[str, Any]:
+    """Return the pictures of a face by the names of the page; None without that face."""
     if result is None or not 0 <= number < len(result.faces):
-        return None, None, None, None
-    return (
-        result.landmark_picture(number, lowest),
-        result.heatmap_picture(number),
-        result.slider_pictures(number),
-        result.explained_picture(number),
-    )
+        return dict.fromkeys(("landmarks", "heatmaps", "reconstruction", "not_reconstructed"))
+    return {
+        "landmarks": result.landmark_picture(number, lowest),
+        "heatmaps": result.heatmap_picture(number),
+        "reconstruction": result.slider_pictures(number),
+        "not_reconstructed": result.explained_picture(number),
+    }
 
 
 def _summary(result: FoundFaces, services: Services) -> str:
@@ -173,14 +183,14 @@ def _build_camera(services: Services) -> None:
     rate = gr.Markdown("", elem_id="camera-rate")
 
     @guarded
-    def follow(path: str | None, least: float, faces: WebcamStream | None) -> tuple[Any, ...]:
+    def follow(path: str | None, least: float, faces: CameraStream | None) -> Any:
         if not path:
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip()
         photograph = services.uploads.read_picture(path, CAMERA_SIDE)
         services.uploads.check(path).unlink(missing_ok=True)  # ten a second would soon fill the disk
-        faces = faces or WebcamStream(services.shelf.finder(), services.limits)
-        picture, frames = faces(np.asarray(photograph.image), time.monotonic(), least)
-        return picture, faces, f"{frames:.1f} frames a second"
+        faces = faces or CameraStream(services.shelf.finder(), services.limits.faces)
+        frame = faces(np.asarray(photograph.image), time.monotonic(), least)
+        return {drawn: frame.picture, stream: faces, rate: describe_frame(frame)}
 
     camera.stream(
         follow,

@@ -6,18 +6,15 @@ from typing import Any
 import gradio as gr
 
 from ..detection import SEARCH_SIDE
-from ..latent import LARGEST_SEED, LOOKS, SHAPES, LatentExplorer, animate
+from ..latent import LARGEST_SEED, SPREAD, LatentExplorer, animate, direction_labels
 from ..picture_input import picture_input
 from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, guarded
 
 
 __all__ = ["build"]
 
-# Most faces at one standard deviation, the training's target, fall apart; real faces lie nearer to the center. Even at
-# this distance a few show colored noise in a corner.
-SPREAD = 0.3
-# How far the sliders go along a single direction, where faces hold together further out.
-REACH = 2.5
+# How far the sliders go along a single direction, in standard deviations of photographs.
+REACH = 4.0
 
 
 def build(services: Services) -> None:
@@ -73,7 +70,7 @@ def build(services: Services) -> None:
         ]
 
     @guarded
-    def interpolate(one: str | None, other: str | None, number: float, frames: float) -> tuple[Any, ...]:
+    def interpolate(one: str | None, other: str | None, number: float, frames: float) -> dict[Any, Any]:
         explorer = LatentExplorer(services.shelf.finder(), services.shelf)
         drawn = explorer.latents(int(number or 0), 2, SPREAD).split(1)
         ends = [
@@ -83,7 +80,7 @@ def build(services: Services) -> None:
         walked = explorer.interpolate(ends[0], ends[1], max(2, min(int(frames), 24)))
         path = services.uploads.new_file("interpolation.webp")
         path.write_bytes(animate(walked.frames))
-        return str(path), list(walked.frames)
+        return {walk: str(path), strip: list(walked.frames)}
 
     button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
         draw, [seed, count, spread], gallery, **COMPUTE, **HIDDEN
@@ -96,34 +93,50 @@ def build(services: Services) -> None:
 def _build_directions(services: Services) -> None:
     """Lay out the sliders along the directions in which faces change the most."""
     gr.Markdown(
-        "### Along the main directions\nFrom the mean face along the directions in which its landmarks move the most "
-        "(*shape*), and those in which the picture changes apart from that (*look*): pose, mouth, light. The "
-        "landmarks follow."
+        "### Pose, mouth and light\nThe directions of the latent space along which all landmarks move the most "
+        "(*pose*), then the mouth's alone, then the picture (*light*). The landmarks follow. 0 is the face itself, "
+        "1 as far as photographs usually differ. Without a photograph the face is drawn from the seed."
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
-            labels = [f"Shape {number + 1}" for number in range(SHAPES)] + [f"Look {n + 1}" for n in range(LOOKS)]
-            sliders = [gr.Slider(-REACH, REACH, 0, step=0.1, label=label) for label in labels]
-            mean = gr.Button("Back to the mean face")
+            photograph = picture_input(
+                value=str(services.examples[0]) if services.examples else None,
+                label="Start from",
+                sources=["upload", "webcam"],
+                height=200,
+                elem_id="latent-start",
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
         face = gr.Image(
             label="Face and landmarks",
             interactive=False,
             buttons=BUTTONS,
             format="webp",
-            min_width=260,
+            scale=3,
+            min_width=300,
             elem_id="latent-face",
         )
+        with gr.Column(scale=2, min_width=260):
+            labels = direction_labels(services.shelf.finder().scheme)
+            sliders = [gr.Slider(-REACH, REACH, 0, step=0.1, label=label) for label in labels]
+            back = gr.Button("Back to the face itself")
     found: list[Any] = []
     lock = threading.Lock()
 
     @guarded
-    def move(*amounts: float) -> Any:
+    def move(path: str | None, number: float, *amounts: float) -> Any:
         explorer = LatentExplorer(services.shelf.finder(), services.shelf)
+        if path:
+            base = explorer.encode(services.uploads.read_picture(path, SEARCH_SIDE))
+        else:
+            base = explorer.latents(int(number or 0), 1, SPREAD)
         with lock:  # found once, by whoever comes first
             if not found:
                 found.append(explorer.directions())
-        return explorer.face_along(found[0], [min(max(float(amount), -REACH), REACH) for amount in amounts])
+        return explorer.face_along(base, found[0], [min(max(float(amount), -REACH), REACH) for amount in amounts])
 
-    for slider in sliders:
-        slider.change(move, sliders, face, **COMPUTE, **HIDDEN, trigger_mode="always_last")
-    mean.click(lambda: [0.0] * len(sliders), None, sliders, **AT_ONCE).then(move, sliders, face, **COMPUTE, **HIDDEN)
+    given = [photograph, seed, *sliders]
+    for changed in given:
+        changed.change(move, given, face, **COMPUTE, **HIDDEN, trigger_mode="always_last")
+    # Sliders that stand at 0 already do not change.
+    back.click(lambda: [0.0] * len(sliders), None, sliders, **AT_ONCE).then(move, given, face, **COMPUTE, **HIDDEN)

@@ -14,7 +14,7 @@ from ..face_board import SCRIPT, apply_action, board_value
 from ..fit_queue import FitJob
 from ..latent import LatentExplorer
 from ..samples import DRAWN, draw_samples
-from ..services import HIDDEN, LONG, Services, guarded
+from ..services import HIDDEN, LONG, Services, fill, guarded
 from ..sessions import Session
 from ..teaching import Proposer, draw_results, find_session_faces, rank_faces
 from ..uploads import checked_list
@@ -34,6 +34,12 @@ NOT_CHOSEN = "Add photographs, name the points and choose the faces first."
 PROPOSALS = "The amber circles are proposed: drag those that are wrong, and accept the rest."
 BUTTON_WIDTH = 150
 POINT_BUTTONS = {"accept": "Accept proposed", "hide": "Point is invisible", "undo": "Undo"}
+MOVES = {
+    "left": ("← left", (-1, 0)),
+    "up": ("↑ up", (0, -1)),
+    "down": ("↓ down", (0, 1)),
+    "right": ("→ right", (1, 0)),
+}
 FACE_BUTTONS = {"skip": "Skip this face", "previous": "Previous face", "next": "Next face"}
 
 
@@ -59,7 +65,7 @@ class _Clicks:
     board: gr.HTML
     point: gr.Radio
     buttons: dict[str, gr.Button]
-    moves: list[gr.Button]
+    moves: dict[str, gr.Button]
 
 
 def _lay_out_photographs(services: Services) -> _Photographs:
@@ -109,9 +115,7 @@ def _lay_out_clicks() -> _Clicks:
                 buttons = {name: gr.Button(label, min_width=BUTTON_WIDTH) for name, label in POINT_BUTTONS.items()}
             gr.Markdown("Move the point a little:")
             with gr.Row():
-                moves = [
-                    gr.Button(label, min_width=60, size="sm") for label in ("← left", "↑ up", "↓ down", "→ right")
-                ]
+                moves = {name: gr.Button(label, min_width=60, size="sm") for name, (label, _) in MOVES.items()}
             with gr.Row():
                 buttons |= {
                     name: gr.Button(
@@ -133,20 +137,22 @@ def build(services: Services, key: gr.State) -> training.Parts:
     photos, points = _lay_out_photographs(services), _lay_out_points(max(1, min(chosen, 50)))
     clicks = _lay_out_clicks()
     parts = training.build(services, key)
-    buttons = [points.choose, *clicks.buttons.values(), *clicks.moves, parts.train, parts.make]
-    view = [clicks.row, clicks.board, clicks.status, clicks.point, photos.summary, points.names, *buttons]
+    places = {"row": clicks.row, "board": clicks.board, "status": clicks.status, "point": clicks.point}
+    places |= {"summary": photos.summary, "names": points.names, "choose": points.choose}
+    places |= {**clicks.buttons, **clicks.moves, "train": parts.train, "make": parts.make}
+    view = list(places.values())
     with gr.Accordion("Start over", open=False):
         gr.Markdown("Removes photographs, annotations and detectors of this session from the server, for good.")
         clear = gr.Button("Remove everything", variant="stop")
 
-    def show(session: Session) -> tuple[Any, ...]:
-        return show_session(services, session)
+    def show(session: Session) -> dict[Any, Any]:
+        return fill(places, show_session(services, session))
 
     def change(work: Any) -> Any:
         """Make an event of what changes a session: it gets the session, and the page shows it afterward."""
 
         @guarded
-        def run(secret: str, *values: Any) -> tuple[Any, ...]:
+        def run(secret: str, *values: Any) -> dict[Any, Any]:
             session = services.sessions.open(secret)
             with session.lock:
                 before = complete_faces(session.project)
@@ -158,7 +164,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
         return run
 
     @guarded
-    def add(secret: str, paths: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
+    def add(secret: str, paths: list[str] | None, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
         files = checked_list(paths, services.limits.photographs)
         session = services.sessions.open(secret)
         with session.lock:
@@ -175,7 +181,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
             return show(session)
 
     @guarded
-    def sample(secret: str) -> tuple[Any, ...]:
+    def sample(secret: str) -> dict[Any, Any]:
         session = services.sessions.open(secret)
         with session.lock:
             explorer = LatentExplorer(services.shelf.finder(), services.shelf)
@@ -186,7 +192,7 @@ def build(services: Services, key: gr.State) -> training.Parts:
             return show(session)
 
     @guarded
-    def pick(secret: str, text: str, faces: float) -> tuple[Any, ...]:
+    def pick(secret: str, text: str, faces: float) -> dict[Any, Any]:
         session = services.sessions.open(secret)
         with session.lock:
             project = session.project
@@ -202,11 +208,11 @@ def build(services: Services, key: gr.State) -> training.Parts:
     )
 
     @guarded
-    def on_board(secret: str, event: gr.EventData) -> tuple[Any, ...]:
+    def on_board(secret: str, event: gr.EventData) -> dict[Any, Any]:
         return act(secret, event)
 
     @guarded
-    def correct(secret: str) -> tuple[Any, ...]:
+    def correct(secret: str) -> dict[Any, Any]:
         session = services.sessions.open(secret)
         with session.lock:
             correct_doubtful(services, session)
@@ -232,15 +238,15 @@ def build(services: Services, key: gr.State) -> training.Parts:
     }
     for name, button in clicks.buttons.items():
         button.click(change(actions[name]), key, view, **quick)
-    for button, (dx, dy) in zip(clicks.moves, ((-1, 0), (0, -1), (0, 1), (1, 0)), strict=True):
-        button.click(change(_nudge(dx, dy)), key, view, **quick)
+    for name, button in clicks.moves.items():
+        button.click(change(_nudge(*MOVES[name][1])), key, view, **quick)
     clear.click(change(lambda session: session.clear()), key, view, **HIDDEN).then(
-        guarded(lambda secret: training.show_job(services, services.sessions.open(secret))),
+        guarded(lambda secret: fill(parts.outputs, training.show_job(services, services.sessions.open(secret)))),
         key,
-        parts.outputs,
+        list(parts.outputs.values()),
         **HIDDEN,
     )
-    return replace(parts, outputs=[*view, *parts.outputs])
+    return replace(parts, outputs=places | parts.outputs)
 
 
 def warn(problems: list[str]) -> None:
@@ -251,51 +257,51 @@ def warn(problems: list[str]) -> None:
         gr.Warning(f"{len(problems) - PROBLEMS} more files could not be used.")
 
 
-def show_session(services: Services, session: Session) -> tuple[Any, ...]:
-    """Return what the page shows of a session: face, status, points, photographs, names."""
+def show_session(services: Services, session: Session) -> dict[str, Any]:
+    """Return what the page shows of a session by the names of its parts; what is not named stays as it is."""
     project = session.project
     files = len({face.file for face in project.faces})
     summary = f"{files} photograph{'s' if files > 1 else ''}, {count_faces(len(project.faces))}." if files else ""
     names = gr.Textbox(value=", ".join(project.names) or NAMES, interactive=not any(f.touched for f in project.faces))
     if not project.order or not project.names:
-        nothing = (gr.Row(visible=False), gr.skip(), NOT_CHOSEN, gr.Radio(choices=[], value=None))
-        return (*nothing, summary, names, *_button_states(project, False))
+        nothing = {"row": gr.Row(visible=False), "status": NOT_CHOSEN, "point": gr.Radio(choices=[], value=None)}
+        return nothing | {"summary": summary, "names": names} | _button_states(project, False)
     face, photograph = project.face, session.photograph(project.face)
     proposal = session.proposer.propose(face, photograph) if session.proposer else None
     labels = []
     for index, name in enumerate(project.names):
         mark = "✓" if face.points[index] is not None else "hidden" if face.hidden[index] else "…"
         labels.append((f"{index + 1} {name} {mark}", index))
-    return (
-        gr.Row(visible=True),
-        board_value(session, services.uploads, proposal),
-        _status(project, proposal is not None),
-        gr.Radio(choices=labels, value=project.current),
-        summary,
-        names,
-        *_button_states(project, proposal is not None),
-    )
+    shown = {
+        "row": gr.Row(visible=True),
+        "board": board_value(session, services.uploads, proposal),
+        "status": _status(project, proposal is not None),
+        "point": gr.Radio(choices=labels, value=project.current),
+        "summary": summary,
+        "names": names,
+    }
+    return shown | _button_states(project, proposal is not None)
 
 
-def _button_states(project: Project, proposed: bool) -> list[Any]:
-    """Enable the buttons that have something to act on, in the order of the outputs."""
+def _button_states(project: Project, proposed: bool) -> dict[str, Any]:
+    """Enable the buttons that have something to act on."""
     chosen = bool(project.order and project.names)
     open_points = chosen and any(
         point is None and not hidden for point, hidden in zip(project.face.points, project.face.hidden, strict=True)
     )
     several = chosen and len(project.order) > 1
-    states = {
+    states = dict.fromkeys(MOVES, chosen) | {
+        "choose": bool(project.faces),
         "accept": proposed and open_points,
         "hide": chosen,
         "undo": project.can_undo,
         "skip": chosen and not project.face.skipped,
         "previous": several,
         "next": several,
+        "train": bool(project.annotated),
+        "make": bool(project.annotated),
     }
-    order = [*POINT_BUTTONS, *FACE_BUTTONS]
-    learnable = bool(project.annotated)
-    enabled = [bool(project.faces), *(states[name] for name in order), *[chosen] * 4, learnable, learnable]
-    return [gr.Button(interactive=value) for value in enabled]
+    return {name: gr.Button(interactive=bool(value)) for name, value in states.items()}
 
 
 def _status(project: Project, proposed: bool) -> str:

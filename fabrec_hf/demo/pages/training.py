@@ -13,7 +13,7 @@ from ...errors import DataError, FabRecError, HubError
 from ...inference.face_records import count_faces
 from ...inference.score_words import score_note
 from ..fit_queue import FitJob
-from ..services import COMPUTE, GALLERY, HIDDEN, Services, guarded
+from ..services import COMPUTE, GALLERY, HIDDEN, Services, fill, guarded
 from ..sessions import Session
 from ..teaching import annotation_files, draw_results, teach, zip_folder
 
@@ -30,14 +30,14 @@ class Parts:
     """Components that show the state of a session.
 
     Attributes:
-        outputs: In the order of what fills them.
+        outputs: By the names of what fills them.
         checkpoints: Changes when a detector was taught.
         train: Starts a training; enabled where there is something to learn from.
         make: Makes the files; likewise.
         correct: Opens the faces that the detector is least sure of.
     """
 
-    outputs: list[Any]
+    outputs: dict[str, Any]
     checkpoints: gr.State
     train: gr.Button
     make: gr.Button
@@ -80,10 +80,14 @@ def build(services: Services, key: gr.State) -> Parts:
             private = gr.Checkbox(True, label="Private", min_width=100)
         push = gr.Button("Push", interactive=False)
         pushed = gr.Markdown("", elem_id="teach-pushed")
-    outputs = [state, curve, results, timer, taught, bar, cancel, push, correct]
+    outputs = {"state": state, "curve": curve, "results": results, "timer": timer, "taught": taught, "bar": bar}
+    outputs |= {"cancel": cancel, "push": push, "correct": correct}
+
+    def show(session: Session) -> dict[Any, Any]:
+        return fill(outputs, show_job(services, session))
 
     @guarded
-    def start(secret: str, strength: float) -> tuple[Any, ...]:
+    def start(secret: str, strength: float) -> dict[Any, Any]:
         session = services.sessions.open(secret)
         with session.lock:
             if session.job is not None and session.job.active:
@@ -95,14 +99,14 @@ def build(services: Services, key: gr.State) -> Parts:
                 session.learning_along.cancel()  # what it would propose from is about to be learned better
             work = partial(teach, session, services.shelf.start_name, strength)
             session.job = services.fits.add(FitJob(work, owner=f"training of {session.key}"))
-        return show_job(services, session)
+        return show(session)
 
     @guarded
-    def stop(secret: str) -> tuple[Any, ...]:
+    def stop(secret: str) -> dict[Any, Any]:
         session = services.sessions.open(secret)
         if session.job is not None:
             session.job.cancel()
-        return show_job(services, session)
+        return show(session)
 
     @guarded
     def make_files(secret: str) -> Any:
@@ -122,12 +126,13 @@ def build(services: Services, key: gr.State) -> Parts:
     def send(secret: str, name: str, word: str, closed: bool) -> tuple[str, str]:
         return push_detector(services.sessions.open(secret), name, word, closed), ""
 
-    train.click(start, [key, effort], outputs, **HIDDEN)
-    cancel.click(stop, key, outputs, **HIDDEN)
+    shown = list(outputs.values())
+    train.click(start, [key, effort], shown, **HIDDEN)
+    cancel.click(stop, key, shown, **HIDDEN)
     timer.tick(
-        guarded(lambda secret: show_job(services, services.sessions.open(secret))),
+        guarded(lambda secret: show(services.sessions.open(secret))),
         key,
-        outputs,
+        shown,
         **HIDDEN,
         show_progress="hidden",
     )
@@ -139,21 +144,23 @@ def build(services: Services, key: gr.State) -> Parts:
     return Parts(outputs, taught, train, make, correct)
 
 
-def show_job(services: Services, session: Session) -> tuple[Any, ...]:
-    """Return what the page shows of a training.
+def show_job(services: Services, session: Session) -> dict[str, Any]:
+    """Return what the page shows of a training by the names of `Parts.outputs`; what is not named stays as it is.
 
-    That is state, curve, results, timer, a number that changes with the detector, the bar, and the buttons that
-    cancel, push and correct.
+    `taught` is a number that changes with the detector.
     """
     job = session.job
     has_detector = "taught in this session" in session.checkpoints()
     active = job is not None and job.active
-    cancel, push = gr.Button(interactive=active), gr.Button(interactive=has_detector)
+    shown: dict[str, Any] = {
+        "cancel": gr.Button(interactive=active),
+        "push": gr.Button(interactive=has_detector),
+        "timer": gr.Timer(active=active),
+        "bar": gr.HTML(visible=False),
+    }
     if job is not None and active:
-        table = _curve(job)
         text = describe_job(job, services.fits.position(job))
-        running = (gr.Timer(active=True), gr.skip(), gr.HTML(value=draw_bar(job), visible=True))
-        return text, table, gr.skip(), *running, cancel, push, gr.skip()
+        return shown | {"state": text, "curve": _curve(job), "bar": gr.HTML(value=draw_bar(job), visible=True)}
     drawn: list[Any] = []
     correctable = False
     if has_detector and session.project.faces:
@@ -168,17 +175,13 @@ def show_job(services: Services, session: Session) -> tuple[Any, ...]:
         uncalibrated = score_note(services.shelf.finder(session.detector).model.config)
         text += f"\n\n{uncalibrated}" if uncalibrated else ""
         text += "" if drawn else "\n\nEvery face is annotated: add other photographs to see what it finds in them."
-    return (
-        text,
-        gr.LinePlot(visible=False) if job is None else _curve(job),
-        gr.Gallery(value=drawn or None, visible=bool(drawn)),
-        gr.Timer(active=False),
-        int(has_detector) if job is None else len(job.losses) + 1,
-        gr.HTML(visible=False),
-        cancel,
-        push,
-        gr.Button(visible=correctable),
-    )
+    return shown | {
+        "state": text,
+        "curve": gr.LinePlot(visible=False) if job is None else _curve(job),
+        "results": gr.Gallery(value=drawn or None, visible=bool(drawn)),
+        "taught": int(has_detector) if job is None else len(job.losses) + 1,
+        "correct": gr.Button(visible=correctable),
+    }
 
 
 def _curve(job: FitJob) -> Any:
