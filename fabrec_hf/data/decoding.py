@@ -51,9 +51,9 @@ class FaceDecoder:
             DataError: If the picture cannot be read.
         """
         if self.margins is None:
-            return np.asarray(_open(row).resize((self.size, self.size), Image.Resampling.BICUBIC))
+            return np.asarray(open_picture_of_row(row).resize((self.size, self.size), Image.Resampling.BICUBIC))
         crop_box = crop_box_from_box(row["box"], *self.margins).tolist()
-        return np.asarray(cut_canvas(_open(row), crop_box, self.size))
+        return np.asarray(cut_canvas(open_picture_of_row(row), crop_box, self.size))
 
 
 def decode_pictures(dataset: "datasets.Dataset", size: int, progress: bool = True) -> torch.Tensor:
@@ -80,7 +80,7 @@ def decode_canvases(
     boxes = [tuple(float(value) for value in box) for box in crop_boxes]
 
     def decode(row: dict) -> np.ndarray:
-        return np.asarray(cut_canvas(_open(row), boxes[row["row"]], size))
+        return np.asarray(cut_canvas(open_picture_of_row(row), boxes[row["row"]], size))
 
     return _decode_all(dataset, decode, size, progress)
 
@@ -97,8 +97,15 @@ def cut_canvas(image: Image.Image, crop_box: Sequence[float], size: int) -> Imag
     return padded.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
-def _open(row: dict) -> Image.Image:
-    """Read a picture as the image processor does: upright, whatever its mode."""
+def open_picture_of_row(row: dict) -> Image.Image:
+    """Read a picture as the image processor does: upright RGB, whatever its mode.
+
+    Args:
+        row: With an encoded `image` (`bytes`, else a `path`), and its number as `row`.
+
+    Raises:
+        DataError: If the picture cannot be read.
+    """
     source = row["image"]
     try:
         image = Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"])
@@ -122,4 +129,12 @@ def _decode_all(
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-__all__ = ["CANVAS_RATIO", "FaceDecoder", "cut_canvas", "decode_canvases", "decode_faces", "decode_pictures"]
+__all__ = [
+    "CANVAS_RATIO",
+    "FaceDecoder",
+    "cut_canvas",
+    "decode_canvases",
+    "decode_faces",
+    "decode_pictures",
+    "open_picture_of_row",
+]

@@ -35,6 +35,7 @@ class LabelledFaces:
         landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
         crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
         boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
+        rolls: (N,) degrees by which the crops are turned clockwise about their middles; 0 in given boxes.
         anchors: (N, A, 2) in the units of the landmarks: other points that a model is to remember; None at first.
         anchor_flip_index: Their permutation under mirroring, None if they have no pairs.
 
@@ -48,6 +49,7 @@ class LabelledFaces:
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
         self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
+        self.rolls = np.zeros(len(crop_boxes))
         self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
         self.crop_fraction = 1 / CANVAS_RATIO
 
@@ -61,9 +63,19 @@ class LabelledFaces:
         """Return the faces of some rows, which are integers (M,)."""
         part = copy.copy(self)
         part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
-        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
+        part.crop_boxes, part.boxes, part.rolls = self.crop_boxes[rows], self.boxes[rows], self.rolls[rows]
         part.anchors = None if self.anchors is None else self.anchors[rows]
         return part
+
+    def replaced(self, rows: np.ndarray, others: "LabelledFaces") -> "LabelledFaces":
+        """Return the faces with those of some rows, integers (M,), as `others` (M) have them; canvases excepted."""
+        whole = copy.copy(self)
+        whole.landmarks = self.landmarks.index_copy(0, torch.as_tensor(rows), others.landmarks)
+        for name in ("crop_boxes", "boxes", "rolls"):
+            values = getattr(self, name).copy()
+            values[rows] = getattr(others, name)
+            setattr(whole, name, values)
+        return whole
 
     def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabelledFaces":
         """Return the same faces with points (N, A, 2) that a model is to remember, and how these mirror."""
