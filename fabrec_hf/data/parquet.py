@@ -73,8 +73,7 @@ def load_faces(
     split = _SAME_SPLIT.get(split, split) if split else None
     if len(paths) == 1 and is_repository(paths[0]):
         name = os.fspath(paths[0])
-        faces = _load_repository(name, split, default_split, streaming)
-        return adapt_columns(faces, columns, names, name)
+        return adapt_columns(_load_repository(name, split, default_split, streaming), columns, names, name)
     files = [file for path in paths for file in _find_files(os.fspath(path), split, default_split)]
     if not files:
         raise DataError("No data was named; give a Parquet file, a folder of Parquet files or a glob.")
