@@ -17,8 +17,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
@@ -60,6 +60,10 @@ from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.known_schemes import LandmarkScheme
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(kw_only=True)
@@ -168,7 +172,7 @@ class Trainer:
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
-def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+def load_labelled(arguments: LandmarkTrainingArguments) -> "tuple[datasets.Dataset, datasets.Dataset | None]":
     """Read the annotated faces, take the validation pictures out, then choose the shots from what is left."""
     dataset = load_faces(arguments.data, arguments.split, columns=("image", "landmarks", "box"))
     validation = None

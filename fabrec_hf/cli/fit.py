@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say
 from ..common.output_folder import check_output_folder, make_readable
 from ..data.box_rules import BOX_RULES
-from ..data.readers import KINDS
+from ..data.readers import KINDS, TOOLS
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
 from .reader_options import READER_OPTIONS, add_reader_options
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
-keypoints JSON, an XML of dlib's imglab, a CSV, or Parquet. All annotated faces of it are learned from; a point may be
-missing in some of them. Afterwards the error on new faces is estimated: a second detector learns, for three quarters
-as long, from two thirds of the faces and predicts the others, in the boxes in which detection will find them. With
---folds 2 or more the faces are shared out among that many parts, and each is predicted by a detector that learned from
-the other parts (cross-validation), one face at a time with as many folds as faces (leave-one-out): a surer figure, in
-as many times the time. 0 skips the estimate.
+keypoints JSON, files of CVAT, Label Studio, labelme, VIA or dlib's imglab, a CSV, or Parquet. All annotated faces of
+it are learned from; a point may be missing in some of them. Afterwards the error on new faces is estimated: a second
+detector learns, for three quarters as long, from two thirds of the faces and predicts the others, in the boxes that
+detection will find. With --folds 2 or more the faces are shared out among that many parts, and each is predicted by a
+detector that learned from the other parts (cross-validation), one face at a time with as many folds as faces
+(leave-one-out): a surer figure, in as many times the time. 0 skips the estimate.
 The progress bar shows the error on the annotated faces, then that on the faces left out so far.
 The detector is saved before the estimate starts, and the folder is a pipeline that needs neither a network nor this
 package. The error comes with the two values between which it lies nine times of ten: three faces say little.
@@ -214,7 +214,7 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
         )
     path = arguments.data
     if kind != "parquet":
-        takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
+        takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib", *TOOLS)
         options = {name: getattr(arguments, name) for name in READER_OPTIONS}
         options["split"] = arguments.split if takes_split else None
         path = workplace / "faces"

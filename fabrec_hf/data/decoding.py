@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -15,6 +15,11 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from ..model.geometry import crop_box_from_box
 from ..model.image_inputs import load_rgb
+from .face_table import encoded_images
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 CANVAS_RATIO = math.sqrt(2)
@@ -51,17 +56,19 @@ class FaceDecoder:
         return np.asarray(cut_canvas(open_picture_of_row(row), crop_box, self.size))
 
 
-def decode_pictures(dataset: datasets.Dataset, size: int, progress: bool = True) -> torch.Tensor:
+def decode_pictures(dataset: "datasets.Dataset", size: int, progress: bool = True) -> torch.Tensor:
     """Decode whole pictures, taken as face crops already, to (N, 3, size, size) uint8."""
     return decode_faces(dataset, FaceDecoder(size), progress)
 
 
-def decode_faces(dataset: datasets.Dataset, decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
+def decode_faces(dataset: "datasets.Dataset", decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
     """Decode all faces to (N, 3, size, size) uint8."""
     return _decode_all(dataset, decoder, decoder.size, progress)
 
 
-def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, progress: bool = True) -> torch.Tensor:
+def decode_canvases(
+    dataset: "datasets.Dataset", crop_boxes: Iterable, size: int, progress: bool = True
+) -> torch.Tensor:
     """Decode the square crops enlarged by `CANVAS_RATIO`, black beyond the picture, to (N, 3, size, size) uint8.
 
     Args:
@@ -109,9 +116,9 @@ def open_picture_of_row(row: dict) -> Image.Image:
 
 
 def _decode_all(
-    dataset: datasets.Dataset, decode: Callable[[dict], np.ndarray], size: int, progress: bool
+    dataset: "datasets.Dataset", decode: Callable[[dict], np.ndarray], size: int, progress: bool
 ) -> torch.Tensor:
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     pixels = np.empty((len(rows), size, size, 3), dtype=np.uint8)
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for start in tqdm(range(0, len(rows), 1024), desc="decoding", unit="kface", disable=not progress):

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -23,7 +22,11 @@ from .source import EXTRAS, Row, describe
 from .survey import Survey
 
 
-__all__ = ["ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
+if TYPE_CHECKING:
+    import datasets
+
+
+__all__ = ["ShardReport", "ShardSettings", "chunks", "write_shard"]
 
 COUNTS = (
     *("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned", "flat_boxes"),
@@ -43,7 +46,7 @@ class ShardSettings:
         skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
     """
 
-    features: datasets.Features
+    features: "datasets.Features"
     survey: Survey
     skip_unreadable: bool = False
 
@@ -209,8 +212,3 @@ def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def shard_name(split: str, index: int, count: int) -> str:
-    """Name a file as the Hub does: `train-00000-of-00002.parquet`."""
-    return f"{split}-{index:05d}-of-{count:05d}.parquet"

@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -22,6 +21,10 @@ from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = [
@@ -40,7 +43,7 @@ FACES_PER_THREAD = 4
 def predict_landmarks(
     model: Any,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     progress: bool = False,
 ) -> np.ndarray:
@@ -67,7 +70,7 @@ def predict_landmarks(
 def iterate_predictions(
     model: Any,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     rank: int = 0,
     world_size: int = 1,

@@ -1,8 +1,8 @@
 """Annotated faces in memory, as training takes them."""
 
 import copy
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 
@@ -11,6 +11,10 @@ from ..data.decoding import CANVAS_RATIO, decode_canvases
 from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["LabelledFaces", "image_mean"]
@@ -39,7 +43,7 @@ class LabelledFaces:
         DataError: A column is missing, or a row has no usable box or landmarks.
     """
 
-    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor, progress: bool = True):
+    def __init__(self, dataset: "datasets.Dataset", processor: FabRecImageProcessor, progress: bool = True):
         self.size = size = int(processor.size["height"])
         landmarks, boxes = annotations(dataset)
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)

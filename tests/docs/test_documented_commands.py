@@ -37,6 +37,7 @@ PROMISED = {
     "evaluate": ["results.json", "table.md", "table.tex", "ced.png", "confidence.png", "failures.png"],
     "export --format onnx": ["model.onnx", "config.json", "preprocessor_config.json"],
     "export --model detector --format delta": ["delta.safetensors", "config.json"],
+    "export --model detector --format checkpoint": ["model.safetensors.index.json", "preprocessor_config.json"],
 }
 """Files that the pages promise of a command with an output folder."""
 
