@@ -97,7 +97,7 @@ def _face_of(found: Sequence[Detection], points: np.ndarray) -> Detection | None
 def _cut_turned(picture: Image.Image, crop: np.ndarray, roll: float, size: int) -> Image.Image:
     """Cut a crop, turned clockwise about its middle by a roll in degrees, as `cut_canvas` cuts an upright one."""
     if not roll:
-        return cut_canvas(picture, crop, size)
+        return cut_canvas(picture, crop.tolist(), size)
     x, y, side, _ = crop
     middle = np.array([x + side / 2, y + side / 2])
     reach = CANVAS_RATIO**2 / 2 * side + 2  # what the turned canvas reaches to, black beyond the picture

@@ -258,10 +258,13 @@ class _Fit:
                     raise _Stopped
                 loss = stage.step(place, done)
                 done += 1
+                if done == sum(steps):
+                    self.refine(faces)  # who hears of the last step may save the model
                 if self.on_step:
                     self.on_step(FitProgress(name, before + done, total, loss, self.error))
                 yield loss
-        self.refine(faces)
+        if not done:
+            self.refine(faces)
 
     def refine(self, faces: LabelledFaces) -> None:
         """Let the model look closer, when its encoder has learned what it will."""

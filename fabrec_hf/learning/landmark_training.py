@@ -267,9 +267,11 @@ def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: Labelled
         Whether there were points enough.
     """
     errors = point_errors(found.landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
-    given = (values.numpy() for values in (found.scores, found.drawn, found.landmarks, found.moves))
+    scores, drawn, landmarks, moves = (
+        values.numpy() for values in (found.scores, found.drawn, found.landmarks, found.moves)
+    )
     try:
-        model.config.error_model = fit_error_model(*given, errors).to_dict()
+        model.config.error_model = fit_error_model(scores, drawn, landmarks, moves, errors).to_dict()
     except DataError:
         return False
     return True

@@ -93,14 +93,15 @@ def fit_refinement(
     moments = None
     for batch in rows.split(64):
         canvases, landmarks = faces.canvases[batch].to(device), faces.landmarks[batch].to(device)
-        crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, augmentation, landmarks, flip_index)
+        crops, shown = augment(canvases, faces.size, faces.crop_fraction, augmentation, landmarks, flip_index)
+        assert shown is not None  # it is None without landmarks only
         maps = model.local_maps(crops - image_mean(device))
         for _ in range(DISPLACEMENTS):
-            moves = DEVIATION * torch.randn_like(landmarks)
+            moves = DEVIATION * torch.randn_like(shown)
             # An unknown point is looked for in the middle, and does not count.
-            seen = look_around((landmarks - moves).nan_to_num(0.5), maps)
+            seen = look_around((shown - moves).nan_to_num(0.5), maps)
             moments = moments or _Moments(seen)
-            moments.add(seen, moves + 0 * landmarks)
+            moments.add(seen, moves + 0 * shown)
     if moments is not None:
         _settle(refinement, moments, max(LEAST_RIDGE, RIDGE / len(faces) ** POWER))
     if flip_index is not None:
