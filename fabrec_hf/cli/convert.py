@@ -110,7 +110,7 @@ def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
     for split in face_set.splits:
-        rows = load_faces(faces, split)
+        rows = load_faces(faces, split, cache_dir=faces.parent / "cache")
         if form == "coco" and scheme:
             export_coco(rows, scheme, output, split, progress=progress)
         else:

@@ -179,35 +179,32 @@ class _SavedDetector:
 
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:
-    """Read the annotated faces, by way of Parquet where they come in another format."""
+    """Read the annotated faces that have a point; `workplace` may hold a copy of large Parquet files."""
     import numpy as np
 
     from ..data import load_faces, random_shots
-    from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
-    from ..data.parquet import is_repository
+    from ..data.in_memory import read_faces
     from ..data.readers import guess_kind, open_source
 
-    kind = arguments.kind or ("parquet" if is_repository(arguments.data) else guess_kind(arguments.data))
+    kind = arguments.kind or guess_kind(arguments.data)
     names = column_names(arguments.columns)
     if names and kind != "parquet":
         raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
-    useless = [
-        name for name in (*READER_OPTIONS, "boxes") if name != "scheme" and getattr(arguments, name) is not None
-    ]
-    if kind == "parquet" and useless:
-        raise DataError(
-            f"Parquet and Hub data sets take no --{useless[0].replace('_', '-')}; use fabrec convert first."
+    if kind == "parquet":
+        _refuse_reader_options(arguments)
+        columns, cache = ("image", "landmarks", "box"), workplace / "cache"
+        dataset = load_faces(
+            arguments.data, arguments.split, columns, default_split="train", names=names, cache_dir=cache
         )
-    path = arguments.data
-    if kind != "parquet":
+        face_set = find_face_set(arguments.data)
+    else:
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib")
         options = {name: getattr(arguments, name) for name in READER_OPTIONS}
         options["split"] = arguments.split if takes_split else None
-        path = workplace / "faces"
         source = open_source(kind, arguments.data, **options)
-        say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
-    dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
+        dataset, face_set = read_faces(source, arguments.split, arguments.boxes, progress=sys.stderr.isatty())
+        say(face_set.summary(), sys.stderr)
     annotated = [
         row
         for row, points in enumerate(dataset["landmarks"])
@@ -221,7 +218,15 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     dataset = dataset.select(annotated)
     if arguments.shots is not None:
         dataset = random_shots(dataset, arguments.shots, arguments.seed)
-    return dataset, find_face_set(path)
+    return dataset, face_set
+
+
+def _refuse_reader_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that say how annotations are read, where the columns of Parquet say it."""
+    for name in (*READER_OPTIONS, "boxes"):
+        if name != "scheme" and getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise DataError(f"Parquet and Hub data sets take no --{option}; use fabrec convert first.")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from .box_rules import BOX_RULES
 from .face_set import FaceSet
+from .found_splits import FoundSplit, describe_faces, refuse_copies
 from .shards import ShardReport, ShardSettings, chunks, shard_name, write_shard
 from .source import FaceSource, Row
 from .survey import Survey, survey_source
@@ -89,7 +89,11 @@ def convert_faces(
                 reports = _run(shards, split, workplace / "data", settings, num_proc)
                 written[split] = _collect(reports, split, progress)
             if not (allow_copies or source.split_by_face):
-                _refuse_copies(workplace, written)
+                refuse_copies(
+                    {split: faces.found for split, faces in written.items()},
+                    lambda split, face: _name_of(workplace, split, written[split], face),
+                    "allow copies if you know why (--allow-copies)",
+                )
             return _finish(source, written, workplace, output, survey, boxes or "auto")
     except Timeout as error:
         raise DataError(f"Another conversion to {output} is running; wait for it or name another folder.") from error
@@ -103,11 +107,10 @@ def convert_faces(
 
 @dataclass(frozen=True)
 class _Written:
-    """A split on disk: what was found, the faces of each shard, and the hash of every face's picture, in order."""
+    """A split on disk: what was found, and the faces of each shard."""
 
-    report: ShardReport
+    found: FoundSplit
     sizes: list[int]
-    digests: np.ndarray
 
     def place(self, face: int) -> tuple[int, int]:
         """Return the shard that a face stands in, and its row there."""
@@ -137,9 +140,8 @@ def _collect(reports: Iterator[ShardReport], split: str, progress: bool) -> _Wri
             sizes.append(report.faces)
             digests.append(np.array(report.digests, dtype=np.uint64))
             bar.update(report.faces)
-    if not total.faces:
-        raise DataError(f"The {split} split holds no face whose picture can be read.")
-    return _Written(total, sizes, np.concatenate(digests))
+    every = np.concatenate(digests) if digests else np.empty(0, dtype=np.uint64)
+    return _Written(FoundSplit.checked(split, total, every), sizes)
 
 
 def _run(
@@ -166,22 +168,8 @@ def _run(
             pool.shutdown(cancel_futures=True)
 
 
-def _refuse_copies(workplace: Path, written: Mapping[str, _Written]) -> None:
-    """Raise if one and the same picture stands in two splits: what is tested on would have been trained on."""
-    for first, second in combinations(written, 2):
-        shared, *faces = np.intersect1d(written[first].digests, written[second].digests, return_indices=True)
-        if len(shared):
-            names = [
-                _name_of(workplace, split, written[split], int(rows[0]))
-                for split, rows in zip((first, second), faces, strict=True)
-            ]
-            raise DataError(
-                f"{len(shared)} pictures stand both in {first} and in {second}, for example {' and '.join(names)}; "
-                "remove them from one of the two, or allow copies if you know why (--allow-copies)."
-            )
-
-
 def _name_of(workplace: Path, split: str, written: _Written, face: int) -> str:
+    """Return what a face on disk is called, for an error."""
     shard, row = written.place(face)
     names = pyarrow.parquet.read_table(workplace / "data" / f"{split}-{shard}.parquet", columns=["name"])["name"]
     return names[row].as_py() or f"row {face}"
@@ -191,27 +179,13 @@ def _finish(
     source: FaceSource, written: Mapping[str, _Written], workplace: Path, output: Path, survey: Survey, boxes: str
 ) -> FaceSet:
     """Give the shards their names, describe them, and move everything to its place."""
-    splits = {}
     for split, faces in written.items():
         for index in range(len(faces.sizes)):
             shard = workplace / "data" / f"{split}-{index}.parquet"
             shard.replace(shard.with_name(shard_name(split, index, len(faces.sizes))))
-        counts = faces.report.to_dict()
-        del counts["digests"]
-        splits[split] = counts | {"copies": len(faces.digests) - len(np.unique(faces.digests))}
     for note in [workplace / "job.json", *(workplace / "data").glob("*.json")]:
         note.unlink()
-    face_set = FaceSet(
-        source.kind,
-        source.scheme,
-        source.extend_top,
-        source.extend_bottom,
-        splits,
-        boxes=json.loads(
-            json.dumps({"rule": boxes, "orientation": survey.orientation, **survey.boxes.to_dict()})
-        ),  # as it is read back
-        notes=(*source.notes, *survey.notes),
-    )
+    face_set = describe_faces(source, {split: faces.found for split, faces in written.items()}, survey, boxes)
     face_set.write(workplace)
     (workplace / "README.md").write_text(face_set.card(), encoding="utf-8")
     if output.exists():

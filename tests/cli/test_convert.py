@@ -18,11 +18,6 @@ from fabrec_hf.errors import DataError  # noqa: E402
 NAMES = ("left_ear", "right_ear", "chin")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture
 def table(tmp_path):
     """A CSV file of five faces in two splits; one point is missing, one face has no box."""

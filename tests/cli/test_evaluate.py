@@ -20,6 +20,7 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.checkpoints.loading import load_landmark_model  # noqa: E402
 from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.errors import CheckpointError  # noqa: E402
 from fabrec_hf.evaluation.scoring import evaluate_checkpoint, score_faces  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
@@ -30,11 +31,6 @@ from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmark
 
 ROOT = Path(__file__).parents[2]
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def make_model(scheme_name: str) -> FabRecForLandmarkDetection:
@@ -264,7 +260,7 @@ def test_two_processes_find_what_one_finds(checkpoint, drawn_faces, tmp_path):
 
 def test_a_picture_that_one_process_cannot_read_stops_all(checkpoint, drawn_faces, tmp_path):
     """Rows 4 to 7 are the second process's: the first one reports for it, and nothing waits or is written."""
-    rows = datasets.load_dataset("parquet", data_files=str(drawn_faces / "train.parquet"), split="train")
+    rows = load_faces(drawn_faces)
     broken = rows.cast_column("image", datasets.Image(decode=False)).to_dict()
     broken["image"][5]["bytes"] = broken["image"][5]["bytes"][:100]
     datasets.Dataset.from_dict(broken, features=rows.features).to_parquet(tmp_path / "broken.parquet")

@@ -21,15 +21,11 @@ from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+from support.faces import load_split  # noqa: E402
 
 
 NAN = float("nan")
 SCHEME = LandmarkScheme("three", 3, ("left", "right", "tip"), ((0, 1),))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def yield_rows(rows):
@@ -251,7 +247,7 @@ def test_a_converted_folder_knows_its_scheme_and_loads_by_its_card(tmp_path):
     assert find_face_set(tmp_path / "out" / "data" / "test-00000-of-00001.parquet") == written
     assert (written.scheme, written.extend_top, written.extend_bottom) == (SCHEME, 0.2, 0.12)
     assert find_face_set(tmp_path) is None
-    loaded = datasets.load_dataset(str(tmp_path / "out"))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {name: rows["name"][:] for name, rows in loaded.items()} == {
         "train": ["face 0"],
         "test": ["face 1"],
@@ -271,7 +267,7 @@ def test_parquet_is_a_source_too(tmp_path):
     assert (source.kind, source.scheme, source.extend_top) == ("test", SCHEME, 0.2)
     convert_faces(source, tmp_path / "two", shard_size=2)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
-    assert source.load("test")[0]["image"].getpixel((0, 0)) == (3, 0, 9)
+    assert load_split(source, "test")[0]["image"].getpixel((0, 0)) == (3, 0, 9)
 
 
 def test_streaming_gives_the_same_rows(tmp_path):

@@ -39,11 +39,6 @@ def points_of(box):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(autouse=True)
 def detector(monkeypatch):
     """Finds the face whose number is the red of the picture's corner; upright, as the true one does."""
     looked = []

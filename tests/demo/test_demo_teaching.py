@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from support.faces import draw_face
+from support.faces import draw_face, load_split
 from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 
@@ -39,11 +39,6 @@ from fabrec_hf.learning.fewshot import FitProgress, FitResult  # noqa: E402
 
 NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
 TRUTH = {f"face {seed}.png": draw_face(seed)[1] for seed in range(6)}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -120,7 +115,7 @@ def test_archives_are_read_back_as_they_were_annotated(session, tmp_path):
     for kind, name in (("coco", "annotations-coco.zip"), ("pts", "annotations-pts.zip")):
         folder = tmp_path / kind
         zipfile.ZipFile(io.BytesIO(files[name])).extractall(folder)
-        rows = open_source(kind, str(folder), scheme=str(folder / "scheme.yaml")).load("train")
+        rows = load_split(open_source(kind, str(folder), scheme=str(folder / "scheme.yaml")), "train")
         assert len(rows) == 2
         expected = session.project.faces[1].landmarks()
         assert np.isnan(expected).any(axis=1).tolist() == [False] * 4 + [True]

@@ -15,7 +15,7 @@ datasets = pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 
 from fabrec_hf.cli import main  # noqa: E402
-from fabrec_hf.data import held_out_faces  # noqa: E402
+from fabrec_hf.data import held_out_faces, load_faces  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.evaluation.perturbations import PERTURBATIONS, Face, perturb  # noqa: E402
 from fabrec_hf.evaluation.robustness import measure_robustness  # noqa: E402
@@ -27,11 +27,6 @@ from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmark
 
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 SCHEME = get_scheme("mtfl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +261,7 @@ def test_command_measures_one_kind_alone(folder, tmp_path, capsys):
     assert Image.open(tmp_path / "robustness.png").width == 1600
     assert main([*words_for(folder, tmp_path, "--faces", folder / "crops.parquet"), "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
-    crops = datasets.Dataset.from_parquet(str(folder / "crops.parquet"))
+    crops = load_faces(folder / "crops.parquet")
     assert "robustness" not in results
     assert 0 < results["reconstruction"]["count"] == len(held_out_faces(crops)[1]) < 120
     assert Image.open(tmp_path / "robustness.png").width == 1600
@@ -291,7 +286,7 @@ def test_command_answers_mistakes_in_one_line_and_writes_nothing(folder, tmp_pat
     (tmp_path / "file").write_text("")
     labelled = folder / "test-0.parquet"
     few = tmp_path / "few.parquet"
-    crops = datasets.Dataset.from_parquet(str(folder / "crops.parquet"))
+    crops = load_faces(folder / "crops.parquet")
     held_out_faces(crops)[0].select(range(5)).to_parquet(few)
     output = tmp_path / "output"
     cases = [

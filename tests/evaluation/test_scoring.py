@@ -30,11 +30,6 @@ TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_s
 SCHEME = get_scheme("mtfl")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
