@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DataError
 from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic
 from .picture_sizes import PictureSize, read_size
+from .scheme_conversion import SchemeConversion
 from .source import EXTRAS, Row, describe
 from .survey import Survey
 
@@ -47,11 +48,13 @@ class ShardSettings:
         features: The columns.
         survey: What becomes of boxes and points.
         skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
+        conversion: What becomes of the landmarks, after the boxes are made of all of them; None keeps them.
     """
 
     features: datasets.Features
     survey: Survey
     skip_unreadable: bool = False
+    conversion: SchemeConversion | None = None
 
 
 @dataclass
@@ -176,6 +179,9 @@ def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     row = settings.survey.upright({key: value for key, value in row.items() if key not in EXTRAS}, size)
     landmarks = row.get("landmarks")
     box, rule = settings.survey.boxes.box(row["box"], content, landmarks, size.upright)
+    if settings.conversion is not None:
+        row = settings.conversion.convert(row)
+        landmarks = row["landmarks"]
     report.faces += 1
     report.boxes[rule] += 1
     report.turned += size.turned

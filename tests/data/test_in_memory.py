@@ -10,7 +10,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data import load_faces  # noqa: E402
-from fabrec_hf.data.conversion import convert_faces  # noqa: E402
+from fabrec_hf.data.conversion import ConversionSettings, convert_faces  # noqa: E402
 from fabrec_hf.data.in_memory import read_faces  # noqa: E402
 from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
@@ -61,7 +61,7 @@ def plain(faces):
 @pytest.mark.parametrize("boxes", ["auto", "points", "image", "none"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_rows_are_those_of_a_conversion(source, tmp_path, split, boxes):
-    written = convert_faces(source, tmp_path / "out", boxes=boxes)
+    written = convert_faces(source, tmp_path / "out", ConversionSettings(boxes=boxes))
     faces, found = read_faces(source, split, boxes)
     expected = load_faces(tmp_path / "out", split, ("image", "landmarks", "box"))
     assert found == written and found.summary() == written.summary()
