@@ -176,7 +176,7 @@ def _check_growth(
 
     from ..data import load_faces
     from ..data.annotations import COLUMNS, annotations
-    from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
+    from ..inference.dataset_prediction import checkpoint_scheme, predict_dataset
     from ..metrics import normalized_mean_error
 
     key, name, advice = words
@@ -185,7 +185,7 @@ def _check_growth(
     scheme = checkpoint_scheme(detectors[0].config, targets.shape[1])
     errors = []
     for detector in detectors:
-        points = predict_landmarks(detector, processor, test, progress=True)
+        points = predict_dataset(detector, processor, test, progress=True)
         errors.append(float(np.mean(normalized_mean_error(points, targets, scheme.normalizer, boxes))))
     growth = 100 * (errors[1] / errors[0] - 1)
     if not growth < arguments.max_growth:

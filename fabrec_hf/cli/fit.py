@@ -117,7 +117,6 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     """Fit, and save the detector when it has learned and again with its estimate; returns its results."""
     from ..checkpoints.loading import move_to_device
     from ..data.picture_digests import LEARNED_NAME, learned_pictures, picture_digests
-    from ..evaluation.error_interval import error_interval
     from ..learning.anchors import load_start
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
     from ..learning.labelled_faces import LabelledFaces
@@ -141,8 +140,6 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     with _stop_on_interrupt() as stop, _progress(finish_learning) as report:
         result = fit_landmarks(model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant)
     results = describe_fit(result, scheme, recipe, arguments.model, arguments.folds)
-    interval = error_interval(result.held_out_errors)
-    results["held_out_interval"] = None if interval is None else [round(end, 3) for end in interval]
     worst = _worst_faces(dataset, faces, scheme, result)
     saved.save(learned | {"fit.json": (json.dumps(results, indent=2) + "\n").encode()} | worst)
     return results
@@ -153,7 +150,7 @@ class _SavedDetector:
 
     def __init__(self, model: Any, processor: Any, workplace: Path, output: Path):
         self.model, self.processor, self.workplace, self.output = model, processor, workplace, output
-        self.published = False
+        self.is_there = False
 
     def save(self, files: Mapping[str, bytes]) -> None:
         """Write what the saved pipeline has, and further files by their names."""
@@ -168,14 +165,14 @@ class _SavedDetector:
         for name, content in files.items():
             (draft / name).write_bytes(content)
         make_readable(draft)
-        if self.published:
+        if self.is_there:
             for file in sorted(draft.iterdir()):
                 file.replace(self.output / file.name)
             return
         if self.output.exists():
             self.output.rmdir()
         draft.rename(self.output)
-        self.published = True
+        self.is_there = True
 
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:

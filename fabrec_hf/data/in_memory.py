@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from .box_rules import BOX_RULES
 from .face_set import FaceSet
-from .formats.layouts import canonical_split
 from .found_splits import FoundSplit, describe_faces, refuse_copies
 from .shards import ROW_GROUP, ShardReport, ShardSettings, arrow_table, chunks, embed_rows
 from .source import FaceSource, Row, describe
+from .split_names import canonical_split
 from .survey import survey_source
 
 

@@ -21,8 +21,8 @@ import pyarrow.parquet
 from ..errors import DataError
 from .columns import DERIVED, adapt_columns
 from .face_set import find_face_set
-from .formats.layouts import canonical_split
 from .readers import is_repository
+from .split_names import canonical_split
 
 
 __all__ = ["check_schemas", "find_splits", "load_faces"]

@@ -48,4 +48,4 @@ def convert_scores(scores: np.ndarray, source: LandmarkScheme, target: LandmarkS
 
     The score of a point that is the mean of several is the mean of theirs.
     """
-    return convert_landmarks(np.stack([scores, scores], axis=-1), source, target)[..., 0]
+    return np.asarray(convert_landmarks(np.stack([scores, scores], axis=-1), source, target))[..., 0]

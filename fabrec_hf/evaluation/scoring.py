@@ -15,7 +15,7 @@ import torch
 from ..data.annotations import COLUMNS, annotation_pieces, count_points, to_arrays
 from ..data.subsets import subset_masks
 from ..errors import DataError, FabRecError
-from ..inference.dataset_prediction import apply_protocol, iterate_predictions, predict_landmarks
+from ..inference.dataset_prediction import apply_protocol, iterate_predictions
 from ..metrics import normalizing_distance, point_errors, summarize_errors
 from ..metrics.confidence import summarize_confidence
 from ..metrics.landmark_errors import mean_of_known
@@ -32,7 +32,6 @@ __all__ = [
     "ScoringSettings",
     "evaluate_checkpoint",
     "find_subsets",
-    "predict_landmarks",
     "score_faces",
     "summarize_scores",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from ..metrics.error_interval import error_interval
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
@@ -187,6 +188,7 @@ def describe_fit(
         folds: As `fit_landmarks` took it.
     """
     faces = len(result.training_errors)
+    interval = error_interval(result.held_out_errors)
     held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
     return {
         "faces": faces,
@@ -196,6 +198,7 @@ def describe_fit(
         "autoencoder": autoencoder,
         "training_error": _mean(result.training_errors),
         "held_out_error": _mean(held_out),
+        "held_out_interval": None if interval is None else [round(end, 3) for end in interval],
         "held_out_faces": len(held_out),
         "folds": min(folds, faces),
         "scores_calibrated": result.calibrated,

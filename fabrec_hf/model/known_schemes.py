@@ -263,7 +263,7 @@ def convert_landmarks(
     names = known_name(source), known_name(target)
     if source == target or (names[0] is not None and names[0] == names[1]):
         return points
-    steps = _CONVERSIONS.get(names)  # type: ignore[call-overload]
+    steps = _CONVERSIONS.get((names[0] or "", names[1] or ""))
     if steps is None:
         known = ", ".join(f"{first} to {second}" for first, second in _CONVERSIONS)
         raise ValueError(f"No conversion from {source.name} to {target.name}; there are {known}.")

@@ -1,6 +1,7 @@
 """From photographs in a session to a detector, its files and the Hub; with an autoencoder of a few kilobytes."""
 
 import io
+import json
 import logging
 import threading
 import time
@@ -138,7 +139,9 @@ def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     assert all(face.picture.size == (320, 320) and session.project.faces[face.row].name == face.name for face in drawn)
     assert sorted(path.name for path in session.folder.iterdir()) == ["detector", "photographs", "project.json"]
     teach(session, autoencoder, 0.005, steps.append, lambda: False)  # again, in its place
-    assert (session.detector / "fit.json").is_file()
+    results = json.loads((session.detector / "fit.json").read_text())
+    low, high = results["held_out_interval"]
+    assert low < results["held_out_error"] < high
 
 
 def test_a_training_that_is_cancelled_keeps_what_it_learned(session, autoencoder):

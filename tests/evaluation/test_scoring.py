@@ -18,10 +18,10 @@ from fabrec_hf.evaluation.scoring import (  # noqa: E402
     ScoringSettings,
     evaluate_checkpoint,
     find_subsets,
-    predict_landmarks,
     score_faces,
     summarize_scores,
 )
+from fabrec_hf.inference.dataset_prediction import predict_dataset  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, conversions_of, get_scheme  # noqa: E402
@@ -121,7 +121,7 @@ def test_no_batch_size_and_no_number_of_threads_changes_the_numbers(model, proce
 
 
 def test_its_own_predictions_are_without_error(model, processor, faces):
-    points = predict_landmarks(model, processor, faces, batch_size=2)
+    points = predict_dataset(model, processor, faces, batch_size=2)
     labelled = make_dataset(faces["image"], points, faces["box"])
     result = evaluate_checkpoint(model, processor, labelled)
     assert result["nme"] == pytest.approx(0, abs=1e-3)
@@ -259,7 +259,7 @@ def test_the_worst_faces_are_kept_with_what_was_found_in_them(model, processor, 
     order = np.argsort(-scores.errors)
     assert [face.row for face in scores.worst] == order[:3].tolist()
     assert [face.error for face in scores.worst] == scores.errors[order[:3]].tolist()
-    found = predict_landmarks(model, processor, faces)
+    found = predict_dataset(model, processor, faces)
     for face in scores.worst:
         np.testing.assert_array_equal(face.landmarks, found[face.row])
     assert score_faces(model, processor, faces).worst == ()
@@ -353,7 +353,7 @@ def test_a_detector_of_98_points_is_scored_on_68(wflw, processor):
 
 def test_a_detector_of_98_points_is_scored_on_five(wflw, processor):
     detector, images, truth, boxes = wflw
-    found = predict_landmarks(detector, processor, make_dataset(images, truth, boxes))
+    found = predict_dataset(detector, processor, make_dataset(images, truth, boxes))
     eyes = [[60, 61, 63, 64, 65, 67], [68, 69, 71, 72, 73, 75]]
     five = np.stack([*(found[:, eye].mean(axis=1) for eye in eyes), *(found[:, i] for i in (54, 76, 82))], axis=1)
     moved = five + [3.0, 4.0]  # five pixels off
