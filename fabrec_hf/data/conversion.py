@@ -24,8 +24,9 @@ from ..errors import DataError
 from .box_rules import BOX_RULES
 from .face_set import FaceSet
 from .found_splits import FoundSplit, describe_faces, refuse_copies
+from .parquet import shard_name
 from .scheme_conversion import SchemeConversion, find_conversion
-from .shards import ShardReport, ShardSettings, chunks, shard_name, write_shard
+from .shards import ShardReport, ShardSettings, chunks, write_shard
 from .source import FaceSource, Row
 from .survey import Survey, survey_source
 

@@ -1,4 +1,4 @@
-"""Faces from Parquet files in the layout of the `datasets` library.
+"""Faces from Parquet files in the layout of the `datasets` library, which need not be there.
 
 Labeled packs have the columns `image`, `landmarks` ((L, 2) pixels of that image, pixel centers at integers, NaN for
 a point that is not annotated), `box` (x, y, width, height) and `picture` (the photograph that a face was cut from);
@@ -12,23 +12,29 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 
 from ..errors import DataError
 from .columns import DERIVED, adapt_columns
 from .face_set import find_face_set
+from .face_table import FaceTable, has_datasets
 from .readers import is_repository
 from .split_names import canonical_split
 
 
-__all__ = ["check_schemas", "find_splits", "load_faces"]
+if TYPE_CHECKING:
+    import datasets
+
+
+__all__ = ["check_schemas", "find_splits", "load_faces", "shard_name"]
 
 IN_MEMORY = 256 * 2**20
 """Bytes of files up to which they are read into memory. Their rows take about as much there, pictures being packed."""
+
+ADVICE = "pip install 'datasets>=4.0'"
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
 # here says in its `face_set.json` what other splits it has.
@@ -43,7 +49,7 @@ def load_faces(
     streaming: bool = False,
     names: Mapping[str, str] | None = None,
     cache_dir: str | os.PathLike | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> "datasets.Dataset | datasets.IterableDataset":
     """Read one or more Parquet files of faces.
 
     Rows keep their order, files are taken in the order of their names. Files of up to `IN_MEMORY` bytes together are
@@ -57,13 +63,14 @@ def load_faces(
             named so, or lie in a folder named so. Needed where a folder or glob holds several splits.
         columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labeled faces.
         default_split: The split to read where there are several and `split` is None.
-        streaming: Return an `IterableDataset` that reads the files as it goes, without any copy.
+        streaming: Return an `IterableDataset` that reads the files as it goes, without a copy. This needs `datasets`.
         names: What columns are called here, for example `{"landmarks": "keypoints", "box": "bbox"}`.
         cache_dir: Where the copy of large files is kept; in the cache of `datasets` by default. It has to stay as long
             as the rows are used. A data set of the Hub is kept in the cache of `datasets` in any case.
 
     Returns:
-        The rows of all files; `image` decodes to a PIL image.
+        The rows of all files; `image` decodes to a PIL image. Where `datasets` is not installed, a `FaceTable`, which
+        gives the same rows.
 
     Raises:
         DataError: If there is no such file or folder, a file is not Parquet or lacks a column, or it is not clear
@@ -82,37 +89,67 @@ def load_faces(
     called = dict(names or {})
     derived = {called.get(name, name): called.get(origin, origin) for name, origin in DERIVED.items()}
     check_schemas(files, [called.get(name, name) for name in columns], derived)
-    try:
-        faces = _open_files(files, streaming, cache_dir)
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, OSError) as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {cause}") from error
+    faces = _load_files(files, streaming, cache_dir) if has_datasets() else _read_table(files, streaming)
     if not streaming and not len(faces):
         raise DataError(f"{files[0]} holds no face.")
     return adapt_columns(faces, columns, names, str(paths[0]))
 
 
-def _open_files(files: Sequence[Path], streaming: bool, cache_dir: str | os.PathLike | None) -> Any:
-    """Open Parquet files of one schema, small ones in memory."""
-    status = [file.stat() for file in files]
-    if streaming or sum(entry.st_size for entry in status) > IN_MEMORY:
-        data_files = [glob.escape(str(file)) for file in files]
+def _load_files(files: Sequence[Path], streaming: bool, cache_dir: str | os.PathLike | None) -> Any:
+    """Open files of the same columns with `datasets`, small ones in memory."""
+    import datasets
+
+    if not streaming and sum(file.stat().st_size for file in files) <= IN_MEMORY:
+        return _load_small_files(files)
+    data_files = [glob.escape(str(file)) for file in files]
+    try:
         return datasets.load_dataset(
             "parquet", data_files=data_files, split="train", streaming=streaming, cache_dir=cache_dir
         )
-    features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
-    parts = [pyarrow.parquet.ParquetFile(file).read() for file in files]
-    table = pyarrow.concat_tables([part.select(parts[0].column_names) for part in parts])
-    table = datasets.table.table_cast(table, features.arrow_schema)
-    # Without one `datasets` would hash all pictures.
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise _unreadable(files, error.__cause__ or error) from error
+
+
+def _load_small_files(files: Sequence[Path]) -> Any:
+    """Read files into memory as `datasets.load_dataset` reads them, without its cache."""
+    import datasets
+
+    try:
+        status = [file.stat() for file in files]
+        features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
+        parts = [pyarrow.parquet.ParquetFile(file).read() for file in files]
+        table = pyarrow.concat_tables([part.select(parts[0].column_names) for part in parts])
+        table = datasets.table.table_cast(table, features.arrow_schema)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(files, error) from error
+    # Without a fingerprint `datasets` would hash all pictures.
     told = "".join(f"{file.absolute()}/{at.st_size}/{at.st_mtime_ns};" for file, at in zip(files, status, strict=True))
     fingerprint = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     info = datasets.DatasetInfo(features=features)
     return datasets.Dataset(table, info=info, split=datasets.Split.TRAIN, fingerprint=fingerprint)
 
 
+def _read_table(files: Sequence[Path], streaming: bool) -> FaceTable:
+    """Read files with pyarrow alone."""
+    if streaming:
+        raise DataError(f"A stream of faces needs the datasets library: {ADVICE}, or read the faces without a stream.")
+    try:
+        return FaceTable.read(files)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(files, error) from error
+
+
+def _unreadable(files: Sequence[Path], cause: BaseException) -> DataError:
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+    return DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {reason}")
+
+
 def _load_repository(name: str, split: str | None, default_split: str | None, streaming: bool) -> Any:
     """Load a split of a data set on the Hub."""
+    if not has_datasets():
+        raise DataError(f"Reading {name} from the Hub needs the datasets library: {ADVICE}, or name files here.")
+    import datasets
+
     try:
         known = {canonical_split(given, name): given for given in datasets.get_dataset_split_names(name)}
         if split is None:
@@ -230,3 +267,8 @@ def check_schemas(files: Sequence[Path], columns: Sequence[str], derived: Mappin
                 f"{file} has other columns than {files[0]} ({', '.join(differing) or 'of other types'}); read them "
                 "one after the other."
             )
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """Name a file as the Hub does: `train-00000-of-00002.parquet`."""
+    return f"{split}-{index:05d}-of-{count:05d}.parquet"

@@ -6,9 +6,8 @@ Only the errors of every face and of its parts are kept, and the landmarks of th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 
@@ -24,6 +23,10 @@ from ..model.known_schemes import LandmarkScheme, Normalizer, convert_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .official_shares import weigh_part
 from .scored_points import convert_scores, scored_scheme
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = [
@@ -120,7 +123,7 @@ class ScoringSettings:
 def evaluate_checkpoint(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     settings: ScoringSettings | None = None,
     threshold: float = 10.0,
 ) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def evaluate_checkpoint(
 def score_faces(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     settings: ScoringSettings | None = None,
 ) -> FaceScores:
     """Measure the error of every face, see `evaluate_checkpoint`.
@@ -269,7 +272,7 @@ def _join(shares: list[_Share], name: str, count: int, width: int) -> np.ndarray
     return table
 
 
-def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str, np.ndarray]:
+def find_subsets(dataset: "datasets.Dataset", scheme: LandmarkScheme) -> dict[str, np.ndarray]:
     """Find the rows of every published subset that the data holds, by the name of its scheme.
 
     Returns:
@@ -329,7 +332,7 @@ def _summary(scores: FaceScores, mask: np.ndarray, threshold: float) -> dict[str
 
 
 def _check_annotations(
-    model: FabRecForLandmarkDetection, dataset: datasets.Dataset, normalizer: Normalizer | None
+    model: FabRecForLandmarkDetection, dataset: "datasets.Dataset", normalizer: Normalizer | None
 ) -> tuple[LandmarkScheme, Normalizer]:
     """Read all annotations once, so that a wrong one shows before hours of prediction and not after them."""
     scheme = scored_scheme(model.config, count_points(dataset))

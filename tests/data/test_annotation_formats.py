@@ -14,7 +14,7 @@ from fabrec_hf.data.formats.pts import read_pts, write_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
-from support.faces import load_split  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
-from support.faces import load_split  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 NAN = float("nan")

@@ -11,8 +11,8 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from support.faces import load_split  # noqa: E402
 from support.raw_sets import draw, fails, names, read  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 # 300-W. A face's points start at (x, y) and take a box of 67 x 134 there, counted from 1 as in the distribution.

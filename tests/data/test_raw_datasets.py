@@ -13,8 +13,8 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.data.sets import aflw  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from support.faces import load_split  # noqa: E402
 from support.raw_sets import draw, fails, names, read  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 # AFLW

@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from support.faces import draw_face, load_split
+from support.faces import draw_face
+from support.read_splits import load_split
 from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 

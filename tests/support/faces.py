@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 from PIL import Image, ImageDraw
-
-from fabrec_hf.data.shards import arrow_table
-from fabrec_hf.data.source import FaceSource
 
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -30,9 +26,3 @@ def draw_face(seed: int, size: int = 96) -> tuple[Image.Image, np.ndarray, list[
         draw.ellipse([px - 3, py - 3, px + 3, py + 3], fill=(20, 20, 60))
     draw.line([tuple(points[3]), tuple(points[4])], fill=(120, 0, 0), width=4)
     return image, points, [float(x), float(y), float(side), float(side)]
-
-
-def load_split(source: FaceSource, split: str) -> datasets.Dataset:
-    """Return the rows that a reader yields for a split or a subset of one; their pictures stay where they are."""
-    table = arrow_table(list(source.rows(split)), source.features.arrow_schema)
-    return datasets.Dataset(table, info=datasets.DatasetInfo(features=source.features))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fabrec_hf.data.readers import open_source
 from fabrec_hf.errors import DataError
-from support.faces import load_split
+from support.read_splits import load_split
 
 
 def draw(file, gray=0):
