@@ -66,6 +66,38 @@ def test_the_models_files_import_their_siblings_alone():
         assert imported_rooms(file) <= {"model"}, file
 
 
+FILE_LINES, FUNCTION_LINES = 400, 60
+
+
+def own_lines(function: ast.AST) -> int:
+    """The lines of a function without those of the functions in it, which are counted by themselves."""
+    count, inside = function.end_lineno - function.lineno + 1, list(ast.iter_child_nodes(function))
+    while inside:
+        node = inside.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            count -= node.end_lineno - min(entry.lineno for entry in (node, *node.decorator_list)) + 1
+        else:
+            inside += ast.iter_child_nodes(node)
+    return count
+
+
+def test_own_lines_are_those_outside_of_inner_functions():
+    lines = ["def outer():", "    a = 1", "    @mark", "    def inner():", "        return 2", "    if a:"]
+    assert own_lines(ast.parse("\n".join([*lines, "        def other(): pass"])).body[0]) == 3  # the def, a and the if
+
+
+@pytest.mark.parametrize("folder", ["fabrec_hf", "training", "space"])
+def test_files_and_functions_are_short(folder):
+    found = {}
+    for file in (PACKAGE.parent / folder).rglob("*.py"):
+        text = file.read_text()
+        found[str(file.relative_to(PACKAGE.parent))] = len(text.splitlines()) - FILE_LINES
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found[f"{file.name}: {node.name}"] = own_lines(node) - FUNCTION_LINES
+    assert found and {name: over for name, over in found.items() if over > 0} == {}
+
+
 @pytest.mark.parametrize("former", ["device_inference", "face_detection", "runtimes"])
 def test_documented_modules_say_where_they_moved(former):
     sys.modules.pop(f"fabrec_hf.{former}", None)

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -290,23 +290,34 @@ def run(sizes: Sizes) -> Iterator[Line]:
     half = "bf16" if torch.cuda.is_available() else "no"
     accelerator = Accelerator(mixed_precision=half)
     device = accelerator.device
-    # Convolutions of a GPU round to 19 bits by default, which is no mistake, but hides others.
     rounds = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    parts: list[tuple[str, Callable[[], Iterator[Line]]]] = [
-        ("networks", lambda: check_networks(sizes, device)),
-        ("training", lambda: check_steps(sizes, accelerator)),
-        ("detector", lambda: check_detector(sizes, device)),
-        ("pre-training", lambda: measure_pretraining(sizes, accelerator)),
-        ("decoding", lambda: measure_decoding(sizes)),
-    ]
-    for name, part in parts:
+    try:
+        # Convolutions of a GPU round to 19 bits by default, which is no mistake, but hides others.
+        torch.backends.cudnn.allow_tf32 = False
+        yield from run_parts(
+            {
+                "networks": lambda: check_networks(sizes, device),
+                "training": lambda: check_steps(sizes, accelerator),
+                "detector": lambda: check_detector(sizes, device),
+            }
+        )
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounds
+    yield from run_parts(
+        {
+            "pre-training": lambda: measure_pretraining(sizes, accelerator),
+            "decoding": lambda: measure_decoding(sizes),
+        }
+    )
+
+
+def run_parts(parts: Mapping[str, Callable[[], Iterator[Line]]]) -> Iterator[Line]:
+    """Yield the lines of all parts; one that fails is a failed line, and the others go on."""
+    for name, part in parts.items():
         try:
             yield from part()
         except (RuntimeError, ValueError, FloatingPointError) as error:
             yield Line(name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", False)
-        if name == "detector":
-            torch.backends.cudnn.allow_tf32 = rounds
 
 
 def main(arguments: argparse.Namespace) -> int:

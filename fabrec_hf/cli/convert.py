@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from ..common.choices import TO_SCHEMES
 from ..common.console import say
 from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS, TOOLS, open_source
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where a face's box comes from: auto looks whether the given boxes mean the face, and keeps, converts or "
         "replaces them; given keeps them; points and detector replace them; image and none keep them, and take the "
         "whole picture or nothing where there is none (auto)",
+    )
+    writing.add_argument(
+        "--to-scheme",
+        choices=TO_SCHEMES,
+        help="write fewer points: those of wflw as 300w or mtfl (68 or 5), those of 300w as mtfl",
     )
     writing.add_argument("--allow-copies", action="store_true", help="accept one picture in several splits")
     writing.add_argument("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
@@ -84,23 +90,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
-    from ..data.conversion import convert_faces
+    from ..data.conversion import ConversionSettings, convert_faces
 
     source = open_source(
         arguments.kind, arguments.source, **{name: getattr(arguments, name) for name in OPTIONS_OF_SOURCES}
     )
     if arguments.to != "parquet" and source.scheme is None:
         raise DataError(f"The {source.kind} data has no landmarks to write as {arguments.to}.")
-    return convert_faces(
-        source,
-        output,
+    settings = ConversionSettings(
         boxes=arguments.boxes,
         shard_size=arguments.shard_size,
         num_proc=arguments.num_proc,
         allow_copies=arguments.allow_copies,
         skip_unreadable=arguments.skip_unreadable,
+        to_scheme=arguments.to_scheme,
         progress=sys.stderr.isatty(),
     )
+    return convert_faces(source, output, settings)
 
 
 def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
@@ -112,7 +118,7 @@ def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
     for split in face_set.splits:
-        rows = load_faces(faces, split)
+        rows = load_faces(faces, split, cache_dir=faces.parent / "cache")
         if form == "coco" and scheme:
             export_coco(rows, scheme, output, split, progress=progress)
         elif form in TOOLS and scheme:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..common.console import say, show_rate
+from ..common.json_array import ArrayWriter
 from ..common.output_folder import check_output_folder, write_files
 from ..data.readers import TOOLS
 from ..errors import BoxError, FabRecError, ImageError
@@ -127,8 +128,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     finder = LandmarkFinder(arguments.model, device=arguments.device)
     entries = zip(paths, distinct_names(paths), strict=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        detection = _Detection(arguments, boxes, finder, Path(scratch))
+    # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+", encoding="utf-8") as document:
+        detection = _Detection(arguments, boxes, finder, Path(scratch), document)
         for video, group in groupby(entries, key=lambda entry: is_video(entry[0])):
             if video:
                 for path, name in group:
@@ -181,7 +183,12 @@ class _Detection:
     """One run of the command: what it is to do, and what has come of it so far."""
 
     def __init__(
-        self, arguments: argparse.Namespace, boxes: Sequence[Any] | None, finder: "LandmarkFinder", scratch: Path
+        self,
+        arguments: argparse.Namespace,
+        boxes: Sequence[Any] | None,
+        finder: "LandmarkFinder",
+        scratch: Path,
+        document: TextIO,
     ):
         self.output: Path | None = arguments.output
         self.arguments, self.boxes, self.finder, self.scratch = arguments, boxes, finder, scratch
@@ -189,8 +196,7 @@ class _Detection:
         self.found_any = False
         self.records: list[dict[str, Any]] = []
         """Of the pictures with a face, where they are to become proposals."""
-        # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
-        self._document = scratch / "document.json"
+        self._document, self._array = document, ArrayWriter(document)
 
     def detect_pictures(self, names: Mapping[Path, str]) -> None:
         """Find the faces of pictures; `names` says what their results are called."""
@@ -264,17 +270,15 @@ class _Detection:
     def print_document(self) -> None:
         """Print the JSON of all inputs, if it was asked for."""
         if self.arguments.json:
-            with self._document.open(encoding="utf-8") as lines:
-                sys.stdout.writelines(lines)
-            sys.stdout.write("\n]\n")
+            self._array.close()
+            self._document.seek(0)
+            sys.stdout.writelines(self._document)
+            sys.stdout.write("\n")
 
     def _keep(self, texts: Iterable[str]) -> None:
         """Add the JSON of an input to the document."""
         if self.arguments.json:
-            begin = ",\n" if self._document.exists() else "[\n"
-            with self._document.open("a", encoding="utf-8") as document:
-                document.write(begin)
-                document.writelines(texts)
+            self._array.add(texts)
 
     def _report(self, line: str) -> None:
         if not self.arguments.json:

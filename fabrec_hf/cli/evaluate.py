@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..evaluation.scoring import FaceScores
-    from ..model.known_schemes import Normalizer
-    from ..model.modeling_fabrec import FabRecForLandmarkDetection
+    from ..model.known_schemes import LandmarkScheme, Normalizer
 
 
 __all__ = ["add_arguments", "run"]
@@ -32,15 +31,17 @@ FORMATS = ("markdown", "latex", "json")
 
 NOTES = """The faces are scored in the boxes given with them, over all the data and over every published test set in
 it: the columns subset (300-W), pose, expression, ... (WFLW) and visibility (AFLW) tell. Our row is set beside the
-published ones of these test sets. The line "Confidence" says whether the scores of points can be trusted: their rank
-correlation with the errors (1: whatever scores higher is nearer to the truth), the area under the risk-coverage curve
-(the mean error of the surest points, over all shares of them; between that of a perfect order and that of none), the
-error that is left when the surest 80 % are kept, and the --min-score of `fabrec detect` that keeps them; of calibrated
-scores also how far they are from the share of points found. With --output, results.json, per_image.csv, table.md,
-table.tex, ced.png (cumulative errors), confidence.png (risk against coverage, reliability of calibrated scores) and
-failures.png are written when all of it is done, and nothing before. The worst faces are those of the data: mind its
-terms. Without matplotlib the two curves are left out. Several processes, started by torchrun or accelerate launch,
-share the work of training/evaluate_landmarks.py."""
+published ones of these test sets. A detector of the 98 points of WFLW is also scored on data with the 68 of 300-W, and
+either on data with five points (eyes, nose, mouth corners): its landmarks are then converted, which is said. The line
+"Confidence" says whether the scores of points can be trusted: their rank correlation with the errors (1: whatever
+scores higher is nearer to the truth), the area under the risk-coverage curve (the mean error of the surest points,
+over all shares of them; between that of a perfect order and that of none), the error that is left when the surest 80 %
+are kept, and the --min-score of `fabrec detect` that keeps them; of calibrated scores also how far they are from the
+share of points found. With --output, results.json, per_image.csv, table.md, table.tex, ced.png (cumulative errors),
+confidence.png (risk against coverage, reliability of calibrated scores) and failures.png are written when all of it is
+done, and nothing before. The worst faces are those of the data: mind its terms. Without matplotlib the two curves are
+left out. Several processes, started by torchrun or accelerate launch, share the work of
+training/evaluate_landmarks.py."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,22 +110,20 @@ def run(args: argparse.Namespace) -> int:
 
     from ..checkpoints.loading import load_landmark_model, move_to_device
     from ..data import load_faces
-    from ..data.annotations import COLUMNS
-    from ..data.picture_digests import count_learned
+    from ..data.annotations import COLUMNS, count_points
     from ..evaluation.reports import make_tables, to_latex, to_markdown
-    from ..evaluation.scoring import find_subsets, score_faces, summarize_scores
+    from ..evaluation.scored_points import scored_scheme
+    from ..evaluation.scoring import ScoringSettings, find_subsets, score_faces, summarize_scores
 
     dataset = load_faces(args.data, args.split, COLUMNS, default_split="test", names=column_names(args.columns))
     model, processor = load_landmark_model(args.model)
-    _check_scheme(args.data, model)
-    normalizer = _find_normalizer(args.normalizer, model)
+    scheme = scored_scheme(model.config, count_points(dataset))
+    _check_scheme(args.data, scheme)
+    normalizer = _find_normalizer(args.normalizer, scheme)
     move_to_device(model, args.device)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     first = not distributed or torch.distributed.get_rank() == 0
-    scores = score_faces(
-        model,
-        processor,
-        dataset,
+    settings = ScoringSettings(
         batch_size=args.batch_size,
         protocol=args.protocol,
         flip_average=args.flip_average,
@@ -133,15 +132,10 @@ def run(args: argparse.Namespace) -> int:
         distributed=distributed,
         progress=first and sys.stderr.isatty(),
     )
+    scores = score_faces(model, processor, dataset, settings)
     if not first:
         return 0
-    learned = count_learned(args.model, dataset)
-    if learned:
-        say(
-            f"fabrec evaluate: {args.model} has learned from the pictures of {learned:,} of these {len(dataset):,} "
-            "faces: its error on new ones is larger.",
-            sys.stderr,
-        )
+    _remark(args.model, dataset, scores)
     name = args.name or _name_of(args.model)
     masks = find_subsets(dataset, scores.scheme)
     result = summarize_scores(scores, masks, args.threshold)
@@ -167,15 +161,34 @@ def _check(args: argparse.Namespace) -> None:
         check_output_folder(args.output)
 
 
-def _check_scheme(data: Sequence[str], model: "FabRecForLandmarkDetection") -> None:
-    """Refuse data that says of itself that its points are others than the model's, though as many."""
+def _remark(model: str, dataset: "datasets.Dataset", scores: "FaceScores") -> None:
+    """Say what a reader of the figures has to know."""
+    from ..data.picture_digests import count_learned
+
+    if scores.converted_from:
+        count = scores.scheme.num_landmarks
+        say(
+            f"fabrec evaluate: the landmarks of {model}, of the scheme {scores.converted_from}, are converted to the "
+            f"{count} points of {scores.scheme.name} that the data has, and scored by that scheme.",
+            sys.stderr,
+        )
+    learned = count_learned(model, dataset)
+    if learned:
+        say(
+            f"fabrec evaluate: {model} has learned from the pictures of {learned:,} of these {len(dataset):,} "
+            "faces: its error on new ones is larger.",
+            sys.stderr,
+        )
+
+
+def _check_scheme(data: Sequence[str], ours: "LandmarkScheme") -> None:
+    """Refuse data that says of itself that its points are others than those that are scored, though as many."""
     from ..data.face_set import shared_face_set
-    from ..model.known_schemes import LandmarkScheme
 
     face_set = shared_face_set(data)
-    if face_set is None or face_set.scheme is None or model.config.landmark_scheme is None:
+    if face_set is None or face_set.scheme is None:
         return
-    theirs, ours = face_set.scheme, LandmarkScheme.from_dict(model.config.landmark_scheme)
+    theirs = face_set.scheme
     if theirs.point_names and ours.point_names and theirs.point_names != ours.point_names:
         raise SchemeError(
             f"The data has the points of the scheme {theirs.name}, the model finds those of {ours.name}: they differ "
@@ -183,19 +196,16 @@ def _check_scheme(data: Sequence[str], model: "FabRecForLandmarkDetection") -> N
         )
 
 
-def _find_normalizer(spec: str | None, model: "FabRecForLandmarkDetection") -> "Normalizer | None":
-    """Return the length that is asked for; None leaves it to the scheme, which may be missing then."""
-    if spec is None or model.config.landmark_scheme is None:
+def _find_normalizer(spec: str | None, scheme: "LandmarkScheme") -> "Normalizer | None":
+    """Return the length that is asked for; None leaves it to the scheme."""
+    if spec is None:
         return None
     from ..metrics import named_normalizer
-    from ..model.known_schemes import LandmarkScheme
 
     words = [word.strip() for word in spec.split(",")]
     ends = [int(word) if word.isdecimal() else word for word in words]
     try:
-        return named_normalizer(
-            spec if len(words) == 1 else ends, LandmarkScheme.from_dict(model.config.landmark_scheme)
-        )
+        return named_normalizer(spec if len(words) == 1 else ends, scheme)
     except ValueError as error:
         raise FabRecError(f"--normalizer {spec}: {error}") from error
 

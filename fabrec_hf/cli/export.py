@@ -209,7 +209,7 @@ def _check_growth(
     from ..checkpoints.loading import move_to_device
     from ..data import load_faces
     from ..data.annotations import COLUMNS, annotations
-    from ..inference.dataset_prediction import checkpoint_scheme, predict_landmarks
+    from ..inference.dataset_prediction import checkpoint_scheme, predict_dataset
     from ..metrics import normalized_mean_error
 
     key, name, advice = words
@@ -220,7 +220,7 @@ def _check_growth(
     for detector in detectors:
         if isinstance(detector, torch.nn.Module):  # and no session of another runtime
             detector = move_to_device(detector, arguments.device)
-        points = predict_landmarks(detector, processor, test, progress=True)
+        points = predict_dataset(detector, processor, test, progress=True)
         errors.append(float(np.mean(normalized_mean_error(points, targets, scheme.normalizer, boxes))))
     growth = 100 * (errors[1] / errors[0] - 1)
     if not growth < arguments.max_growth:

@@ -119,7 +119,6 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
 
     from ..checkpoints.loading import move_to_device
     from ..data.picture_digests import LEARNED_NAME, learned_pictures, picture_digests
-    from ..evaluation.error_interval import error_interval
     from ..learning.anchors import load_start
     from ..learning.as_detected import FacesAsDetected
     from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
@@ -150,8 +149,6 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
             model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant, as_detected
         )
     results = describe_fit(result, scheme, recipe, arguments.model, arguments.folds)
-    interval = error_interval(result.held_out_errors)
-    results["held_out_interval"] = None if interval is None else [round(end, 3) for end in interval]
     predicted = np.isfinite(result.held_out_errors)
     results["held_out_not_found"] = (
         int((predicted & ~as_detected.found).sum()) if as_detected else int(predicted.sum())
@@ -166,7 +163,7 @@ class _SavedDetector:
 
     def __init__(self, model: Any, processor: Any, workplace: Path, output: Path):
         self.model, self.processor, self.workplace, self.output = model, processor, workplace, output
-        self.published = False
+        self.is_there = False
 
     def save(self, files: Mapping[str, bytes]) -> None:
         """Write what the saved pipeline has, and further files by their names."""
@@ -181,46 +178,43 @@ class _SavedDetector:
         for name, content in files.items():
             (draft / name).write_bytes(content)
         make_readable(draft)
-        if self.published:
+        if self.is_there:
             for file in sorted(draft.iterdir()):
                 file.replace(self.output / file.name)
             return
         if self.output.exists():
             self.output.rmdir()
         draft.rename(self.output)
-        self.published = True
+        self.is_there = True
 
 
 def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dataset", "FaceSet | None"]:
-    """Read the annotated faces, by way of Parquet where they come in another format."""
+    """Read the annotated faces that have a point; `workplace` may hold a copy of large Parquet files."""
     import numpy as np
 
     from ..data import load_faces, random_shots
-    from ..data.conversion import convert_faces
     from ..data.face_set import find_face_set
-    from ..data.parquet import is_repository
+    from ..data.in_memory import read_faces
     from ..data.readers import guess_kind, open_source
 
-    kind = arguments.kind or ("parquet" if is_repository(arguments.data) else guess_kind(arguments.data))
+    kind = arguments.kind or guess_kind(arguments.data)
     names = column_names(arguments.columns)
     if names and kind != "parquet":
         raise DataError(f"--columns is for Parquet and Hub data sets; {kind} data names its columns otherwise.")
-    useless = [
-        name for name in (*READER_OPTIONS, "boxes") if name != "scheme" and getattr(arguments, name) is not None
-    ]
-    if kind == "parquet" and useless:
-        raise DataError(
-            f"Parquet and Hub data sets take no --{useless[0].replace('_', '-')}; use fabrec convert first."
+    if kind == "parquet":
+        _refuse_reader_options(arguments)
+        columns, cache = ("image", "landmarks", "box"), workplace / "cache"
+        dataset = load_faces(
+            arguments.data, arguments.split, columns, default_split="train", names=names, cache_dir=cache
         )
-    path = arguments.data
-    if kind != "parquet":
+        face_set = find_face_set(arguments.data)
+    else:
         takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib", *TOOLS)
         options = {name: getattr(arguments, name) for name in READER_OPTIONS}
         options["split"] = arguments.split if takes_split else None
-        path = workplace / "faces"
         source = open_source(kind, arguments.data, **options)
-        say(convert_faces(source, path, boxes=arguments.boxes).summary(), sys.stderr)
-    dataset = load_faces(path, arguments.split, ("image", "landmarks", "box"), default_split="train", names=names)
+        dataset, face_set = read_faces(source, arguments.split, arguments.boxes, progress=sys.stderr.isatty())
+        say(face_set.summary(), sys.stderr)
     annotated = [
         row
         for row, points in enumerate(dataset["landmarks"])
@@ -234,7 +228,15 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     dataset = dataset.select(annotated)
     if arguments.shots is not None:
         dataset = random_shots(dataset, arguments.shots, arguments.seed)
-    return dataset, find_face_set(path)
+    return dataset, face_set
+
+
+def _refuse_reader_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that say how annotations are read, where the columns of Parquet say it."""
+    for name in (*READER_OPTIONS, "boxes"):
+        if name != "scheme" and getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise DataError(f"Parquet and Hub data sets take no --{option}; use fabrec convert first.")
 
 
 @contextmanager

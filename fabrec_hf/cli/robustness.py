@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from ..evaluation.reconstruction_errors import measure_reconstruction
     from ..evaluation.reports import describe_length
-    from ..evaluation.robustness import measure_robustness
+    from ..evaluation.robustness import RobustnessSettings, measure_robustness
     from ..evaluation.robustness_plot import draw_results
     from ..model.known_schemes import LandmarkScheme
 
@@ -87,9 +87,8 @@ def run(args: argparse.Namespace) -> int:
     if landmark_task:
         model, processor, dataset = landmark_task
         rows = _spread(len(dataset), args.limit)
-        measured = measure_robustness(
-            model, processor, dataset, rows=rows, seed=args.seed, batch_size=args.batch_size, progress=progress
-        )
+        settings = RobustnessSettings(rows=rows, seed=args.seed, batch_size=args.batch_size, progress=progress)
+        measured = measure_robustness(model, processor, dataset, settings)
         length = describe_length(measured["normalizer"], LandmarkScheme.from_dict(model.config.landmark_scheme))
         header = {"model": args.model, "data": args.data, "split": args.split, "length": length}
         results["robustness"] = header | measured

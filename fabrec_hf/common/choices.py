@@ -3,7 +3,7 @@
 A help text or a mistake in an argument is answered without PyTorch or NumPy. So nothing here imports anything.
 """
 
-__all__ = ["DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS", "TEMPLATES"]
+__all__ = ["DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS", "TEMPLATES", "TO_SCHEMES"]
 
 PROTOCOLS = ("default", "paper")
 """How a detector is scored: as it is, or with the paper's decoding."""
@@ -25,3 +25,6 @@ TEMPLATES = ("csv", "cvat", "labelme", "labelstudio")
 """What `fabrec select` writes for annotation tools. `csv`: a table with one face a line, its points empty, which
 `fabrec fit` reads. `cvat`: the labels of a task, to be pasted as raw JSON, one skeleton a face. `labelme`: its list
 of labels. `labelstudio`: the labeling interface of a project, one keypoint label a point."""
+
+TO_SCHEMES = ("300w", "mtfl")
+"""The schemes that `fabrec convert` can reduce landmarks to."""

@@ -11,8 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from itertools import combinations
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,30 +23,22 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from .box_rules import BOX_RULES
 from .face_set import FaceSet
+from .found_splits import FoundSplit, describe_faces, refuse_copies
 from .parquet import shard_name
+from .scheme_conversion import SchemeConversion, find_conversion
 from .shards import ShardReport, ShardSettings, chunks, write_shard
 from .source import FaceSource, Row
 from .survey import Survey, survey_source
 
 
-__all__ = ["convert_faces"]
+__all__ = ["ConversionSettings", "convert_faces"]
 
 
-def convert_faces(
-    source: FaceSource,
-    output: str | os.PathLike,
-    boxes: str | None = None,
-    shard_size: int = 2000,
-    num_proc: int = 1,
-    allow_copies: bool = False,
-    skip_unreadable: bool = False,
-    progress: bool = False,
-) -> FaceSet:
-    """Write a source's splits to `OUTPUT/data/SPLIT-*.parquet`, with `face_set.json` and a dataset card beside them.
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How a set of faces is converted.
 
-    Args:
-        source: The opened data.
-        output: Folder to write: new, or empty. It appears complete or not at all.
+    Attributes:
         boxes: Where the box of a face comes from, one of `BOX_RULES`. By default (`"auto"`) given boxes are compared
             with those that faces are found by, on some of the faces, and kept, converted or replaced as a whole; a
             face without one gets the points' box for the schemes that span the face (300w, wflw), the detector's for
@@ -57,7 +48,39 @@ def convert_faces(
             own start by `if __name__ == "__main__":`, since they are spawned.
         allow_copies: Accept a picture that stands in more than one split.
         skip_unreadable: Leave faces out whose picture is missing or unreadable, and count them.
+        to_scheme: Convert the landmarks to this built-in scheme of fewer points, see `convert_landmarks`. Boxes that
+            are made of points are made of all that there are.
         progress: Show a progress bar.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+
+    boxes: str | None = None
+    shard_size: int = 2000
+    num_proc: int = 1
+    allow_copies: bool = False
+    skip_unreadable: bool = False
+    to_scheme: str | None = None
+    progress: bool = False
+
+    def __post_init__(self):
+        """Check the fields."""
+        if self.boxes is not None and self.boxes not in BOX_RULES:
+            raise ValueError(f"boxes must be one of {', '.join(BOX_RULES)}, not {self.boxes!r}.")
+        if self.shard_size < 1 or self.num_proc < 1:
+            raise ValueError("shard_size and num_proc must be at least 1.")
+
+
+def convert_faces(
+    source: FaceSource, output: str | os.PathLike, settings: ConversionSettings | None = None
+) -> FaceSet:
+    """Write a source's splits to `OUTPUT/data/SPLIT-*.parquet`, with `face_set.json` and a dataset card beside them.
+
+    Args:
+        source: The opened data.
+        output: Folder to write: new, or empty. It appears complete or not at all.
+        settings: How to convert; `ConversionSettings()` by default.
 
     Returns:
         What was written and found. Beside the counts of `ShardReport` each split has `copies`: rows whose picture
@@ -66,32 +89,22 @@ def convert_faces(
     Raises:
         DataError: If the output is in use, a picture cannot be read, a split is empty, or a picture stands in two
             splits.
-        ValueError: If an argument is out of range.
+        SchemeError: If the landmarks cannot be converted to the scheme that is asked for.
     """
-    if boxes is not None and boxes not in BOX_RULES:
-        raise ValueError(f"boxes must be one of {', '.join(BOX_RULES)}, not {boxes!r}.")
-    if shard_size < 1 or num_proc < 1:
-        raise ValueError("shard_size and num_proc must be at least 1.")
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir()) or output.samefile(Path.cwd())):
-        raise DataError(f"{output} exists and is not empty; name a new folder.")
-    survey = survey_source(source, boxes)
-    settings = ShardSettings(source.features, survey, skip_unreadable)
-    output = output.absolute()
+    settings = settings or ConversionSettings()
+    output = _new_folder(output)
+    conversion = find_conversion(source, settings.to_scheme) if settings.to_scheme else None
+    written_as = _converted(source, conversion) if conversion else source
+    survey = survey_source(source, settings.boxes)
+    shard = ShardSettings(written_as.features, survey, settings.skip_unreadable, conversion)
     workplace = output.with_name(f".{output.name}.partial")
     lock = FileLock(f"{workplace}.lock", timeout=0)
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with lock:
-            _open_workplace(source, workplace, settings, shard_size)
-            written = {}
-            for split in source.splits:
-                shards = chunks(source.rows(split, extras=True), shard_size)
-                reports = _run(shards, split, workplace / "data", settings, num_proc)
-                written[split] = _collect(reports, split, progress)
-            if not (allow_copies or source.split_by_face):
-                _refuse_copies(workplace, written)
-            return _finish(source, written, workplace, output, survey, boxes or "auto")
+            _open_workplace(source, workplace, shard, settings.shard_size)
+            written = _write_splits(source, workplace, shard, settings)
+            return _finish(written_as, written, workplace, output, survey, settings.boxes or "auto")
     except Timeout as error:
         raise DataError(f"Another conversion to {output} is running; wait for it or name another folder.") from error
     except DataError:
@@ -102,13 +115,45 @@ def convert_faces(
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
+def _write_splits(
+    source: FaceSource, workplace: Path, shard: ShardSettings, settings: ConversionSettings
+) -> dict[str, "_Written"]:
+    """Write the shards of all splits, and refuse pictures that stand in two of them."""
+    written = {}
+    for split in source.splits:
+        shards = chunks(source.rows(split, extras=True), settings.shard_size)
+        reports = _run(shards, split, workplace / "data", shard, settings.num_proc)
+        written[split] = _collect(reports, split, settings.progress)
+    if not (settings.allow_copies or source.split_by_face):
+        refuse_copies(
+            {split: faces.found for split, faces in written.items()},
+            lambda split, face: _name_of(workplace, split, written[split], face),
+            "allow copies if you know why (--allow-copies)",
+        )
+    return written
+
+
+def _new_folder(output: str | os.PathLike) -> Path:
+    """Return the absolute path of a folder that is new or empty, and not where we stand."""
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder.samefile(Path.cwd())):
+        raise DataError(f"{folder} exists and is not empty; name a new folder.")
+    return folder.absolute()
+
+
+def _converted(source: FaceSource, conversion: SchemeConversion) -> FaceSource:
+    """Return what a source is after its landmarks are converted; its rows are those from before."""
+    count, name = conversion.source.num_landmarks, conversion.source.name
+    note = f"The landmarks were converted from the {count} points of {name}."
+    return replace(source, scheme=conversion.target, notes=(*source.notes, note))
+
+
 @dataclass(frozen=True)
 class _Written:
-    """A split on disk: what was found, the faces of each shard, and the hash of every face's picture, in order."""
+    """A split on disk: what was found, and the faces of each shard."""
 
-    report: ShardReport
+    found: FoundSplit
     sizes: list[int]
-    digests: np.ndarray
 
     def place(self, face: int) -> tuple[int, int]:
         """Return the shard that a face stands in, and its row there."""
@@ -119,7 +164,8 @@ class _Written:
 
 def _open_workplace(source: FaceSource, workplace: Path, settings: ShardSettings, shard_size: int) -> None:
     """Make the folder that the shards are written to; one of an interrupted run of the same job is taken over."""
-    rules = [asdict(settings.survey), settings.skip_unreadable, shard_size]
+    target = settings.conversion.target.name if settings.conversion else None
+    rules = [asdict(settings.survey), settings.skip_unreadable, shard_size, target]
     job = [*(source.stamp(split) for split in source.splits), *rules]
     note = workplace / "job.json"
     content = json.dumps(job)
@@ -138,9 +184,8 @@ def _collect(reports: Iterator[ShardReport], split: str, progress: bool) -> _Wri
             sizes.append(report.faces)
             digests.append(np.array(report.digests, dtype=np.uint64))
             bar.update(report.faces)
-    if not total.faces:
-        raise DataError(f"The {split} split holds no face whose picture can be read.")
-    return _Written(total, sizes, np.concatenate(digests))
+    every = np.concatenate(digests) if digests else np.empty(0, dtype=np.uint64)
+    return _Written(FoundSplit.checked(split, total, every), sizes)
 
 
 def _run(
@@ -167,22 +212,8 @@ def _run(
             pool.shutdown(cancel_futures=True)
 
 
-def _refuse_copies(workplace: Path, written: Mapping[str, _Written]) -> None:
-    """Raise if one and the same picture stands in two splits: what is tested on would have been trained on."""
-    for first, second in combinations(written, 2):
-        shared, *faces = np.intersect1d(written[first].digests, written[second].digests, return_indices=True)
-        if len(shared):
-            names = [
-                _name_of(workplace, split, written[split], int(rows[0]))
-                for split, rows in zip((first, second), faces, strict=True)
-            ]
-            raise DataError(
-                f"{len(shared)} pictures stand both in {first} and in {second}, for example {' and '.join(names)}; "
-                "remove them from one of the two, or allow copies if you know why (--allow-copies)."
-            )
-
-
 def _name_of(workplace: Path, split: str, written: _Written, face: int) -> str:
+    """Return what a face on disk is called, for an error."""
     shard, row = written.place(face)
     names = pyarrow.parquet.read_table(workplace / "data" / f"{split}-{shard}.parquet", columns=["name"])["name"]
     return names[row].as_py() or f"row {face}"
@@ -192,27 +223,13 @@ def _finish(
     source: FaceSource, written: Mapping[str, _Written], workplace: Path, output: Path, survey: Survey, boxes: str
 ) -> FaceSet:
     """Give the shards their names, describe them, and move everything to its place."""
-    splits = {}
     for split, faces in written.items():
         for index in range(len(faces.sizes)):
             shard = workplace / "data" / f"{split}-{index}.parquet"
             shard.replace(shard.with_name(shard_name(split, index, len(faces.sizes))))
-        counts = faces.report.to_dict()
-        del counts["digests"]
-        splits[split] = counts | {"copies": len(faces.digests) - len(np.unique(faces.digests))}
     for note in [workplace / "job.json", *(workplace / "data").glob("*.json")]:
         note.unlink()
-    face_set = FaceSet(
-        source.kind,
-        source.scheme,
-        source.extend_top,
-        source.extend_bottom,
-        splits,
-        boxes=json.loads(
-            json.dumps({"rule": boxes, "orientation": survey.orientation, **survey.boxes.to_dict()})
-        ),  # as it is read back
-        notes=(*source.notes, *survey.notes),
-    )
+    face_set = describe_faces(source, {split: faces.found for split, faces in written.items()}, survey, boxes)
     face_set.write(workplace)
     (workplace / "README.md").write_text(face_set.card(), encoding="utf-8")
     if output.exists():

@@ -22,6 +22,14 @@ __all__ = ["BoxPlan", "Relation", "box_overlap", "detected_box", "is_tight", "ti
 # A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
 _TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02
 
+# How a box is made by each rule: the first of these ways that gives one.
+_WAYS = {
+    "detector": ("detector", "converted", "points", "image"),
+    "points": ("points", "converted", "image"),
+    "image": ("converted", "image"),
+    "none": (),
+}
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -96,20 +104,17 @@ def _make_box(
     rule: str, content: bytes, landmarks: np.ndarray | None, size: tuple[int, int], fallback: np.ndarray | None
 ) -> tuple[np.ndarray | None, str]:
     """Make up a face box as the rule says, or as the next one does where that is impossible; says which."""
-    if rule == "none":
-        return None, "none"
-    box = detected_box(content, landmarks, fallback) if rule == "detector" else None
-    if box is not None:
-        return box, "detector"
-    if rule == "points" and landmarks is not None:
-        box = tight_box(landmarks)
-    if box is None and fallback is not None:
-        return fallback, "converted"
-    if rule == "detector" and landmarks is not None:
-        box = tight_box(landmarks)
-    if box is not None:
-        return box, "points"
-    return np.array([0.0, 0.0, *size], dtype=np.float32), "image"
+    makers = {
+        "detector": lambda: detected_box(content, landmarks, fallback),
+        "points": lambda: None if landmarks is None else tight_box(landmarks),
+        "converted": lambda: fallback,
+        "image": lambda: np.array([0.0, 0.0, *size], dtype=np.float32),
+    }
+    for way in _WAYS[rule]:
+        box = makers[way]()
+        if box is not None:
+            return box, way
+    return None, "none"
 
 
 def tight_box(landmarks: np.ndarray) -> np.ndarray | None:

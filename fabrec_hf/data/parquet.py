@@ -6,6 +6,7 @@ unlabeled ones need only `image`. Further columns are kept.
 """
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,20 +21,24 @@ from ..errors import DataError
 from .columns import DERIVED, adapt_columns
 from .face_set import find_face_set
 from .face_table import FaceTable, has_datasets
+from .readers import is_repository
+from .split_names import canonical_split
 
 
 if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["check_schemas", "find_splits", "is_repository", "load_faces", "shard_name"]
+__all__ = ["check_schemas", "find_splits", "load_faces", "shard_name"]
+
+IN_MEMORY = 256 * 2**20
+"""Bytes of files up to which they are read into memory. Their rows take about as much there, pictures being packed."""
 
 ADVICE = "pip install 'datasets>=4.0'"
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
 # here says in its `face_set.json` what other splits it has.
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=$|[-_.])", re.IGNORECASE)
-_SAME_SPLIT = {"valid": "validation", "val": "validation", "dev": "validation"}
 
 
 def load_faces(
@@ -43,10 +48,12 @@ def load_faces(
     default_split: str | None = None,
     streaming: bool = False,
     names: Mapping[str, str] | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> "datasets.Dataset | datasets.IterableDataset":
     """Read one or more Parquet files of faces.
 
-    Rows keep their order, files are taken in the order of their names. The data stays on disk, memory-mapped: any
+    Rows keep their order, files are taken in the order of their names. Files of up to `IN_MEMORY` bytes together are
+    read into memory, and nothing is written. Of more, `datasets` keeps a copy in its cache that is memory-mapped: any
     number of faces fits.
 
     Args:
@@ -56,9 +63,10 @@ def load_faces(
             named so, or lie in a folder named so. Needed where a folder or glob holds several splits.
         columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labeled faces.
         default_split: The split to read where there are several and `split` is None.
-        streaming: Return an `IterableDataset` that reads the files as it goes, without the copy that `datasets` else
-            keeps in its cache. This needs `datasets`.
+        streaming: Return an `IterableDataset` that reads the files as it goes, without a copy. This needs `datasets`.
         names: What columns are called here, for example `{"landmarks": "keypoints", "box": "bbox"}`.
+        cache_dir: Where the copy of large files is kept; in the cache of `datasets` by default. It has to stay as long
+            as the rows are used. A data set of the Hub is kept in the cache of `datasets` in any case.
 
     Returns:
         The rows of all files; `image` decodes to a PIL image. Where `datasets` is not installed, a `FaceTable`, which
@@ -70,7 +78,7 @@ def load_faces(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    split = _SAME_SPLIT.get(split, split) if split else None
+    split = canonical_split(split, "split") if split else None
     if len(paths) == 1 and is_repository(paths[0]):
         name = os.fspath(paths[0])
         return adapt_columns(_load_repository(name, split, default_split, streaming), columns, names, name)
@@ -80,21 +88,44 @@ def load_faces(
     called = dict(names or {})
     derived = {called.get(name, name): called.get(origin, origin) for name, origin in DERIVED.items()}
     check_schemas(files, [called.get(name, name) for name in columns], derived)
-    faces: Any = _load_files(files, streaming) if has_datasets() else _read_table(files, streaming)
+    faces = _load_files(files, streaming, cache_dir) if has_datasets() else _read_table(files, streaming)
     if not streaming and not len(faces):
         raise DataError(f"{files[0]} holds no face.")
     return adapt_columns(faces, columns, names, str(paths[0]))
 
 
-def _load_files(files: Sequence[Path], streaming: bool) -> Any:
-    """Open files with `datasets`."""
+def _load_files(files: Sequence[Path], streaming: bool, cache_dir: str | os.PathLike | None) -> Any:
+    """Open files of the same columns with `datasets`, small ones in memory."""
     import datasets
 
+    if not streaming and sum(file.stat().st_size for file in files) <= IN_MEMORY:
+        return _load_small_files(files)
     data_files = [glob.escape(str(file)) for file in files]
     try:
-        return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
+        return datasets.load_dataset(
+            "parquet", data_files=data_files, split="train", streaming=streaming, cache_dir=cache_dir
+        )
     except datasets.exceptions.DatasetGenerationError as error:
         raise _unreadable(files, error.__cause__ or error) from error
+
+
+def _load_small_files(files: Sequence[Path]) -> Any:
+    """Read files into memory as `datasets.load_dataset` reads them, without its cache."""
+    import datasets
+
+    try:
+        status = [file.stat() for file in files]
+        features = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(files[0]))
+        parts = [pyarrow.parquet.ParquetFile(file).read() for file in files]
+        table = pyarrow.concat_tables([part.select(parts[0].column_names) for part in parts])
+        table = datasets.table.table_cast(table, features.arrow_schema)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(files, error) from error
+    # Without a fingerprint `datasets` would hash all pictures.
+    told = "".join(f"{file.absolute()}/{at.st_size}/{at.st_mtime_ns};" for file, at in zip(files, status, strict=True))
+    fingerprint = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    info = datasets.DatasetInfo(features=features)
+    return datasets.Dataset(table, info=info, split=datasets.Split.TRAIN, fingerprint=fingerprint)
 
 
 def _read_table(files: Sequence[Path], streaming: bool) -> FaceTable:
@@ -112,14 +143,6 @@ def _unreadable(files: Sequence[Path], cause: BaseException) -> DataError:
     return DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {reason}")
 
 
-def is_repository(path: str | os.PathLike) -> bool:
-    """Tell whether something can only be the name `owner/name` of a data set on the Hub."""
-    name = os.fspath(path)
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not (
-        os.path.exists(name) or os.path.isdir(os.path.dirname(name)) or name.endswith(".parquet")
-    )
-
-
 def _load_repository(name: str, split: str | None, default_split: str | None, streaming: bool) -> Any:
     """Load a split of a data set on the Hub."""
     if not has_datasets():
@@ -127,7 +150,7 @@ def _load_repository(name: str, split: str | None, default_split: str | None, st
     import datasets
 
     try:
-        known = {_SAME_SPLIT.get(given, given): given for given in datasets.get_dataset_split_names(name)}
+        known = {canonical_split(given, name): given for given in datasets.get_dataset_split_names(name)}
         if split is None:
             split = next(iter(known)) if len(known) == 1 else default_split
         if split not in known:
@@ -208,7 +231,7 @@ def _split_of(file: Path, root: Path | None, known: Sequence[str]) -> str | None
     for name in (file.stem, *reversed(folders)):
         match = _SPLIT.match(name)
         if match:
-            return _SAME_SPLIT.get(match[1].lower(), match[1].lower())
+            return canonical_split(match[1].lower(), file.name)
     return None
 
 

@@ -4,6 +4,7 @@ import glob
 import importlib
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .source import FaceSource
 
 
-__all__ = ["KINDS", "TOOLS", "guess_kind", "open_source"]
+__all__ = ["KINDS", "TOOLS", "guess_kind", "is_repository", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
@@ -68,11 +69,14 @@ def guess_kind(path: str | os.PathLike) -> str:
     """Tell from its files what kind of data with a user's own annotations something is.
 
     Args:
-        path: A file, a folder, or a glob of Parquet files.
+        path: A file, a folder, a glob of Parquet files, or the name `owner/name` of a data set on the Hub, whose files
+            are Parquet.
 
     Raises:
         DataError: If there is nothing, or its kind does not show.
     """
+    if is_repository(path):
+        return "parquet"
     from .formats.foreign import kind_of_file
 
     name = os.fspath(path)
@@ -97,4 +101,12 @@ def guess_kind(path: str | os.PathLike) -> str:
     raise DataError(
         f"The folder {name} holds no annotations that are known: .pts files, metadata.jsonl, metadata.csv, Parquet, "
         "or files of COCO, dlib, CVAT, Label Studio, labelme or VIA; a CSV file is named itself."
+    )
+
+
+def is_repository(path: str | os.PathLike) -> bool:
+    """Tell whether something can only be the name `owner/name` of a data set on the Hub."""
+    name = os.fspath(path)
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not (
+        os.path.exists(name) or os.path.isdir(os.path.dirname(name)) or name.endswith(".parquet")
     )

@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DataError
 from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic, pictures_note
 from .picture_sizes import PictureSize, read_size
+from .scheme_conversion import SchemeConversion
 from .source import EXTRAS, Row, describe
 from .survey import Survey
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["ShardReport", "ShardSettings", "chunks", "write_shard"]
+__all__ = ["ROW_GROUP", "ShardReport", "ShardSettings", "arrow_table", "chunks", "embed_rows", "write_shard"]
 
 COUNTS = (
     *("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned", "flat_boxes"),
@@ -44,11 +45,13 @@ class ShardSettings:
         features: The columns.
         survey: What becomes of boxes and points.
         skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
+        conversion: What becomes of the landmarks, after the boxes are made of all of them; None keeps them.
     """
 
     features: "datasets.Features"
     survey: Survey
     skip_unreadable: bool = False
+    conversion: SchemeConversion | None = None
 
 
 @dataclass
@@ -117,16 +120,25 @@ def write_shard(rows: Sequence[Row], path: Path, settings: ShardSettings) -> Sha
     schema = settings.features.arrow_schema
     with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
         for start in range(0, len(rows), ROW_GROUP):
-            group = list(_embed_all(rows[start : start + ROW_GROUP], settings, report))
-            columns = [_column([row[name] for row in group], schema.field(name).type) for name in schema.names]
-            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+            group = list(embed_rows(rows[start : start + ROW_GROUP], settings, report))
+            writer.write_table(arrow_table(group, schema))
     partial.replace(path)
     partial.write_text(json.dumps(report.to_dict()))
     partial.replace(done)
     return report
 
 
-def _embed_all(rows: Sequence[Row], settings: ShardSettings, report: ShardReport) -> Iterator[Row]:
+def embed_rows(rows: Iterable[Row], settings: ShardSettings, report: ShardReport) -> Iterator[Row]:
+    """Yield rows with their pictures inside and their final boxes, and count what there is.
+
+    Args:
+        rows: What `FaceSource.rows` yields, with its extras.
+        settings: What becomes of them.
+        report: What is counted in.
+
+    Raises:
+        DataError: If a picture is missing or cannot be read.
+    """
     for row in rows:
         try:
             yield _embed(row, settings, report)
@@ -134,6 +146,12 @@ def _embed_all(rows: Sequence[Row], settings: ShardSettings, report: ShardReport
             if not settings.skip_unreadable:
                 raise
             report.skipped += 1
+
+
+def arrow_table(rows: Sequence[Row], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Build the table of some rows; columns are those of the schema."""
+    columns = [_column([row[name] for row in rows], schema.field(name).type) for name in schema.names]
+    return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
 def _column(values: list, kind: pyarrow.DataType) -> pyarrow.Array:
@@ -160,6 +178,9 @@ def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     row = settings.survey.upright({key: value for key, value in row.items() if key not in EXTRAS}, size)
     landmarks = row.get("landmarks")
     box, rule = settings.survey.boxes.box(row["box"], content, landmarks, size.upright)
+    if settings.conversion is not None:
+        row = settings.conversion.convert(row)
+        landmarks = row["landmarks"]
     report.faces += 1
     report.boxes[rule] += 1
     report.turned += size.turned

@@ -1,4 +1,4 @@
-"""What every reader of face data yields: one schema of rows, and how they become a `datasets.Dataset`.
+"""What every reader of face data yields: one schema of rows, whatever its format is.
 
 A row has these columns, in this order; a reader leaves out what its data cannot have:
 
@@ -72,7 +72,7 @@ class FaceSource:
         splits: For every split, a function without arguments that yields its rows in order. It must be picklable
             (a module's function or a `functools.partial` of one) and must not hold all rows in memory.
         scheme: The mark-up; None for faces without landmarks.
-        files: The annotation files. Changing one makes it other data; a cached copy is then not used.
+        files: The annotation files. Changing one makes it other data, and an interrupted conversion begins again.
         extend_top: The paper's crop rule for this set: what the crop adds above the box, as a fraction of its height.
         extend_bottom: The same below the box.
         visibility: Whether rows say which points are visible.
@@ -126,36 +126,6 @@ class FaceSource:
             if subset is None or subset.contains(row):
                 yield self._complete(row, origin, columns, extras)
 
-    def load(self, split: str, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
-        """Read a split or subset; the pictures stay where they are and are decoded when they are looked at.
-
-        Args:
-            split: A name in `splits` or `subsets`.
-            streaming: Return an `IterableDataset` that reads as it goes and stores nothing. Otherwise the
-                annotations, not the pictures, are copied to the cache of `datasets` and memory-mapped from there.
-
-        Raises:
-            DataError: If there is no such split, or a file is missing or malformed.
-        """
-        rows = self.rows(split)
-        first = next(rows, None)  # a wrong name or a broken file shows here, with its own error
-        if first is None:
-            raise DataError(f"The {split} split of the {self.kind} data holds no face.")
-        arguments = {"source": self, "split": split}
-        if streaming:
-            return datasets.IterableDataset.from_generator(
-                _generate, features=self.features, gen_kwargs=arguments, split=datasets.NamedSplit(split)
-            )
-        try:
-            return datasets.Dataset.from_generator(
-                _generate,
-                features=self.features,
-                gen_kwargs=arguments | {"stamp": self.stamp(split)},
-                split=datasets.NamedSplit(split),
-            )
-        except datasets.exceptions.DatasetGenerationError as error:
-            raise error.__cause__ if isinstance(error.__cause__, DataError) else error from None
-
     def stamp(self, split: str) -> str:
         """Return a hash that changes when the split, a setting, an annotation file or this package changes."""
         from .. import __version__  # not at the top: the package imports what is below it
@@ -192,11 +162,6 @@ def _describe(function: Callable) -> str:
     if isinstance(function, functools.partial):
         return f"{_describe(function.func)}{function.args}{sorted(function.keywords.items())}"
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _generate(source: FaceSource, split: str, stamp: str | None = None) -> Iterator[Row]:
-    """Yield rows; `datasets` hashes the arguments to find a cached copy, which is what the stamp is for."""
-    yield from source.rows(split)
 
 
 def describe(row: Row) -> str:

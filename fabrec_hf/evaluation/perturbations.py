@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 
-__all__ = ["PERTURBATIONS", "Face", "Perturbation", "cut_region", "perturb", "rotate_points"]
+__all__ = ["PERTURBATIONS", "FaceInPicture", "Perturbation", "cut_region", "perturb", "rotate_points"]
 
 # Half the side of the region that is kept around a face, in box sides. The crop of a box that is jittered or turned as
 # strongly as below reaches 1.7; the rest is for the filters, and for the far ends of the normal distribution.
@@ -33,8 +33,8 @@ LARGEST_ASPECT = 2.0
 
 
 @dataclass(frozen=True)
-class Face:
-    """A labeled face.
+class FaceInPicture:
+    """A labeled face with the picture that it is in.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
@@ -78,11 +78,13 @@ class Perturbation:
     strengths: tuple[float, ...]
     limit: float
     description: str
-    apply: Callable[[Face, float, np.random.Generator], Face]
+    apply: Callable[[FaceInPicture, float, np.random.Generator], FaceInPicture]
     tick: Callable[[float], str] = "{:g}".format
 
 
-def perturb(face: Face, perturbation: Perturbation, strength: float, row: int, seed: int = 0) -> Face:
+def perturb(
+    face: FaceInPicture, perturbation: Perturbation, strength: float, row: int, seed: int = 0
+) -> FaceInPicture:
     """Disturb one face.
 
     Args:
@@ -103,7 +105,7 @@ def perturb(face: Face, perturbation: Perturbation, strength: float, row: int, s
     return perturbation.apply(face, float(strength), generator)
 
 
-def cut_region(face: Face) -> Face:
+def cut_region(face: FaceInPicture) -> FaceInPicture:
     """Cut the surroundings of a face out of its picture at whole pixels, so that disturbing them is quick.
 
     What the picture does not have is not added: the crop that a model sees is the same before and after.
@@ -114,7 +116,7 @@ def cut_region(face: Face) -> Face:
     stop = np.ceil(face.centre + reach).clip(first + 1, [width, height]).astype(int)
     pixels = face.pixels[first[1] : stop[1], first[0] : stop[0]]
     box = np.concatenate([face.box[:2] - first, face.box[2:]])
-    return Face(np.ascontiguousarray(pixels), face.points - first, box)
+    return FaceInPicture(np.ascontiguousarray(pixels), face.points - first, box)
 
 
 def rotate_points(points: np.ndarray, centre: np.ndarray, degrees: float) -> np.ndarray:
@@ -124,7 +126,7 @@ def rotate_points(points: np.ndarray, centre: np.ndarray, degrees: float) -> np.
     return (points + 0.5 - centre) @ matrix.T + centre - 0.5
 
 
-def _jitter_box(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _jitter_box(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     deviation = strength / 100
     draws = generator.standard_normal(3)
     centre = face.centre + deviation * face.side * draws[:2]
@@ -132,25 +134,25 @@ def _jitter_box(face: Face, strength: float, generator: np.random.Generator) -> 
     return replace(face, box=np.concatenate([centre - size / 2, size]))
 
 
-def _blur(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _blur(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     sigma = strength / 100 * face.side
     return replace(face, pixels=cv2.GaussianBlur(face.pixels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE))
 
 
-def _compress(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _compress(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     buffer = io.BytesIO()
     Image.fromarray(face.pixels).save(buffer, "JPEG", quality=round(100 - strength))
     return replace(face, pixels=np.asarray(Image.open(buffer)))
 
 
-def _darken(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _darken(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     encoded = np.arange(256) / 255
     light = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4) * 2.0**-strength
     darker = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return replace(face, pixels=np.round(255 * darker).astype(np.uint8)[face.pixels])
 
 
-def _occlude(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _occlude(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     place, aspect = generator.random(2), LARGEST_ASPECT ** generator.uniform(-1, 1)
     color = generator.integers(0, 256, 3)
     size = face.box[2:] * np.sqrt(strength / 100 * np.array([aspect, 1 / aspect]))
@@ -173,7 +175,7 @@ def _coverage(start: float, stop: float, extent: int) -> tuple[slice, np.ndarray
     return slice(first, last), (np.minimum(pixels + 1, stop) - np.maximum(pixels, start)).clip(0, 1)
 
 
-def _rotate(face: Face, strength: float, generator: np.random.Generator) -> Face:
+def _rotate(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     degrees = strength if generator.random() < 0.5 else -strength
     angle = math.radians(degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
@@ -183,10 +185,10 @@ def _rotate(face: Face, strength: float, generator: np.random.Generator) -> Face
     image = Image.fromarray(face.pixels)
     turned = image.transform(image.size, Image.Transform.AFFINE, backwards, Image.Resampling.BICUBIC)
     points = rotate_points(face.points, face.centre, degrees)
-    return Face(np.asarray(turned), points, _box_of_turned_points(face, points))
+    return FaceInPicture(np.asarray(turned), points, _box_of_turned_points(face, points))
 
 
-def _box_of_turned_points(face: Face, points: np.ndarray) -> np.ndarray:
+def _box_of_turned_points(face: FaceInPicture, points: np.ndarray) -> np.ndarray:
     """Return the box that stands to the turned points as the face's box stands to its own.
 
     Where the box is the tight box of the points, that is the tight box of the turned ones; margins that a box has

@@ -17,22 +17,38 @@ from ..model.image_inputs import load_rgb
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import Normalizer
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from .perturbations import PERTURBATIONS, Face, Perturbation, cut_region, perturb
+from .perturbations import PERTURBATIONS, FaceInPicture, Perturbation, cut_region, perturb
 
 
-__all__ = ["measure_robustness"]
+__all__ = ["RobustnessSettings", "measure_robustness"]
+
+
+@dataclass(frozen=True)
+class RobustnessSettings:
+    """What is measured, and on which faces.
+
+    Attributes:
+        perturbations: What to do to the faces.
+        rows: The rows to measure on, all by default; a row's perturbation does not depend on which others there are.
+        seed: Which of the possible random draws.
+        batch_size: Faces at a time; changes the speed only.
+        threshold: The error above which a face is a failure, in percent.
+        progress: Show a progress bar.
+    """
+
+    perturbations: Sequence[Perturbation] = tuple(PERTURBATIONS.values())
+    rows: Sequence[int] | np.ndarray | None = None
+    seed: int = 0
+    batch_size: int = 32
+    threshold: float = 10.0
+    progress: bool = False
 
 
 def measure_robustness(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
     dataset: datasets.Dataset,
-    perturbations: Iterable[Perturbation] = tuple(PERTURBATIONS.values()),
-    rows: Sequence[int] | np.ndarray | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    threshold: float = 10.0,
-    progress: bool = False,
+    settings: RobustnessSettings | None = None,
 ) -> dict[str, Any]:
     """Score a landmark model on annotated faces that are perturbed in several ways and strengths.
 
@@ -43,12 +59,7 @@ def measure_robustness(
         model: The landmark model in eval mode, on the device to work on; it decodes as it is configured.
         processor: Its image processor.
         dataset: Rows with `image`, `landmarks` (L, 2) in pixels of the image, NaN where not annotated, and `box`.
-        perturbations: What to do to the faces; all of `PERTURBATIONS` by default.
-        rows: The rows to measure on, all by default; a row's perturbation does not depend on which others there are.
-        seed: Which of the possible random draws.
-        batch_size: Faces at a time; changes the speed only.
-        threshold: The error above which a face is a failure, in percent.
-        progress: Show a progress bar.
+        settings: What to measure; `RobustnessSettings()` by default.
 
     Returns:
         `count` faces, their `median_box_side` (the longer one) in pixels, the `scheme`, `normalizer`, `threshold`,
@@ -59,41 +70,46 @@ def measure_robustness(
         SchemeError: If the data's points differ from the model's, or the model carries no scheme.
         DataError: If a column is missing, a row has no usable box or landmarks, or a picture cannot be read.
     """
-    perturbations = list(perturbations)
+    settings = settings or RobustnessSettings()
     targets, boxes = annotations(dataset)
     scheme = checkpoint_scheme(model.config, targets.shape[1])
-    rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)
-    settings = [(entry, strength) for entry in perturbations for strength in entry.strengths]
+    rows = np.arange(len(dataset)) if settings.rows is None else np.asarray(settings.rows)
+    pairs = [(entry, strength) for entry in settings.perturbations for strength in entry.strengths]
     try:
         normalizing_distance(targets, scheme.normalizer, boxes)
-        measurement = _Measurement(model, processor, dataset, targets, boxes, scheme.normalizer, settings, seed)
-        errors = measurement.run(rows, batch_size, progress)
+        measurement = _Measurement(model, processor, dataset, targets, boxes, scheme.normalizer, pairs, settings.seed)
+        errors = measurement.run(rows, settings.batch_size, settings.progress)
         points = [
-            {"strength": strength, **summarize_errors(found, threshold)}
-            for (_, strength), found in zip(settings, errors, strict=True)
+            {"strength": strength, **summarize_errors(found, settings.threshold)}
+            for (_, strength), found in zip(pairs, errors, strict=True)
         ]
     except DataError:
         raise
     except ValueError as error:
         raise DataError(f"The data cannot be scored by the scheme {scheme.name}: {error}") from error
-    remaining = iter(points)
     return {
         "count": len(rows),
         "median_box_side": float(np.median(boxes[rows, 2:].max(axis=1))),
         "scheme": scheme.name,
         "normalizer": scheme.normalizer.to_dict(),
-        "threshold": threshold,
+        "threshold": settings.threshold,
         "decoding": model.config.decoding,
         "flip_average": model.config.flip_average,
-        "perturbations": {
-            entry.name: {
-                "title": entry.title,
-                "unit": entry.unit,
-                "description": entry.description,
-                "curve": [next(remaining) for _ in entry.strengths],
-            }
-            for entry in perturbations
-        },
+        "perturbations": _curves(settings.perturbations, points),
+    }
+
+
+def _curves(perturbations: Sequence[Perturbation], points: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Sort the points by perturbation; they come in the order of all strengths of the first one, then the next."""
+    remaining = iter(points)
+    return {
+        entry.name: {
+            "title": entry.title,
+            "unit": entry.unit,
+            "description": entry.description,
+            "curve": [next(remaining) for _ in entry.strengths],
+        }
+        for entry in perturbations
     }
 
 
@@ -136,16 +152,16 @@ class _Measurement:
             errors.append(self._score(disturbed, rows) if strength else plain)
         return np.stack(errors)
 
-    def _read(self, row: int) -> Face:
+    def _read(self, row: int) -> FaceInPicture:
         """Read a picture as the image processor does, and keep the surroundings of the face."""
         try:
             pixels = load_rgb(self.dataset[int(row)]["image"]).round().to(torch.uint8)
         except (OSError, ValueError) as error:
             raise DataError(f"The picture in row {row} cannot be read: {error}") from error
-        return cut_region(Face(pixels.permute(1, 2, 0).numpy(), self.targets[row], self.boxes[row]))
+        return cut_region(FaceInPicture(pixels.permute(1, 2, 0).numpy(), self.targets[row], self.boxes[row]))
 
     @torch.inference_mode()
-    def _score(self, faces: Sequence[Face], rows: np.ndarray) -> np.ndarray:
+    def _score(self, faces: Sequence[FaceInPicture], rows: np.ndarray) -> np.ndarray:
         """Return each face's error in percent, (n,), over the length of the undisturbed face."""
         inputs = self.processor([face.pixels for face in faces], boxes=[[face.box] for face in faces])
         outputs = self.model(inputs["pixel_values"].to(self.model.device, self.model.dtype))

@@ -14,19 +14,15 @@ import torch
 from ..data.annotations import COLUMNS, annotation_pieces, count_points, to_arrays
 from ..data.subsets import subset_masks
 from ..errors import DataError, FabRecError
-from ..inference.dataset_prediction import (
-    apply_protocol,
-    checkpoint_scheme,
-    iterate_predictions,
-    predict_landmarks,
-)
+from ..inference.dataset_prediction import apply_protocol, iterate_predictions
 from ..metrics import normalizing_distance, point_errors, summarize_errors
 from ..metrics.confidence import summarize_confidence
 from ..metrics.landmark_errors import mean_of_known
 from ..model.image_processing_fabrec import FabRecImageProcessor
-from ..model.known_schemes import LandmarkScheme, Normalizer
+from ..model.known_schemes import LandmarkScheme, Normalizer, convert_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .official_shares import weigh_part
+from .scored_points import convert_scores, scored_scheme
 
 
 if TYPE_CHECKING:
@@ -36,9 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FaceScores",
     "ScoredFace",
+    "ScoringSettings",
     "evaluate_checkpoint",
     "find_subsets",
-    "predict_landmarks",
     "score_faces",
     "summarize_scores",
 ]
@@ -72,14 +68,16 @@ class FaceScores:
         point_errors: (N, L) error of each point in percent, NaN where it cannot be scored.
         point_scores: (N, L) what the model said about how sure it was of each point.
         worst: the faces with the largest errors, the worst first.
-        scheme: the scheme of the points.
+        scheme: the scheme of the points that were scored.
         normalizer: the length that errors are divided by.
-        protocol: as `evaluate_checkpoint` took it.
+        protocol: as in the `ScoringSettings`.
         decoding: how heatmaps were decoded.
         flip_average: whether heatmaps were averaged with the mirrored crop's.
         shape_prior: whether landmarks were corrected by the shapes of the annotated faces.
         score_tolerance: error in percent up to which a point counts as found by the calibration of the scores; None
-            where they are not calibrated, or errors are divided by another length than it was fitted with.
+            where they are not calibrated, errors are divided by another length than it was fitted with, or the points
+            were converted.
+        converted_from: the name of the model's own scheme, where its landmarks were converted to those of the data.
     """
 
     errors: np.ndarray
@@ -94,49 +92,68 @@ class FaceScores:
     flip_average: bool
     shape_prior: bool
     score_tolerance: float | None = None
+    converted_from: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How faces are scored.
+
+    Attributes:
+        batch_size: Faces at a time; changes speed and memory only.
+        protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
+            plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
+        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
+        normalizer: The length to divide errors by; None takes the own one of the scheme that is scored.
+        keep_worst: How many of the worst faces to keep the landmarks of.
+        distributed: Share the work among the processes of PyTorch's default group, each of which calls `score_faces`
+            with the same arguments and gets the same result.
+        progress: Show a progress bar over this process's share.
+    """
+
+    batch_size: int = 32
+    protocol: str = "default"
+    flip_average: bool | None = None
+    normalizer: Normalizer | None = None
+    keep_worst: int = 0
+    distributed: bool = False
+    progress: bool = False
 
 
 def evaluate_checkpoint(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
     dataset: "datasets.Dataset",
-    batch_size: int = 32,
-    protocol: str = "default",
-    flip_average: bool | None = None,
+    settings: ScoringSettings | None = None,
     threshold: float = 10.0,
-    progress: bool = False,
-    normalizer: Normalizer | None = None,
 ) -> dict[str, Any]:
     """Score a landmark model on annotated faces in their given boxes.
 
     The model itself is neither changed nor switched to another mode: a training loop may call this at any time.
 
     Args:
-        model: The landmark model; its configuration carries the scheme that is scored by.
+        model: The landmark model; its configuration carries the scheme that is scored by. A model of the 98 points of
+            WFLW is also scored on the 68 of 300-W, and either of them on five, see `convert_landmarks`.
         processor: Its image processor.
         dataset: Rows with `image`, `landmarks` (L, 2) in pixels of the image, NaN where not annotated, and `box`. The
             columns that tell the subsets of published test sets are used where there are any.
-        batch_size: Faces at a time; changes speed and memory only.
-        protocol: `"default"` decodes as the checkpoint is configured; `"paper"` takes the authors' argmax of the
-            plain, unmirrored heatmaps (paper section 4.2.2), and no shape prior.
-        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
+        settings: How to score; `ScoringSettings()` by default.
         threshold: The error above which a face is a failure, in percent.
-        progress: Show a progress bar.
-        normalizer: The length to divide errors by; None takes the scheme's own.
 
     Returns:
         What `summarize_errors` returns (`nme` and `failure_rate` in percent, `auc` in [0, 1], `count`, ...), `parts`
         (the NME of each part of the face), `subsets` (the same for every known subset in the data), `weighted` (from
         `weigh_part`, for a part of a published set), `confidence` (from
         `summarize_confidence`: what the scores say of the errors of the points), and how all of it was measured:
-        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`, `shape_prior`.
+        `scheme`, `normalizer`, `threshold`, `protocol`, `decoding`, `flip_average`, `shape_prior`, and
+        `converted_from`, the model's own scheme, where its landmarks were converted.
 
     Raises:
         SchemeError: If the data's points differ from the model's, or the model carries no scheme.
         DataError: If a column is missing, or a row has no usable box, landmarks or image.
         ValueError: If the protocol is unknown.
     """
-    scores = score_faces(model, processor, dataset, batch_size, protocol, flip_average, normalizer, progress=progress)
+    scores = score_faces(model, processor, dataset, settings)
     return summarize_scores(scores, find_subsets(dataset, scores.scheme), threshold)
 
 
@@ -144,30 +161,15 @@ def score_faces(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
     dataset: "datasets.Dataset",
-    batch_size: int = 32,
-    protocol: str = "default",
-    flip_average: bool | None = None,
-    normalizer: Normalizer | None = None,
-    keep_worst: int = 0,
-    distributed: bool = False,
-    progress: bool = False,
+    settings: ScoringSettings | None = None,
 ) -> FaceScores:
-    """Measure the error of every face.
-
-    The arguments that `evaluate_checkpoint` has, too, mean the same here.
+    """Measure the error of every face, see `evaluate_checkpoint`.
 
     Args:
         model: The landmark model.
         processor: Its image processor.
         dataset: Rows with `image`, `landmarks` and `box`.
-        batch_size: Faces at a time; changes speed and memory only.
-        protocol: `"default"` or `"paper"`.
-        flip_average: Average heatmaps with the mirrored crop's; None leaves it to the protocol.
-        normalizer: The length to divide errors by; None takes the scheme's own.
-        keep_worst: How many of the worst faces to keep the landmarks of.
-        distributed: Share the work among the processes of PyTorch's default group, each of which calls this with the
-            same arguments and gets the same result.
-        progress: Show a progress bar over this process's share.
+        settings: How to score; `ScoringSettings()` by default.
 
     Raises:
         SchemeError: If the data's points differ from the model's, or the model carries no scheme.
@@ -175,41 +177,48 @@ def score_faces(
             whichever of them it struck.
         ValueError: If the protocol is unknown.
     """
-    scheme, normalizer = _check_annotations(model, dataset, normalizer)
-    predictor = apply_protocol(model, scheme, protocol, flip_average)
+    settings = settings or ScoringSettings()
+    scheme, normalizer = _check_annotations(model, dataset, settings.normalizer)
+    own = LandmarkScheme.from_dict(model.config.landmark_scheme)
+    predictor = apply_protocol(model, own, settings.protocol, settings.flip_average)
     group = torch.distributed
-    rank, world_size = (group.get_rank(), group.get_world_size()) if distributed else (0, 1)
-    share = _Share(scheme, normalizer, keep_worst)
+    rank, world_size = (group.get_rank(), group.get_world_size()) if settings.distributed else (0, 1)
+    share = _Share(own, scheme, normalizer, settings.keep_worst)
     try:
         faces = dataset.select_columns(list(COLUMNS))
-        for piece in iterate_predictions(predictor, processor, faces, batch_size, rank, world_size, progress):
+        for piece in iterate_predictions(
+            predictor, processor, faces, settings.batch_size, rank, world_size, settings.progress
+        ):
             share.add(*piece)
     except FabRecError as error:
         share.failure = error
     shares = _gather(share, world_size)
     config = predictor.config
-    calibration = config.calibration if normalizer == scheme.normalizer else None
+    # The calibration speaks of the model's own points, and of errors over the length that it was fitted with.
+    calibration = config.calibration if own == scheme and normalizer == scheme.normalizer else None
     errors, parts = np.split(_join(shares, "errors", len(dataset), 1 + len(scheme.parts)), [1], axis=1)
     return FaceScores(
         errors=errors[:, 0],
         part_errors=dict(zip(scheme.parts, parts.T, strict=True)),
         point_errors=_join(shares, "point_errors", len(dataset), scheme.num_landmarks),
         point_scores=_join(shares, "point_scores", len(dataset), scheme.num_landmarks),
-        worst=_worst([face for entry in shares for face in entry.worst], keep_worst),
+        worst=_worst([face for entry in shares for face in entry.worst], settings.keep_worst),
         scheme=scheme,
         normalizer=normalizer,
-        protocol=protocol,
-        decoding=predictor.config.decoding,
-        flip_average=predictor.config.flip_average,
-        shape_prior=predictor.config.shape_prior,
+        protocol=settings.protocol,
+        decoding=config.decoding,
+        flip_average=config.flip_average,
+        shape_prior=config.shape_prior,
         score_tolerance=calibration["tolerance"] if calibration else None,
+        converted_from=None if own == scheme else own.name,
     )
 
 
 class _Share:
     """The faces that one process has scored."""
 
-    def __init__(self, scheme: LandmarkScheme, normalizer: Normalizer, keep_worst: int):
+    def __init__(self, own: LandmarkScheme, scheme: LandmarkScheme, normalizer: Normalizer, keep_worst: int):
+        self.own, self.scheme = own, scheme
         self.parts = [list(points) for points in scheme.parts.values()]
         self.normalizer, self.keep_worst = normalizer, keep_worst
         self.failure: FabRecError | None = None
@@ -220,7 +229,10 @@ class _Share:
         self.worst: tuple[ScoredFace, ...] = ()
 
     def add(self, start: int, columns: dict[str, list], predictions: np.ndarray, scores: np.ndarray) -> None:
-        """Score rows `start` and following."""
+        """Score rows `start` and following, given landmarks and scores of the model's own points."""
+        if self.own != self.scheme:
+            predictions = convert_landmarks(predictions, self.own, self.scheme)
+            scores = convert_scores(scores, self.own, self.scheme)
         targets, boxes = to_arrays(columns, start)
         errors = point_errors(predictions, targets, self.normalizer, boxes)
         groups = [errors, *(np.take(errors, points, axis=1) for points in self.parts)]
@@ -307,6 +319,7 @@ def summarize_scores(scores: FaceScores, masks: Mapping[str, np.ndarray], thresh
         "decoding": scores.decoding,
         "flip_average": scores.flip_average,
         "shape_prior": scores.shape_prior,
+        **({"converted_from": scores.converted_from} if scores.converted_from else {}),
     }
 
 
@@ -322,7 +335,7 @@ def _check_annotations(
     model: FabRecForLandmarkDetection, dataset: "datasets.Dataset", normalizer: Normalizer | None
 ) -> tuple[LandmarkScheme, Normalizer]:
     """Read all annotations once, so that a wrong one shows before hours of prediction and not after them."""
-    scheme = checkpoint_scheme(model.config, count_points(dataset))
+    scheme = scored_scheme(model.config, count_points(dataset))
     normalizer = normalizer or scheme.normalizer
     for start, targets, boxes in annotation_pieces(dataset, scheme.num_landmarks):
         for row, (target, box) in enumerate(zip(targets, boxes, strict=True), start=start):

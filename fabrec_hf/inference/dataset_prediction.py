@@ -33,14 +33,14 @@ __all__ = [
     "checkpoint_scheme",
     "iterate_predictions",
     "lone_threads",
-    "predict_landmarks",
+    "predict_dataset",
 ]
 
 # Faces that one CPU thread computes at a time: more of them are no faster, and leave threads idle on small data.
 FACES_PER_THREAD = 4
 
 
-def predict_landmarks(
+def predict_dataset(
     model: Any,
     processor: FabRecImageProcessor,
     dataset: "datasets.Dataset",
@@ -79,8 +79,8 @@ def iterate_predictions(
     """Predict a data set piece by piece; a piece is read, computed, handed out and forgotten.
 
     Args:
-        model: As `predict_landmarks` takes it.
-        processor: As `predict_landmarks` takes it.
+        model: As `predict_dataset` takes it.
+        processor: As `predict_dataset` takes it.
         dataset: Rows with `image` and `box`; other columns are handed through.
         batch_size: Faces at a time.
         rank: Which of the processes this is: it gets the pieces `rank`, `rank + world_size`, ...

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.json_array import ArrayWriter, write_members
 from ..errors import DataError, FabRecError
 from ..metrics import RunningAcceleration, normalizing_distance
 from ..model.known_schemes import LandmarkScheme, Normalizer
@@ -91,12 +92,14 @@ class VideoResults:
         self.files = {suffix: folder / f"{name}{suffix}" for suffix in suffixes}
         self._drafts = {suffix: folder / f".{name}{suffix}.partial" for suffix in suffixes}
         self._size = (header["width"], header["height"])
-        self._first = True
         self._open: list[Any] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._json = self._keep(self._drafts[".json"].open("w", encoding="utf-8"))
-            self._json.write(json.dumps(dict(header), indent=2).rstrip("\n}") + ',\n  "frames": [')
+            self._json.write("{")
+            write_members(self._json, header, first=True)
+            self._json.write(',\n  "frames": ')
+            self._frames = ArrayWriter(self._json, indent=4)
             self._csv = self._keep(self._drafts[".csv"].open("w", encoding="utf-8", newline=""))
             self._table = csv.writer(self._csv, lineterminator="\n")
             points = [f"{point}_{value}" for point in point_names for value in ("x", "y", "score")]
@@ -134,14 +137,13 @@ class VideoResults:
             values |= {"width": width, "height": height}
         values["faces"] = records
         try:
-            self._json.write(("\n    " if self._first else ",\n    ") + json.dumps(values))
+            self._frames.add([json.dumps(values)])
             for record in records:
                 points = zip(record["keypoints"], record["scores"], strict=True)
                 cells = [cell for point, score in points for cell in (*(point or ("", "")), score)]
                 self._table.writerow([frame.index, values["time"], record["id"], *record["bbox"], *cells])
         except OSError as error:
             raise FabRecError(f"cannot write to {self.files['.json'].parent}: {error.strerror or error}.") from error
-        self._first = False
 
     def finish(self, footer: Mapping[str, Any]) -> None:
         """Complete the files and give them their names.
@@ -153,7 +155,9 @@ class VideoResults:
             FabRecError: If the disk is full.
         """
         try:
-            self._json.write("\n  ],\n" + json.dumps(dict(footer), indent=2).lstrip("{\n") + "\n")
+            self._frames.close()
+            write_members(self._json, footer, first=False)
+            self._json.write("\n}\n")
             self._close()
             for suffix, draft in self._drafts.items():
                 draft.replace(self.files[suffix])

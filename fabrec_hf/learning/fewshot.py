@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from ..metrics.error_interval import error_interval
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
@@ -191,6 +192,7 @@ def describe_fit(
         folds: As `fit_landmarks` took it.
     """
     faces = len(result.training_errors)
+    interval = error_interval(result.held_out_errors)
     held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
     return {
         "faces": faces,
@@ -200,6 +202,7 @@ def describe_fit(
         "autoencoder": autoencoder,
         "training_error": _mean(result.training_errors),
         "held_out_error": _mean(held_out),
+        "held_out_interval": None if interval is None else [round(end, 3) for end in interval],
         "held_out_faces": len(held_out),
         "folds": min(folds, faces),
         "scores_calibrated": result.calibrated,
@@ -323,8 +326,7 @@ def fit_landmarks(
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
         instant: Take no step at all: the points are told from the model's anchors by regression alone.
-        as_detected: Returns left-out faces, given their rows (M,), in the crops to predict them in; by default those
-            of `faces`.
+        as_detected: Gives left-out faces by their rows (M,), in the crops to predict them in; else those of `faces`.
 
     Raises:
         DataError: No face has a point; or the model has no anchors, and is to be fitted in an instant.

@@ -270,17 +270,8 @@ class FaceCropProcessor(BaseImageProcessor):
         image_indices = torch.as_tensor(image_indices).tolist()
         num_images = max(image_indices, default=-1) + 1 if num_images is None else num_images
         rolls = torch.zeros(num_faces) if rolls is None else torch.as_tensor(rolls).cpu()
-        given: dict[str, Any] = {
-            "crop_boxes": crop_boxes,
-            "face_boxes": face_boxes,
-            "image_indices": image_indices,
-            "rolls": rolls,
-        }
-        for name, value in given.items():
-            if len(value) != num_faces:
-                raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
-        if not all(0 <= index < num_images for index in image_indices):
-            raise ValueError(f"image_indices must lie in 0..{num_images - 1}, got {image_indices}.")
+        given = {"crop_boxes": crop_boxes, "face_boxes": face_boxes, "image_indices": image_indices, "rolls": rolls}
+        _check_given(num_faces, num_images, given)
         if num_faces == 0:
             return [[] for _ in range(num_images)]
 
@@ -328,6 +319,15 @@ class FaceCropProcessor(BaseImageProcessor):
                 kept = kept[face["scores"] > threshold]
             face.update(keypoints=face["keypoints"][kept], scores=face["scores"][kept], labels=kept)
         return results
+
+
+def _check_given(num_faces: int, num_images: int, given: dict[str, Any]) -> None:
+    """Refuse what belongs to other faces than the model's outputs."""
+    for name, value in given.items():
+        if len(value) != num_faces:
+            raise ValueError(f"outputs hold {num_faces} faces, {name} {len(value)}: give those of the same call.")
+    if not all(0 <= index < num_images for index in given["image_indices"]):
+        raise ValueError(f"image_indices must lie in 0..{num_images - 1}, got {given['image_indices']}.")
 
 
 __all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropProcessor"]

@@ -28,7 +28,9 @@ from .mesh_scheme import mesh_scheme
 __all__ = [
     "LandmarkScheme",
     "Normalizer",
+    "conversions_of",
     "convert_landmarks",
+    "known_name",
     "get_scheme",
     "infer_flip_pairs",
     "known_normalizers",
@@ -186,10 +188,13 @@ def known_normalizers(scheme: LandmarkScheme) -> dict[str, Normalizer]:
         `"inter_pupil"` as far as they have such points (the five of `mtfl` have no eye corners).
     """
     known = {kind: Normalizer(kind) for kind in ("box", "box_diagonal")}
-    for name, lengths in _EYE_LENGTHS.items():
-        if scheme.point_names == _SCHEMES[name].point_names:
-            known |= {length: Normalizer("points", ends) for length, ends in lengths.items()}
-    return known
+    lengths = _EYE_LENGTHS.get(known_name(scheme) or "", {})
+    return known | {length: Normalizer("points", ends) for length, ends in lengths.items()}
+
+
+def known_name(scheme: LandmarkScheme) -> str | None:
+    """Return the name of the built-in scheme whose points these are, by their names; None for other points."""
+    return next((name for name, known in _SCHEMES.items() if scheme.point_names == known.point_names), None)
 
 
 # Where each of the 68 iBUG points stands among the 98 of WFLW: every second point of the jaw, the upper rim of the
@@ -222,6 +227,11 @@ _CONVERSIONS: dict[tuple[str, str], tuple[Callable, ...]] = {
 }
 
 
+def conversions_of(scheme: LandmarkScheme) -> tuple[LandmarkScheme, ...]:
+    """Return the built-in schemes of fewer points that `convert_landmarks` makes of a scheme's landmarks."""
+    return tuple(_SCHEMES[target] for source, target in _CONVERSIONS if source == known_name(scheme))
+
+
 def convert_landmarks(
     points: np.ndarray | torch.Tensor, source: str | LandmarkScheme, target: str | LandmarkScheme
 ) -> np.ndarray | torch.Tensor:
@@ -233,7 +243,7 @@ def convert_landmarks(
     Args:
         points: Array or tensor of shape (..., L, 2), in any unit. Missing points are NaN; an eye of the 5 is NaN if
             any of its six points is.
-        source: The scheme of `points`, or its name.
+        source: The scheme of `points`, or its name. A scheme is known by the names of its points.
         target: The scheme to convert to, or its name.
 
     Returns:
@@ -250,9 +260,10 @@ def convert_landmarks(
         raise ValueError(
             f"Landmarks of {source.name} have shape (..., {source.num_landmarks}, 2), not {tuple(points.shape)}."
         )
-    if source == target:
+    names = known_name(source), known_name(target)
+    if source == target or (names[0] is not None and names[0] == names[1]):
         return points
-    steps = _CONVERSIONS.get((source.name, target.name))
+    steps = _CONVERSIONS.get((names[0] or "", names[1] or ""))
     if steps is None:
         known = ", ".join(f"{first} to {second}" for first, second in _CONVERSIONS)
         raise ValueError(f"No conversion from {source.name} to {target.name}; there are {known}.")

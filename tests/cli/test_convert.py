@@ -12,15 +12,12 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set, shared_face_set  # noqa: E402
+from fabrec_hf.data.scheme_conversion import SchemeConversion  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 
 
 NAMES = ("left_ear", "right_ear", "chin")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -92,6 +89,67 @@ def test_other_formats_come_back_with_scheme_crop_rule_and_every_bit(table, tmp_
     )  # fmt: skip
     assert first.scheme.name == "ears" and first.extend_top == 0.05
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def wflw(tmp_path):
+    """Two pictures with the 98 points of WFLW as .pts files; point i lies at (i, 2 i), and one is missing."""
+    folder = tmp_path / "wflw"
+    folder.mkdir()
+    for index in range(2):
+        Image.new("RGB", (100, 200), (index, 9, 9)).save(folder / f"{index}.png")
+        points = ["nan nan" if (index, i) == (1, 61) else f"{i} {2 * i}" for i in range(98)]
+        text = "\n".join(["version: 1", "n_points: 98", "{", *points, "}"])
+        (folder / f"{index}.pts").write_text(text + "\n")
+    return folder
+
+
+def test_landmarks_are_converted_to_fewer(wflw, tmp_path, capsys):
+    common = ["--scheme", "wflw", "--origin", "0", "--boxes", "points"]
+    for name, more in (("all", []), ("68", ["--to-scheme", "300w"]), ("5", ["--to-scheme", "mtfl"])):
+        assert convert("pts", wflw, tmp_path / name, *common, *more) == 0
+    assert "The landmarks were converted from the 98 points of wflw." in capsys.readouterr().out
+    everything, some, five = (load_faces(tmp_path / name) for name in ("all", "68", "5"))
+    assert some["box"][:] == five["box"][:] == everything["box"][:] == [[0, 0, 97, 194]] * 2, "boxes are of all points"
+    eyes = [60, 61, 63, 64, 65, 67], [68, 69, 71, 72, 73, 75]
+    xs = [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60), *eyes[0], *eyes[1], *range(76, 96)]
+    assert some[0]["landmarks"] == [[x, 2 * x] for x in xs]
+    means = [sum(eye) / 6 for eye in eyes]
+    np.testing.assert_allclose(five[0]["landmarks"], [[x, 2 * x] for x in (*means, 54, 76, 82)], rtol=1e-6)
+    assert np.isnan(five[1]["landmarks"][0]).all() and not np.isnan(five[1]["landmarks"][1:]).any()
+    assert find_face_set(tmp_path / "68").scheme == get_scheme("300w")
+    facts = find_face_set(tmp_path / "5")
+    assert facts.scheme == get_scheme("mtfl")
+    assert (facts.splits["train"]["points"], facts.splits["train"]["missing_points"]) == (9, 1)
+
+
+def test_a_point_made_of_several_is_visible_if_all_are(tmp_path):
+    visible = [True] * 68
+    visible[36] = visible[30] = False
+    conversion = SchemeConversion(get_scheme("300w"), get_scheme("mtfl"))
+    row = conversion.convert({"landmarks": np.ones((68, 2)), "visibility": visible, "name": "a"})
+    assert row["visibility"].tolist() == [False, True, False, True, True] and row["name"] == "a"
+
+
+def test_other_formats_take_the_fewer_points(wflw, tmp_path):
+    words = ["--scheme", "wflw", "--origin", "0", "--boxes", "points", "--to-scheme", "mtfl", "--to", "coco"]
+    assert convert("pts", wflw, tmp_path / "coco", *words) == 0
+    categories = json.loads((tmp_path / "coco" / "annotations" / "train.json").read_text())["categories"]
+    assert categories[0]["keypoints"] == list(get_scheme("mtfl").point_names)
+
+
+def test_points_that_cannot_be_converted_are_refused(table, wflw, tmp_path, capsys):
+    line = refused(capsys, "csv", table, tmp_path / "out", "--to-scheme", "mtfl")
+    assert "the scheme custom, which cannot be converted to mtfl; only those of wflw and 300w can" in line
+    names = tmp_path / "mine.yaml"
+    names.write_text("name: mine\nnum_landmarks: 98\n")
+    assert "the scheme mine, which cannot be converted to 300w" in refused(
+        capsys, "pts", wflw, tmp_path / "out", "--scheme", names, "--to-scheme", "300w"
+    )
+    assert convert("pts", wflw, tmp_path / "68", "--scheme", "wflw", "--boxes", "points", "--to-scheme", "300w") == 0
+    line = refused(capsys, "parquet", tmp_path / "68", tmp_path / "out", "--to-scheme", "300w")
+    assert "the scheme 300w, which cannot be converted to 300w; they can to mtfl." in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["parquet", "coco", "pts"])

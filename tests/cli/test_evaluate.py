@@ -20,21 +20,18 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.checkpoints.loading import load_landmark_model  # noqa: E402
 from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.data import load_faces  # noqa: E402
+from fabrec_hf.data.face_set import FaceSet  # noqa: E402
 from fabrec_hf.errors import CheckpointError  # noqa: E402
-from fabrec_hf.evaluation.scoring import evaluate_checkpoint, score_faces  # noqa: E402
+from fabrec_hf.evaluation.scoring import ScoringSettings, evaluate_checkpoint, score_faces  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.model.known_schemes import Normalizer, get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
 
 
 ROOT = Path(__file__).parents[2]
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def make_model(scheme_name: str) -> FabRecForLandmarkDetection:
@@ -88,7 +85,7 @@ def test_command_prints_what_the_function_returns(checkpoint, tmp_path, model, p
     arguments = ["--model", str(checkpoint), "--data", str(tmp_path), "--batch-size", "3"]
     assert main(["evaluate", *arguments, "--json", "--protocol", "paper"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    expected = evaluate_checkpoint(model, processor, faces, protocol="paper")
+    expected = evaluate_checkpoint(model, processor, faces, ScoringSettings(protocol="paper"))
     assert printed["count"] == 7  # of several splits the test set is the default
     assert {key: printed[key] for key in ("failure_rate", "scheme", "subsets", "normalizer", "name")} == {
         "failure_rate": expected["failure_rate"],
@@ -108,6 +105,27 @@ def test_command_prints_what_the_function_returns(checkpoint, tmp_path, model, p
     assert not (tmp_path / "results.json").exists()
 
 
+def test_a_conversion_of_points_is_said(tmp_path, processor, capsys):
+    """98 points on data with 68, which a folder may name otherwise."""
+    for part in (make_model("wflw"), processor):
+        part.save_pretrained(tmp_path / "model")
+    data = tmp_path / "data"
+    data.mkdir()
+    make_faces(3, np.random.default_rng(0).uniform(10, 80, (3, 68, 2))).to_parquet(data / "test.parquet")
+    words = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(data), "--json"]
+    assert main([*words, "--normalizer", "inter_pupil", "--output", str(tmp_path / "report")]) == 0
+    streams = capsys.readouterr()
+    assert "of the scheme wflw, are converted to the 68 points of 300w that the data has" in streams.err
+    results = json.loads(streams.out)
+    assert (results["scheme"], results["converted_from"], results["count"]) == ("300w", "wflw", 3)
+    assert results["normalizer"]["points"] == [[36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]]
+    assert (tmp_path / "report" / "failures.png").is_file()
+    mine = LandmarkScheme("mine", 68, tuple(f"p{index}" for index in range(68)))
+    FaceSet("csv", mine, 0.0, 0.0).write(data)
+    assert main(words) == 2
+    assert "has the points of the scheme mine" in capsys.readouterr().err
+
+
 def test_command_takes_a_normalizer_by_name_and_by_points(checkpoint, tmp_path, model, processor, faces, capsys):
     faces.to_parquet(tmp_path / "faces.parquet")
     arguments = ["evaluate", "--model", str(checkpoint), "--data", str(tmp_path / "faces.parquet"), "--json"]
@@ -120,7 +138,7 @@ def test_command_takes_a_normalizer_by_name_and_by_points(checkpoint, tmp_path, 
     for words, normalizer in cases.items():
         assert main([*arguments, "--normalizer", words]) == 0
         printed = json.loads(capsys.readouterr().out)
-        expected = evaluate_checkpoint(model, processor, faces, normalizer=normalizer)
+        expected = evaluate_checkpoint(model, processor, faces, ScoringSettings(normalizer=normalizer))
         assert printed["normalizer"] == normalizer.to_dict()
         assert printed["nme"] == pytest.approx(expected["nme"], rel=1e-6)
     for words, message in (
@@ -266,7 +284,7 @@ def test_two_processes_find_what_one_finds(checkpoint, drawn_faces, tmp_path):
 
 def test_a_picture_that_one_process_cannot_read_stops_all(checkpoint, drawn_faces, tmp_path):
     """Rows 4 to 7 are the second process's: the first one reports for it, and nothing waits or is written."""
-    rows = datasets.load_dataset("parquet", data_files=str(drawn_faces / "train.parquet"), split="train")
+    rows = load_faces(drawn_faces)
     broken = rows.cast_column("image", datasets.Image(decode=False)).to_dict()
     broken["image"][5]["bytes"] = broken["image"][5]["bytes"][:100]
     datasets.Dataset.from_dict(broken, features=rows.features).to_parquet(tmp_path / "broken.parquet")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from support.faces import SHARED
+from support.read_splits import load_split
 
 
 datasets = pytest.importorskip("datasets")
@@ -23,11 +24,6 @@ from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E4
 
 
 NAN = [np.nan, np.nan]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ def test_faces_become_coco_and_come_back(faces, root):
     ]
     source = open_source("coco", root / "new")
     assert source.scheme == LandmarkScheme("custom", 3, scheme.point_names, ((0, 1),), edges=((0, 2),))
-    after = source.load("train")
+    after = load_split(source, "train")
     same(faces, after)
     for column in COLUMNS:
         expected = list(faces[column])
@@ -142,8 +138,8 @@ def test_faces_become_coco_and_come_back(faces, root):
     assert first["keypoints"][2::3] == [2, 1, 2]
     # Another split joins the first; the same one is refused.
     export_coco(faces.select([2]), scheme, root / "new", "test")
-    same(faces.select([2]), open_source("coco", root / "new").load("test"))
-    same(faces, open_source("coco", root / "new").load("train"))
+    same(faces.select([2]), load_split(open_source("coco", root / "new"), "test"))
+    same(faces, load_split(open_source("coco", root / "new"), "train"))
     with pytest.raises(DataError, match="train exists already; name a new folder"):
         export_coco(faces, scheme, root / "new", "train")
 
@@ -157,7 +153,7 @@ def test_faces_without_names_boxes_or_points_become_coco(faces, root, caplog):
     assert "NaN" not in (root / "annotations/validation.json").read_text()
     source = open_source("coco", root)
     assert source.scheme == LandmarkScheme("custom", 3) and not source.attributes
-    found = source.load("validation")
+    found = load_split(source, "validation")
     np.testing.assert_array_equal(np.float32(found["landmarks"]), np.float32(bare["landmarks"]))
     assert found["box"] == [None] * 4 and found["visibility"][1] == [True, True, False]
 
@@ -169,7 +165,7 @@ def test_faces_become_pts_and_come_back(faces, root):
         "000002_n.png", "000002_n.pts", "000003.jpg", "000003.pts", "faces.csv",
     ]  # fmt: skip
     source = open_source("pts", root / "new")
-    after = source.load("train")
+    after = load_split(source, "train")
     same(faces, after)
     for column in COLUMNS:
         expected = list(faces[column])
@@ -186,16 +182,16 @@ def test_pts_of_several_splits(faces, root):
     export_pts(mixed, root)
     source = open_source("pts", root)
     assert set(source.splits) == {"train", "validation", "private"}
-    same(mixed.select([0, 2]), source.load("train"))
-    same(mixed.select([1]), source.load("private"))
+    same(mixed.select([0, 2]), load_split(source, "train"))
+    same(mixed.select([1]), load_split(source, "private"))
     # Without a column split everything lies in the folder itself, and a folder within the split's folder reads too.
     export_pts(faces.remove_columns(["split", "name"]), root / "plain")
-    same(faces, open_source("pts", root / "plain").load("train"))
+    same(faces, load_split(open_source("pts", root / "plain"), "train"))
     export_pts(faces, root / "nested" / "train")
-    same(faces, open_source("pts", root / "nested").load("train"))
+    same(faces, load_split(open_source("pts", root / "nested"), "train"))
     export_pts(faces.select_columns(["image", "landmarks"]), root / "bare")
     assert (root / "bare" / "faces.csv").read_text().splitlines()[:2] == ["image", "000000.webp"]
-    assert open_source("pts", root / "bare").load("train")["box"] == [None] * 4
+    assert load_split(open_source("pts", root / "bare"), "train")["box"] == [None] * 4
 
 
 def test_nothing_is_left_of_a_failed_export(faces, root):
@@ -233,7 +229,7 @@ def test_real_faces_come_back(root):
     for kind in ("coco", "pts"):
         source = open_source(kind, root / kind, scheme="300w")
         assert source.scheme == get_scheme("300w")
-        after = source.load("test")
+        after = load_split(source, "test")
         same(faces, after)
         for column in ("name", "picture", "subset"):
             assert after[column] == faces[column]

@@ -14,11 +14,7 @@ from fabrec_hf.data.formats.pts import read_pts, write_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+from support.read_splits import load_split  # noqa: E402
 
 
 @pytest.fixture
@@ -166,7 +162,7 @@ def test_a_folder_of_pts_files(root, caplog):
     assert {file.name for file in source.files} == {
         "two.pts", "one.pts", "group_1.pts", "group_2.pts", "group_of_2.pts"
     }  # fmt: skip
-    loaded = source.load("train")
+    loaded = load_split(source, "train")
     assert loaded[4]["image"].size == (40, 30) and loaded[4]["landmarks"] == [[1, 2], [5, 6]]
 
 

@@ -15,14 +15,10 @@ from fabrec_hf.data.formats.layouts import AttributeTypes, split_of  # noqa: E40
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 NAN = [np.nan, np.nan]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -138,7 +134,7 @@ def test_splits_and_options_of_a_table(table, root):
 
 def test_a_table_is_loaded_with_its_pictures(table, root):
     picture(root / "a.png")
-    loaded = table("image,x0,y0,age\na.png,0.1,2,3\n").load("train")
+    loaded = load_split(table("image,x0,y0,age\na.png,0.1,2,3\n"), "train")
     assert loaded[0]["image"].size == (40, 30) and loaded[0]["age"] == 3
     assert loaded[0]["landmarks"] == [[float(np.float32(0.1)), 2]]
 
@@ -206,7 +202,7 @@ def test_a_folder_without_metadata(root):
     source = open_source("imagefolder", root, split="test")
     assert source.scheme is None and source.files == ()
     assert values(source, "name", "test") == values(source, "picture", "test") == ["1.JPEG", "b/2.png"]
-    assert source.load("test")[1]["image"].size == (40, 30)
+    assert load_split(source, "test")[1]["image"].size == (40, 30)
     picture(root / "3.png")
     assert open_source("imagefolder", root, split="test").stamp("test") != source.stamp("test")
     with pytest.raises(DataError, match="added to .* or removed since it was opened"):
@@ -259,7 +255,7 @@ def test_metadata_lines(root, caplog):
     assert [row["visibility"] for row in found] == [None, [True, False], None, None]
     assert found[0]["box"].tolist() == [1, 2, 3, 4] and found[3]["box"] is None
     assert [row["who"] for row in found] == [None, "7", "x", None]
-    assert source.load("train")[1]["visibility"] == [True, False]
+    assert load_split(source, "train")[1]["visibility"] == [True, False]
 
 
 def test_metadata_table(root):

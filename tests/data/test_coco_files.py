@@ -18,11 +18,6 @@ from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
 NAN = [np.nan, np.nan]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / "data"

@@ -21,11 +21,6 @@ LABELLED = ("image", "landmarks", "box")
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def write(path, landmarks, name="landmarks", **columns):
     """Write faces of 8 x 6 pixels."""
     images = [Image.new("RGB", (8, 6), (row, 0, 0)) for row in range(len(landmarks))]
@@ -80,7 +75,7 @@ def test_a_visibility_of_coco_says_which_points_are_annotated(tmp_path, caplog):
 
 def test_pictures_need_not_be_declared_as_pictures(tmp_path):
     file = write(tmp_path / "faces.parquet", [[[1, 1], [5, 2], [3, 4]]])
-    plain = datasets.load_dataset("parquet", data_files=str(file), split="train")
+    plain = load_faces(file)
     encoded = plain.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"]
     other = datasets.Dataset.from_dict({"image": [encoded], "landmarks": [[[1, 1], [5, 2], [3, 4]]]})
     other.to_parquet(tmp_path / "binary.parquet")
@@ -106,7 +101,7 @@ def test_evaluate_takes_points_alone(people, tmp_path, capsys):
     words = ["evaluate", "--model", str(checkpoint), "--json", "--data"]
     assert main([*words, str(people), "--columns", "landmarks=keypoints"]) == 0
     measured = json.loads(capsys.readouterr().out)
-    faces = datasets.load_dataset("parquet", data_files=str(people / "test.parquet"), split="train")
+    faces = load_faces(people)
     faces = faces.rename_column("keypoints", "landmarks")
     boxes = []
     for points in np.array(faces["landmarks"]):

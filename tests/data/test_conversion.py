@@ -13,7 +13,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data import conversion, face_boxes, load_faces, shards  # noqa: E402
-from fabrec_hf.data.conversion import convert_faces  # noqa: E402
+from fabrec_hf.data.conversion import ConversionSettings, convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.data.formats.parquet_source import open_source  # noqa: E402
 from fabrec_hf.data.readers import guess_kind  # noqa: E402
@@ -21,15 +21,11 @@ from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+from support.read_splits import load_split  # noqa: E402
 
 
 NAN = float("nan")
 SCHEME = LandmarkScheme("three", 3, ("left", "right", "tip"), ((0, 1),))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def yield_rows(rows):
@@ -60,7 +56,7 @@ def test_rows_come_back_as_they_were(tmp_path):
         make_row(tmp_path, 1, box=None, age=None),
     ]
     source = make_source({"train": rows}, attributes={"age": datasets.Value("int8")})
-    convert_faces(source, tmp_path / "out", boxes="none")
+    convert_faces(source, tmp_path / "out", ConversionSettings(boxes="none"))
     faces = load_faces(tmp_path / "out", columns=("image", "landmarks", "box"))
     assert faces.column_names == ["image", "landmarks", "box", "name", "picture", "subset", "split", "age"]
     assert faces["name"][:] == ["face 0", "face 1"]
@@ -98,7 +94,9 @@ def test_boxes_are_made_up_by_rule(tmp_path, monkeypatch):
     ]
 
     def boxes(rule, scheme=SCHEME):
-        face_set = convert_faces(make_source({"train": rows}, scheme), tmp_path / f"{rule}-{scheme.name}", boxes=rule)
+        face_set = convert_faces(
+            make_source({"train": rows}, scheme), tmp_path / f"{rule}-{scheme.name}", ConversionSettings(boxes=rule)
+        )
         faces = load_faces(tmp_path / f"{rule}-{scheme.name}", columns=("box",))
         return faces["box"][:], face_set.splits["train"]["boxes"]
 
@@ -128,8 +126,8 @@ def test_the_points_of_a_whole_face_are_its_default_box(tmp_path):
 
 def test_any_number_of_processes_writes_the_same_files(tmp_path):
     rows = {"train": [make_row(tmp_path, i) for i in range(7)], "test": [make_row(tmp_path, i) for i in range(7, 10)]}
-    convert_faces(make_source(rows), tmp_path / "one", shard_size=2)
-    convert_faces(make_source(rows), tmp_path / "two", shard_size=2, num_proc=2)
+    convert_faces(make_source(rows), tmp_path / "one", ConversionSettings(shard_size=2))
+    convert_faces(make_source(rows), tmp_path / "two", ConversionSettings(shard_size=2, num_proc=2))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     names = [f"train-0000{i}-of-00004.parquet" for i in range(4)] + [
         f"test-0000{i}-of-00002.parquet" for i in range(2)
@@ -148,7 +146,7 @@ def test_rows_are_read_as_they_are_written(tmp_path, monkeypatch):
 
     seen = []
     monkeypatch.setattr(conversion, "write_shard", lambda *args: seen.append(len(read)) or shards.write_shard(*args))
-    convert_faces(FaceSource("test", {"train": rows}, SCHEME), tmp_path / "out", shard_size=10)
+    convert_faces(FaceSource("test", {"train": rows}, SCHEME), tmp_path / "out", ConversionSettings(shard_size=10))
     assert seen == [10, 20, 30, 40]
 
 
@@ -158,15 +156,15 @@ def test_one_picture_in_two_splits_is_an_error(tmp_path):
         "test": [make_row(tmp_path, 7), make_row(tmp_path, 3) | {"name": "face 3 again"}],
     }
     with pytest.raises(DataError, match="1 pictures stand both in train and in test.*face 3 and face 3 again"):
-        convert_faces(make_source(rows), tmp_path / "out", shard_size=2)
+        convert_faces(make_source(rows), tmp_path / "out", ConversionSettings(shard_size=2))
     assert not (tmp_path / "out").exists()
-    face_set = convert_faces(make_source(rows), tmp_path / "out", shard_size=2, allow_copies=True)
+    face_set = convert_faces(make_source(rows), tmp_path / "out", ConversionSettings(shard_size=2, allow_copies=True))
     assert [split["copies"] for split in face_set.splits.values()] == [0, 0]
 
 
 def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path, monkeypatch):
     source = make_source({"train": [make_row(tmp_path, i) for i in range(6)]})
-    convert_faces(source, tmp_path / "whole", shard_size=2)
+    convert_faces(source, tmp_path / "whole", ConversionSettings(shard_size=2))
     written = []
 
     def write(rows, path, settings):
@@ -177,12 +175,12 @@ def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(conversion, "write_shard", write)
     with pytest.raises(KeyboardInterrupt):
-        convert_faces(source, tmp_path / "out", shard_size=2)
+        convert_faces(source, tmp_path / "out", ConversionSettings(shard_size=2))
     monkeypatch.undo()
     assert not (tmp_path / "out").exists()
     kept = tmp_path / ".out.partial" / "data" / "train-1.parquet"
     kept.write_bytes(kept.read_bytes() + b"mark")
-    convert_faces(source, tmp_path / "out", shard_size=2)
+    convert_faces(source, tmp_path / "out", ConversionSettings(shard_size=2))
     last = files_of(tmp_path / "out")
     assert last.pop("train-00001-of-00003.parquet").endswith(b"mark")  # taken over, not written again
     assert last.items() <= files_of(tmp_path / "whole").items()
@@ -208,11 +206,13 @@ def test_a_picture_that_cannot_be_read_is_named_or_left_out(tmp_path):
     rows[1]["image"] = tmp_path / "1.png"
     with pytest.raises(DataError, match="broken.png cannot be read; is it an image"):
         convert_faces(make_source({"train": rows}), tmp_path / "out")
-    face_set = convert_faces(make_source({"train": rows}), tmp_path / "out", skip_unreadable=True, shard_size=2)
+    face_set = convert_faces(
+        make_source({"train": rows}), tmp_path / "out", ConversionSettings(skip_unreadable=True, shard_size=2)
+    )
     assert (face_set.splits["train"]["faces"], face_set.splits["train"]["skipped"]) == (4, 1)
     assert load_faces(tmp_path / "out")["name"][:] == ["face 0", "face 1", "face 2", "face 4"]
     with pytest.raises(DataError, match="no face whose picture can be read"):
-        convert_faces(make_source({"train": [rows[3]]}), tmp_path / "none", skip_unreadable=True)
+        convert_faces(make_source({"train": [rows[3]]}), tmp_path / "none", ConversionSettings(skip_unreadable=True))
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_an_output_in_use_is_left_alone(tmp_path):
         convert_faces(source, tmp_path / "out")
     assert files_of(tmp_path / "out") == before
     with pytest.raises(ValueError, match="boxes must be one of"):
-        convert_faces(source, tmp_path / "new", boxes="guess")
+        convert_faces(source, tmp_path / "new", ConversionSettings(boxes="guess"))
     with pytest.raises(ValueError, match="at least 1"):
-        convert_faces(source, tmp_path / "new", num_proc=0)
+        convert_faces(source, tmp_path / "new", ConversionSettings(num_proc=0))
 
 
 def test_a_converted_folder_knows_its_scheme_and_loads_by_its_card(tmp_path):
@@ -251,7 +251,7 @@ def test_a_converted_folder_knows_its_scheme_and_loads_by_its_card(tmp_path):
     assert find_face_set(tmp_path / "out" / "data" / "test-00000-of-00001.parquet") == written
     assert (written.scheme, written.extend_top, written.extend_bottom) == (SCHEME, 0.2, 0.12)
     assert find_face_set(tmp_path) is None
-    loaded = datasets.load_dataset(str(tmp_path / "out"))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {name: rows["name"][:] for name, rows in loaded.items()} == {
         "train": ["face 0"],
         "test": ["face 1"],
@@ -266,16 +266,20 @@ def test_a_converted_folder_knows_its_scheme_and_loads_by_its_card(tmp_path):
 def test_parquet_is_a_source_too(tmp_path):
     rows = {"train": [make_row(tmp_path, i, age=i) for i in range(3)], "test": [make_row(tmp_path, 3, age=None)]}
     first = make_source(rows, attributes={"age": datasets.Value("int8")}, extend_top=0.2)
-    convert_faces(first, tmp_path / "one", shard_size=2)
+    convert_faces(first, tmp_path / "one", ConversionSettings(shard_size=2))
     source = open_source(tmp_path / "one")
     assert (source.kind, source.scheme, source.extend_top) == ("test", SCHEME, 0.2)
-    convert_faces(source, tmp_path / "two", shard_size=2)
+    convert_faces(source, tmp_path / "two", ConversionSettings(shard_size=2))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
-    assert source.load("test")[0]["image"].getpixel((0, 0)) == (3, 0, 9)
+    assert load_split(source, "test")[0]["image"].getpixel((0, 0)) == (3, 0, 9)
 
 
 def test_streaming_gives_the_same_rows(tmp_path):
-    convert_faces(make_source({"train": [make_row(tmp_path, i) for i in range(5)]}), tmp_path / "out", shard_size=2)
+    convert_faces(
+        make_source({"train": [make_row(tmp_path, i) for i in range(5)]}),
+        tmp_path / "out",
+        ConversionSettings(shard_size=2),
+    )
     streamed = load_faces(Path(tmp_path / "out"), streaming=True)
     assert isinstance(streamed, datasets.IterableDataset)
     for row, expected in zip(streamed, load_faces(tmp_path / "out"), strict=True):

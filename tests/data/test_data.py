@@ -13,17 +13,12 @@ from support.faces import SHARED
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.data import first_shots, held_out_faces, load_faces, random_shots, validation_split  # noqa: E402
+from fabrec_hf.data import first_shots, held_out_faces, load_faces, parquet, random_shots, validation_split  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 
 
 ROOT = Path(__file__).parents[2]
 LABELLED = ("image", "landmarks", "box")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def make_faces(count, offset=0, points=3, labelled=True):
@@ -103,6 +98,37 @@ def test_wrong_folders_are_named_with_what_was_expected(folder, tmp_path):
         with pytest.raises(DataError, match=message) as error:
             load_faces(*arguments)
         assert "\n" not in str(error.value)
+
+
+def test_many_files_are_mapped_from_a_copy_and_few_are_not(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "of the user")
+    small = load_faces(folder, "train", LABELLED, cache_dir=tmp_path / "cache")
+    assert small.cache_files == [] and not (tmp_path / "cache").exists()
+    assert load_faces(folder, "train")._fingerprint == small._fingerprint != load_faces(folder, "test")._fingerprint
+    monkeypatch.setattr(parquet, "IN_MEMORY", sum(file.stat().st_size for file in folder.glob("train*")) - 1)
+    large = load_faces(folder, "train", LABELLED, cache_dir=tmp_path / "cache")
+    assert Path(large.cache_files[0]["filename"]).is_relative_to(tmp_path / "cache")
+    assert large.features == small.features and large.split == small.split
+    undecoded = [faces.cast_column("image", datasets.Image(decode=False)) for faces in (small, large)]
+    assert list(undecoded[0]) == list(undecoded[1])
+    assert load_faces(folder, "test").cache_files == [], "a smaller split"
+    assert not (tmp_path / "of the user").exists()
+
+
+def test_files_may_order_their_columns_differently(tmp_path):
+    make_faces(2).to_parquet(tmp_path / "0.parquet")
+    faces = make_faces(2, offset=2)
+    faces.select_columns(faces.column_names[::-1]).to_parquet(tmp_path / "1.parquet")
+    assert rows_of(load_faces(tmp_path, columns=LABELLED)) == [0, 1, 2, 3]
+
+
+def test_a_file_that_breaks_off_inside_is_named(folder):
+    file = next(folder.glob("train*"))
+    content = bytearray(file.read_bytes())
+    content[4:200] = bytes(196)  # the end, which says where everything is, stays
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"{file.name}.*cannot be read, are the files whole"):
+        load_faces(folder, "train")
 
 
 def test_validation_split_never_divides_a_picture():

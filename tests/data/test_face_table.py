@@ -23,11 +23,6 @@ from fabrec_hf.errors import DataError
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def encoded(row: int) -> bytes:
     """A picture of 8 x 6 pixels; every third one is a JPEG that EXIF turns, to 6 x 8."""
     file, image = io.BytesIO(), Image.new("RGB", (8, 6), (row, 2 * row, 0))

@@ -16,9 +16,6 @@ from fabrec_hf.errors import DataError  # noqa: E402
 from support.own_annotations import FACES, HEIGHT, WIDTH, coco, convert, find_faces_by_red, pictures, points_of  # noqa: E402
 
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
-
 @pytest.fixture(autouse=True)
 def detector(monkeypatch):
     return find_faces_by_red(monkeypatch)

@@ -12,11 +12,7 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from support.raw_sets import draw, fails, names, read  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+from support.read_splits import load_split  # noqa: E402
 
 
 # 300-W. A face's points start at (x, y) and take a box of 67 x 134 there, counted from 1 as in the distribution.
@@ -93,7 +89,7 @@ def test_300w(tmp_path, layout, cells, box_folder):
     # 12_1.jpg was written second: its points start at (20, 31) and its box is (3, 3, 7, 12), both counted from 1.
     assert rows[1]["landmarks"][0] == [19, 30] and rows[1]["landmarks"][67] == [86, 164]
     assert rows[1]["box"] == [2, 2, 4, 9]
-    assert source.load("train")[1]["image"].getpixel((0, 0)) == pytest.approx(1, abs=1)
+    assert load_split(source, "train")[1]["image"].getpixel((0, 0)) == pytest.approx(1, abs=1)
     assert names(read(source, "full")) == names(read(source, "test"))
     assert [row["subset"] for row in read(source, "common")] == ["helen_test", "lfpw_test"]
     challenging = read(source, "challenging")
@@ -132,7 +128,7 @@ def test_300w_parts_that_are_not_there(w300, tmp_path):
     source = open_source("300w", w300)
     assert list(source.splits) == ["train"]
     with pytest.raises(DataError, match="no split 'test'; it has train"):
-        source.load("test")
+        load_split(source, "test")
     (tmp_path / "empty").mkdir()
     fails("empty holds no split of 300-W; expected the folders afw, helen/trainset", "300w", tmp_path / "empty")
     fails("no file or folder .*nowhere; expected 300-W", "300w", tmp_path / "nowhere")
@@ -179,12 +175,10 @@ def test_300w_damaged_files(w300):
 
 
 def test_300w_changes_are_seen(w300):
-    before = open_source("300w", w300).load("challenging")
-    again = open_source("300w", w300).load("challenging")
-    assert before._fingerprint == again._fingerprint
-    assert before.cache_files == again.cache_files != []
+    before = open_source("300w", w300).stamp("test")
+    assert open_source("300w", w300).stamp("test") == before
     write_pts(w300 / "ibug" / "image_092 _01.pts", 101, 201)
-    assert open_source("300w", w300).load("challenging")[0]["landmarks"][0] == [100, 200]
+    assert load_split(open_source("300w", w300), "challenging")[0]["landmarks"][0] == [100, 200]
     write_boxes(w300 / "Bounding Boxes", "ibug", [(4, "image_092_01.jpg")])
-    assert open_source("300w", w300).load("challenging")[0]["box"] == [5, 2, 4, 9]
-    assert open_source("300w", w300, box_source="points").load("challenging")[0]["box"] == [100, 200, 67, 134]
+    assert load_split(open_source("300w", w300), "challenging")[0]["box"] == [5, 2, 4, 9]
+    assert load_split(open_source("300w", w300, box_source="points"), "challenging")[0]["box"] == [100, 200, 67, 134]

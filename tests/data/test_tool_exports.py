@@ -26,11 +26,6 @@ SECOND = AnnotatedFace(np.array([[110, 20], [120, 20], [115, 40]]), [True] * 3)
 PICTURE = AnnotatedPicture("a b.png", (200, 100), 512, [FACE, SECOND])
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def test_the_xml_of_cvat():
     (content,) = tool_files("cvat", [PICTURE], EYES).values()
     root = ElementTree.fromstring(content)

@@ -1,6 +1,7 @@
 """From photographs in a session to a detector, its files and the Hub; with an autoencoder of a few kilobytes."""
 
 import io
+import json
 import logging
 import threading
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.faces import draw_face
+from support.read_splits import load_split
 from support.tiny_checkpoints import save_autoencoder, save_landmarks
 
 
@@ -39,11 +41,6 @@ from fabrec_hf.learning.fewshot import FitProgress, FitResult  # noqa: E402
 
 NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
 TRUTH = {f"face {seed}.png": draw_face(seed)[1] for seed in range(6)}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -120,7 +117,7 @@ def test_archives_are_read_back_as_they_were_annotated(session, tmp_path):
     for kind, name in (("coco", "annotations-coco.zip"), ("pts", "annotations-pts.zip")):
         folder = tmp_path / kind
         zipfile.ZipFile(io.BytesIO(files[name])).extractall(folder)
-        rows = open_source(kind, str(folder), scheme=str(folder / "scheme.yaml")).load("train")
+        rows = load_split(open_source(kind, str(folder), scheme=str(folder / "scheme.yaml")), "train")
         assert len(rows) == 2
         expected = session.project.faces[1].landmarks()
         assert np.isnan(expected).any(axis=1).tolist() == [False] * 4 + [True]
@@ -143,7 +140,9 @@ def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     assert all(face.picture.size == (320, 320) and session.project.faces[face.row].name == face.name for face in drawn)
     assert sorted(path.name for path in session.folder.iterdir()) == ["detector", "photographs", "project.json"]
     teach(session, autoencoder, 0.005, steps.append, lambda: False)  # again, in its place
-    assert (session.detector / "fit.json").is_file()
+    results = json.loads((session.detector / "fit.json").read_text())
+    low, high = results["held_out_interval"]
+    assert low < results["held_out_error"] < high
 
 
 def test_a_training_that_is_cancelled_keeps_what_it_learned(session, autoencoder):

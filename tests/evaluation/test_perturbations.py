@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fabrec_hf.evaluation.perturbations import PERTURBATIONS, Face, cut_region, perturb, rotate_points
+from fabrec_hf.evaluation.perturbations import PERTURBATIONS, FaceInPicture, cut_region, perturb, rotate_points
 
 
 def make_face(seed=0, size=(90, 110)):
@@ -15,7 +15,7 @@ def make_face(seed=0, size=(90, 110)):
     pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
     points = random.uniform([35, 25], [75, 60], (6, 2))
     low, high = points.min(axis=0), points.max(axis=0)
-    return Face(pixels, points, np.concatenate([low, high - low]))
+    return FaceInPicture(pixels, points, np.concatenate([low, high - low]))
 
 
 def same(first, second):
@@ -23,7 +23,7 @@ def same(first, second):
 
 
 def copied(face):
-    return Face(face.pixels.copy(), face.points.copy(), face.box.copy())
+    return FaceInPicture(face.pixels.copy(), face.points.copy(), face.box.copy())
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
@@ -60,7 +60,7 @@ def test_strengths_out_of_range_are_refused(name):
 
 
 def test_box_jitter_has_the_standard_deviations_it_states():
-    face = Face(np.zeros((4, 4, 3), np.uint8), np.zeros((1, 2)), np.array([10.0, 20.0, 100.0, 50.0]))
+    face = FaceInPicture(np.zeros((4, 4, 3), np.uint8), np.zeros((1, 2)), np.array([10.0, 20.0, 100.0, 50.0]))
     entry = PERTURBATIONS["box_jitter"]
     boxes = np.stack([perturb(face, entry, 5, row).box for row in range(4000)])
     shifts = (boxes[:, :2] + boxes[:, 2:] / 2 - [60, 45]) / 100  # of the longer side
@@ -79,7 +79,7 @@ def test_blur_spreads_a_point_by_its_standard_deviation():
     """The second moment of a blurred point is sigma squared: 4 % of a box side of 100 px are 4 px."""
     pixels = np.zeros((81, 81, 3), np.uint8)
     pixels[38:43, 38:43] = 255
-    face = Face(pixels, np.zeros((1, 2)), np.array([0.0, 0.0, 60.0, 100.0]))
+    face = FaceInPicture(pixels, np.zeros((1, 2)), np.array([0.0, 0.0, 60.0, 100.0]))
     blurred = perturb(face, PERTURBATIONS["blur"], 4, 0).pixels[..., 1].astype(float)
     offsets = np.arange(81) - 40
     profile = blurred.sum(axis=0) / blurred.sum()
@@ -103,7 +103,7 @@ def test_jpeg_is_that_of_pillow_at_the_quality_named():
 def test_darkness_halves_linear_light():
     """By the sRGB standard, 188 is linear 0.50289; half of it is 0.25144, which encodes to 137.2."""
     values = np.array([[[0, 5, 188], [255, 255, 255]]], np.uint8)
-    face = Face(values, np.zeros((1, 2)), np.array([0.0, 0.0, 1.0, 1.0]))
+    face = FaceInPicture(values, np.zeros((1, 2)), np.array([0.0, 0.0, 1.0, 1.0]))
     once = perturb(face, PERTURBATIONS["darkness"], 1, 0).pixels
     assert once[0, 0].tolist() == [0, 2, 137]  # near black sRGB is linear: 5 / 2 is rounded to even
     assert once[0, 1].tolist() == [188, 188, 188]  # 0.5 encodes to 187.5
@@ -117,7 +117,9 @@ def test_occlusion_covers_the_share_it_states_inside_the_box(share):
     ratios = []
     for row in range(40):
         # The same draw covers black and white by the same colour: what is left of their difference is uncovered.
-        black, white = (Face(np.full((90, 110, 3), value, np.uint8), np.zeros((1, 2)), box) for value in (0, 255))
+        black, white = (
+            FaceInPicture(np.full((90, 110, 3), value, np.uint8), np.zeros((1, 2)), box) for value in (0, 255)
+        )
         covers = [perturb(face, PERTURBATIONS["occlusion"], share, row).pixels for face in (black, white)]
         covered = 1 - (covers[1].astype(float) - covers[0])[..., 0] / 255
         assert covered.sum() == pytest.approx(share / 100 * box[2] * box[3], rel=0.01)
@@ -146,7 +148,7 @@ def test_a_drawn_marker_is_found_where_its_point_went(angle):
     y, x = np.mgrid[:120, :130]
     blobs = [255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 2.5**2)) for px, py in points]
     low, high = points.min(axis=0), points.max(axis=0)
-    face = Face(np.stack(blobs, axis=-1).round().astype(np.uint8), points, np.concatenate([low, high - low]))
+    face = FaceInPicture(np.stack(blobs, axis=-1).round().astype(np.uint8), points, np.concatenate([low, high - low]))
     signs = set()
     for row in range(6):
         turned = perturb(face, PERTURBATIONS["rotation"], angle, row)
@@ -165,7 +167,7 @@ def test_a_drawn_marker_is_found_where_its_point_went(angle):
 def test_a_quarter_turn_moves_whole_pixels():
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    face = Face(pixels, np.array([[10.0, 12.0], [28.0, 26.0]]), np.array([10.0, 10.0, 20.0, 20.0]))
+    face = FaceInPicture(pixels, np.array([[10.0, 12.0], [28.0, 26.0]]), np.array([10.0, 10.0, 20.0, 20.0]))
     directions = set()
     for row in range(8):
         turned = perturb(face, PERTURBATIONS["rotation"], 90, row).pixels.astype(int)
@@ -183,7 +185,7 @@ def test_a_tight_box_is_tight_again_and_margins_are_kept():
     assert turned.box == pytest.approx(np.concatenate([low, high - low]))
     # A box that leaves a quarter of the tight width on the left, and as much again above as the tight box is high.
     x, y, width, height = face.box
-    wide = Face(face.pixels, face.points, np.array([x - width / 4, y - height, 1.5 * width, 2 * height]))
+    wide = FaceInPicture(face.pixels, face.points, np.array([x - width / 4, y - height, 1.5 * width, 2 * height]))
     turned = perturb(wide, PERTURBATIONS["rotation"], 30, 0)
     low, span = turned.points.min(axis=0), np.ptp(turned.points, axis=0)
     expected = [low[0] - span[0] / 4, low[1] - span[1], 1.5 * span[0], 2 * span[1]]
@@ -194,11 +196,11 @@ def test_faces_with_few_points_turn_too():
     face = make_face()
     some = face.points.copy()
     some[1:4] = np.nan
-    turned = perturb(Face(face.pixels, some, face.box), PERTURBATIONS["rotation"], 20, 0)
+    turned = perturb(FaceInPicture(face.pixels, some, face.box), PERTURBATIONS["rotation"], 20, 0)
     assert np.isnan(turned.points[1:4]).all() and np.isfinite(turned.points[[0, 4, 5]]).all()
     assert np.isfinite(turned.box).all() and (turned.box[2:] > 0).all()
     for points in (np.full((6, 2), np.nan), face.points[:1], np.array([[40.0, 30.0], [60.0, 30.0]])):
-        turned = perturb(Face(face.pixels, points, face.box), PERTURBATIONS["rotation"], 20, 0)
+        turned = perturb(FaceInPicture(face.pixels, points, face.box), PERTURBATIONS["rotation"], 20, 0)
         assert np.array_equal(turned.box, face.box)
 
 
@@ -206,13 +208,13 @@ def test_a_region_holds_the_same_pixels_at_shifted_places():
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (300, 400, 3), dtype=np.uint8)
     points = np.array([[200.0, 151.0], [219.0, 170.0]])
-    region = cut_region(Face(pixels, points, np.array([200.5, 150.5, 20.0, 10.0])))
+    region = cut_region(FaceInPicture(pixels, points, np.array([200.5, 150.5, 20.0, 10.0])))
     # The centre is (210.5, 155.5), the reach two sides of 20 px: columns 170.5 to 250.5, rows 115.5 to 195.5.
     assert np.array_equal(region.pixels, pixels[115:196, 170:251])
     assert region.points == pytest.approx(points - [170, 115])
     assert region.box == pytest.approx([30.5, 35.5, 20, 10])
-    corner = cut_region(Face(pixels, points, np.array([-30.0, -5.0, 40.0, 40.0])))
+    corner = cut_region(FaceInPicture(pixels, points, np.array([-30.0, -5.0, 40.0, 40.0])))
     assert np.array_equal(corner.pixels, pixels[:95, :70])
     assert corner.box == pytest.approx([-30, -5, 40, 40])
-    outside = cut_region(Face(pixels, points, np.array([1000.0, 1000.0, 10.0, 10.0])))
+    outside = cut_region(FaceInPicture(pixels, points, np.array([1000.0, 1000.0, 10.0, 10.0])))
     assert outside.pixels.size > 0 and outside.box == pytest.approx([1000 - 399, 1000 - 299, 10, 10])

@@ -15,10 +15,10 @@ datasets = pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
 
 from fabrec_hf.cli import main  # noqa: E402
-from fabrec_hf.data import held_out_faces  # noqa: E402
+from fabrec_hf.data import held_out_faces, load_faces  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
-from fabrec_hf.evaluation.perturbations import PERTURBATIONS, Face, perturb  # noqa: E402
-from fabrec_hf.evaluation.robustness import measure_robustness  # noqa: E402
+from fabrec_hf.evaluation.perturbations import PERTURBATIONS, FaceInPicture, perturb  # noqa: E402
+from fabrec_hf.evaluation.robustness import RobustnessSettings, measure_robustness  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
@@ -27,11 +27,6 @@ from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmark
 
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 SCHEME = get_scheme("mtfl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +68,7 @@ def errors_by_loops(model, processor, dataset, perturbation, strength, seed):
     """Perturb and score face by face, in the whole picture and by way of the public post-processing."""
     errors = []
     for index, row in enumerate(dataset):
-        face = Face(np.asarray(row["image"]), np.array(row["landmarks"]), np.array(row["box"]))
+        face = FaceInPicture(np.asarray(row["image"]), np.array(row["landmarks"]), np.array(row["box"]))
         face = perturb(face, perturbation, strength, index, seed)
         inputs = processor(Image.fromarray(face.pixels), boxes=[face.box.tolist()])
         with torch.no_grad():
@@ -92,7 +87,8 @@ def errors_by_loops(model, processor, dataset, perturbation, strength, seed):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_curves_are_those_of_single_faces_for_any_batch_size(model, processor, faces, batch_size):
     chosen = [PERTURBATIONS[name] for name in ("box_jitter", "blur", "rotation")]
-    measured = measure_robustness(model, processor, faces, chosen, seed=4, batch_size=batch_size, threshold=60)
+    settings = RobustnessSettings(chosen, seed=4, batch_size=batch_size, threshold=60)
+    measured = measure_robustness(model, processor, faces, settings)
     assert list(measured["perturbations"]) == ["box_jitter", "blur", "rotation"]
     assert measured["count"] == 7 and measured["threshold"] == 60
     sides = np.array(faces["box"])[:, 2:].max(axis=1)
@@ -110,7 +106,7 @@ def test_curves_are_those_of_single_faces_for_any_batch_size(model, processor, f
 def test_a_row_is_perturbed_as_that_row_whatever_else_is_measured(model, processor, faces):
     entry = PERTURBATIONS["box_jitter"]
     for row in (5, 2):
-        measured = measure_robustness(model, processor, faces, [entry], rows=[row])
+        measured = measure_robustness(model, processor, faces, RobustnessSettings([entry], [row]))
         for point in measured["perturbations"]["box_jitter"]["curve"]:
             expected = errors_by_loops(model, processor, faces, entry, point["strength"], seed=0)[row]
             assert point["nme"] == pytest.approx(expected, rel=1e-3)
@@ -149,7 +145,8 @@ def test_who_finds_the_markers_has_no_error_however_boxes_move_and_pictures_turn
         boxes.append([*(points.min(axis=0) - 12), *(np.ptp(points, axis=0) + 24)])
     dataset = make_dataset(images, landmarks, boxes)
     chosen = [PERTURBATIONS[name] for name in ("box_jitter", "rotation", "darkness")]
-    measured = measure_robustness(MarkerFinder(64, normalizer), FabRecImageProcessor(size=64), dataset, chosen)
+    finder, settings = MarkerFinder(64, normalizer), RobustnessSettings(chosen)
+    measured = measure_robustness(finder, FabRecImageProcessor(size=64), dataset, settings)
     assert measured["normalizer"] == normalizer
     for name, strengths in (("box_jitter", (0, 2.5, 5)), ("rotation", (0, 10, 20, 30, 45)), ("darkness", (0, 2))):
         curve = measured["perturbations"][name]["curve"]
@@ -170,11 +167,12 @@ def test_errors_are_in_lengths_of_the_undisturbed_face():
     dataset = make_dataset([Image.new("RGB", (80, 80))] * 4, landmarks, boxes)
     entry = PERTURBATIONS["box_jitter"]
     finder = Middle(32, {"kind": "box"})
-    curve = measure_robustness(finder, FabRecImageProcessor(size=32), dataset, [entry])["perturbations"]["box_jitter"]
+    measured = measure_robustness(finder, FabRecImageProcessor(size=32), dataset, RobustnessSettings([entry]))
+    curve = measured["perturbations"]["box_jitter"]
     for point in curve["curve"]:
         errors = []
         for row in range(4):
-            face = Face(np.zeros((80, 80, 3), np.uint8), landmarks[row], np.array(boxes[row]))
+            face = FaceInPicture(np.zeros((80, 80, 3), np.uint8), landmarks[row], np.array(boxes[row]))
             x, y, width, height = perturb(face, entry, point["strength"], row).box
             # The crop adds 20 % of the height above and 12 % below: its middle lies 4 % above that of the box.
             middle = np.array([x + width / 2 - 0.5, y + height / 2 - 0.04 * height - 0.5])
@@ -238,7 +236,8 @@ def test_command_writes_what_the_functions_return(folder, tmp_path, model, proce
     printed = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in output.iterdir()) == ["report.md", "results.json", "robustness.png"]
     assert json.loads((output / "results.json").read_text()) == printed
-    expected = measure_robustness(model, processor, faces, seed=3)  # of several splits the test set is the default
+    settings = RobustnessSettings(seed=3)
+    expected = measure_robustness(model, processor, faces, settings)  # of several splits the test set is the default
     for name, entry in expected["perturbations"].items():
         found = printed["robustness"]["perturbations"][name]
         assert [point["nme"] for point in found["curve"]] == pytest.approx(
@@ -266,7 +265,7 @@ def test_command_measures_one_kind_alone(folder, tmp_path, capsys):
     assert Image.open(tmp_path / "robustness.png").width == 1600
     assert main([*words_for(folder, tmp_path, "--faces", folder / "crops.parquet"), "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
-    crops = datasets.Dataset.from_parquet(str(folder / "crops.parquet"))
+    crops = load_faces(folder / "crops.parquet")
     assert "robustness" not in results
     assert 0 < results["reconstruction"]["count"] == len(held_out_faces(crops)[1]) < 120
     assert Image.open(tmp_path / "robustness.png").width == 1600
@@ -291,7 +290,7 @@ def test_command_answers_mistakes_in_one_line_and_writes_nothing(folder, tmp_pat
     (tmp_path / "file").write_text("")
     labelled = folder / "test-0.parquet"
     few = tmp_path / "few.parquet"
-    crops = datasets.Dataset.from_parquet(str(folder / "crops.parquet"))
+    crops = load_faces(folder / "crops.parquet")
     held_out_faces(crops)[0].select(range(5)).to_parquet(few)
     output = tmp_path / "output"
     cases = [

@@ -13,26 +13,24 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.annotations import annotations  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.evaluation.reports import describe_measurement  # noqa: E402
+from fabrec_hf.evaluation.scored_points import LARGER, scored_scheme  # noqa: E402
 from fabrec_hf.evaluation.scoring import (  # noqa: E402
+    ScoringSettings,
     evaluate_checkpoint,
     find_subsets,
-    predict_landmarks,
     score_faces,
     summarize_scores,
 )
+from fabrec_hf.inference.dataset_prediction import predict_dataset  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.model.known_schemes import Normalizer, get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, conversions_of, get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
 
 
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_size": 32}
 SCHEME = get_scheme("mtfl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+PAPER = ScoringSettings(protocol="paper")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def scores_by_loops(model, processor, dataset):
 def test_scores_are_those_of_single_faces_for_any_batch_size(model, processor, faces, batch_size):
     errors = scores_by_loops(model, processor, faces)
     threshold = sorted(errors)[3]  # four faces are no failures
-    result = evaluate_checkpoint(model, processor, faces, batch_size, threshold=threshold * 1.001)
+    result = evaluate_checkpoint(model, processor, faces, ScoringSettings(batch_size), threshold * 1.001)
     assert result["nme"] == pytest.approx(sum(errors) / 7, rel=1e-4)
     assert result["failure_rate"] == pytest.approx(100 * 3 / 7)
     assert result["count"] == 7
@@ -107,7 +105,9 @@ def test_no_batch_size_and_no_number_of_threads_changes_the_numbers(model, proce
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             for batch_size in (1, 2, 4, 5, 8, 32):
-                results[threads, batch_size] = evaluate_checkpoint(model, processor, faces, batch_size)
+                results[threads, batch_size] = evaluate_checkpoint(
+                    model, processor, faces, ScoringSettings(batch_size)
+                )
                 assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -121,7 +121,7 @@ def test_no_batch_size_and_no_number_of_threads_changes_the_numbers(model, proce
 
 
 def test_its_own_predictions_are_without_error(model, processor, faces):
-    points = predict_landmarks(model, processor, faces, batch_size=2)
+    points = predict_dataset(model, processor, faces, batch_size=2)
     labelled = make_dataset(faces["image"], points, faces["box"])
     result = evaluate_checkpoint(model, processor, labelled)
     assert result["nme"] == pytest.approx(0, abs=1e-3)
@@ -134,18 +134,18 @@ def test_paper_protocol_is_the_model_configured_for_argmax(model, processor, fac
     argmax = FabRecForLandmarkDetection(config).eval()
     argmax.load_state_dict(model.state_dict())
     errors = scores_by_loops(argmax, processor, faces)
-    result = evaluate_checkpoint(model, processor, faces, protocol="paper")
+    result = evaluate_checkpoint(model, processor, faces, PAPER)
     assert result["nme"] == pytest.approx(sum(errors) / 7, rel=1e-4)
     assert result["nme"] != pytest.approx(evaluate_checkpoint(model, processor, faces)["nme"], rel=1e-4)
     assert (result["protocol"], result["decoding"], result["flip_average"]) == ("paper", "argmax", False)
     with pytest.raises(ValueError, match="one of default, paper"):
-        evaluate_checkpoint(model, processor, faces, protocol="best")
+        evaluate_checkpoint(model, processor, faces, ScoringSettings(protocol="best"))
 
 
 def test_the_record_says_whether_landmarks_were_corrected_by_the_shape_prior(model, processor, faces):
     prior = FabRecForLandmarkDetection(FabRecConfig.from_dict(model.config.to_dict() | {"shape_prior": True})).eval()
     corrected = evaluate_checkpoint(prior, processor, faces)
-    as_in_paper = evaluate_checkpoint(prior, processor, faces, protocol="paper")
+    as_in_paper = evaluate_checkpoint(prior, processor, faces, PAPER)
     without = evaluate_checkpoint(model, processor, faces)
     assert [result["shape_prior"] for result in (corrected, as_in_paper, without)] == [True, False, False]
     assert "corrected by the shape prior" in describe_measurement(corrected)
@@ -162,8 +162,8 @@ def test_flip_average_treats_a_face_and_its_mirror_image_alike(model, processor,
     mirrored = make_dataset([ImageOps.mirror(image) for image in faces["image"]], points, boxes)
     scores = {}
     for flip in (True, False):
-        here = evaluate_checkpoint(model, processor, faces, flip_average=flip)
-        there = evaluate_checkpoint(model, processor, mirrored, flip_average=flip)
+        here = evaluate_checkpoint(model, processor, faces, ScoringSettings(flip_average=flip))
+        there = evaluate_checkpoint(model, processor, mirrored, ScoringSettings(flip_average=flip))
         scores[flip] = abs(here["nme"] - there["nme"]) / here["nme"]
     assert scores[True] < 1e-3 < scores[False]
 
@@ -172,7 +172,7 @@ def test_evaluation_leaves_the_model_and_the_random_numbers_alone(model, process
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    evaluate_checkpoint(model, processor, faces, protocol="paper", flip_average=True)
+    evaluate_checkpoint(model, processor, faces, ScoringSettings(protocol="paper", flip_average=True))
     assert model.training and model.transfer_layers.training
     assert (model.config.decoding, model.config.flip_average) == ("subpixel", False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -210,7 +210,7 @@ def test_data_that_cannot_be_scored(model, processor, faces):
     broken["image"][5]["bytes"] = broken["image"][5]["bytes"][:100]
     broken = datasets.Dataset.from_dict(broken, features=faces.features)
     with pytest.raises(DataError, match="rows 4 to 6 cannot be read"):
-        evaluate_checkpoint(model, processor, broken, batch_size=4)
+        evaluate_checkpoint(model, processor, broken, ScoringSettings(batch_size=4))
 
 
 def test_models_that_cannot_be_scored(processor, faces):
@@ -221,7 +221,7 @@ def test_models_that_cannot_be_scored(processor, faces):
     unpaired = FabRecForLandmarkDetection(FabRecConfig(**TINY, num_landmarks=5, landmark_scheme=scheme))
     assert evaluate_checkpoint(unpaired, processor, faces)["normalizer"] == {"kind": "box"}
     with pytest.raises(SchemeError, match="dots has no flip pairs"):
-        evaluate_checkpoint(unpaired, processor, faces, flip_average=True)
+        evaluate_checkpoint(unpaired, processor, faces, ScoringSettings(flip_average=True))
 
 
 def test_annotations_are_those_of_the_rows(faces):
@@ -246,20 +246,20 @@ def test_the_normalizer_only_scales_the_errors_of_a_face(model, processor, faces
         (Normalizer("box_diagonal"), np.hypot(boxes[:, 2], boxes[:, 3])),
         (Normalizer("points", (2, (3, 4))), np.linalg.norm(points[:, 2] - points[:, 3:].mean(axis=1), axis=1)),
     ):
-        scores = score_faces(model, processor, faces, normalizer=normalizer)
+        scores = score_faces(model, processor, faces, ScoringSettings(normalizer=normalizer))
         np.testing.assert_allclose(scores.errors, own.errors * eyes / lengths, rtol=1e-9)
-        result = evaluate_checkpoint(model, processor, faces, normalizer=normalizer)
+        result = evaluate_checkpoint(model, processor, faces, ScoringSettings(normalizer=normalizer))
         assert result["normalizer"] == normalizer.to_dict()
         scored = scores.errors[~np.isnan(scores.errors)]
         assert result["nme"] == pytest.approx(scored.mean())
 
 
 def test_the_worst_faces_are_kept_with_what_was_found_in_them(model, processor, faces):
-    scores = score_faces(model, processor, faces, keep_worst=3)
+    scores = score_faces(model, processor, faces, ScoringSettings(keep_worst=3))
     order = np.argsort(-scores.errors)
     assert [face.row for face in scores.worst] == order[:3].tolist()
     assert [face.error for face in scores.worst] == scores.errors[order[:3]].tolist()
-    found = predict_landmarks(model, processor, faces)
+    found = predict_dataset(model, processor, faces)
     for face in scores.worst:
         np.testing.assert_array_equal(face.landmarks, found[face.row])
     assert score_faces(model, processor, faces).worst == ()
@@ -314,3 +314,66 @@ def test_summaries_are_those_of_the_errors(model_300w, processor, faces_300w):
     assert result["subsets"]["private"]["auc"] == pytest.approx(np.clip(1 - private / 150, 0, None).mean())
     jaw = scores.part_errors["jaw"]
     assert result["parts"]["jaw"] == pytest.approx(jaw[~np.isnan(jaw)].mean())
+
+
+# Where the 68 points stand among the 98, written down once more.
+CHOSEN = [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 62), 63, 64, 65, 67, 68, 69, 71, 72, 73]
+CHOSEN += [75, *range(76, 96)]
+
+
+@pytest.fixture(scope="module")
+def wflw():
+    """A detector of 98 points, faces with as many, and what it finds in them."""
+    torch.manual_seed(0)
+    points = {"num_landmarks": 98, "heatmap_sigma": 2.0, "landmark_scheme": get_scheme("wflw").to_dict()}
+    detector = FabRecForLandmarkDetection(FabRecConfig(**TINY, **points)).eval()
+    random = np.random.default_rng(1)
+    images = [Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)) for _ in range(5)]
+    truth = random.uniform(5, 50, (5, 98, 2))
+    boxes = np.tile([10.0, 5.0, 40.0, 45.0], (5, 1))
+    return detector, images, truth, boxes
+
+
+def test_a_detector_of_98_points_is_scored_on_68(wflw, processor):
+    """As those of its own points that the 68 are; outer eye corners are outer eye corners in both."""
+    detector, images, truth, boxes = wflw
+    own = score_faces(detector, processor, make_dataset(images, truth, boxes))
+    fewer = make_dataset(images, truth[:, CHOSEN], boxes)
+    scores = score_faces(detector, processor, fewer, ScoringSettings(keep_worst=1))
+    assert (scores.scheme.name, scores.converted_from, own.converted_from) == ("300w", "wflw", None)
+    np.testing.assert_allclose(scores.point_errors, own.point_errors[:, CHOSEN], rtol=1e-9)
+    np.testing.assert_array_equal(scores.point_scores, own.point_scores[:, CHOSEN])
+    assert scores.worst[0].landmarks.shape == (68, 2)
+    result = evaluate_checkpoint(detector, processor, fewer)
+    assert result["nme"] == pytest.approx(own.point_errors[:, CHOSEN].mean(), rel=1e-9)
+    assert result["scheme"] == "300w" and result["converted_from"] == "wflw"
+    assert result["normalizer"] == {"kind": "points", "points": [36, 45]}
+    assert "converted_from" not in evaluate_checkpoint(detector, processor, make_dataset(images, truth, boxes))
+
+
+def test_a_detector_of_98_points_is_scored_on_five(wflw, processor):
+    detector, images, truth, boxes = wflw
+    found = predict_dataset(detector, processor, make_dataset(images, truth, boxes))
+    eyes = [[60, 61, 63, 64, 65, 67], [68, 69, 71, 72, 73, 75]]
+    five = np.stack([*(found[:, eye].mean(axis=1) for eye in eyes), *(found[:, i] for i in (54, 76, 82))], axis=1)
+    moved = five + [3.0, 4.0]  # five pixels off
+    scores = score_faces(detector, processor, make_dataset(images, moved, boxes))
+    lengths = np.linalg.norm(moved[:, 0] - moved[:, 1], axis=1)
+    np.testing.assert_allclose(scores.errors, 100 * 5 / lengths, rtol=1e-6)
+    assert scores.converted_from == "wflw" and scores.scheme == SCHEME
+    own = score_faces(detector, processor, make_dataset(images, truth, boxes)).point_scores
+    np.testing.assert_allclose(scores.point_scores[:, 0], own[:, eyes[0]].mean(axis=1), rtol=1e-6)
+
+
+def test_only_points_that_are_there_are_converted(wflw):
+    config = wflw[0].config
+    assert [scored_scheme(config, count).name for count in (98, 68, 5)] == ["wflw", "300w", "mtfl"]
+    with pytest.raises(SchemeError, match="finds the 98 points of wflw, but the data has 7"):
+        scored_scheme(config, 7)
+    fewer = FabRecConfig(num_landmarks=68, landmark_scheme=get_scheme("300w").to_dict())
+    with pytest.raises(SchemeError, match="but the data has 98; convert the data by fabrec convert --to-scheme 300w"):
+        scored_scheme(fewer, 98)
+    other = LandmarkScheme("wflw", 98)  # called so, but nothing says that these are its points
+    with pytest.raises(SchemeError, match="finds the 98 points of wflw, but the data has 68"):
+        scored_scheme(FabRecConfig(num_landmarks=98, landmark_scheme=other.to_dict()), 68)
+    assert all(conversions_of(get_scheme(name)) for name in LARGER)

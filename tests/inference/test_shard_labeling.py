@@ -40,11 +40,6 @@ from label_dataset import LabelArguments  # noqa: E402
 TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
@@ -132,7 +127,7 @@ def test_labels_are_what_processor_and_model_give(checkpoint, shards, tmp_path):
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert (summary["faces"], summary["shards"]) == (33, 5)
     assert summary["mean_score"] == pytest.approx(np.mean(labels["scores"]), abs=1e-6)
-    repository = datasets.load_dataset(str(tmp_path / "labels"))
+    repository = datasets.load_dataset(str(tmp_path / "labels"), cache_dir=str(tmp_path / "cache"))
     assert repository["train"].num_rows == 33
 
 

@@ -49,11 +49,6 @@ RECIPE = LandmarkRecipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory):
     torch.manual_seed(0)

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from fabrec_hf.common.choices import TO_SCHEMES
 from fabrec_hf.model.known_schemes import (
     LandmarkScheme,
     Normalizer,
+    conversions_of,
     convert_landmarks,
     get_scheme,
     infer_flip_pairs,
+    known_name,
     known_normalizers,
 )
 from support.faces import SHARED
@@ -256,6 +259,20 @@ def test_conversions_that_do_not_exist():
         convert_landmarks(np.zeros((68, 2)), "300w", "wflw")
     with pytest.raises(ValueError, match=r"shape \(..., 98, 2\), not \(68, 2\)"):
         convert_landmarks(np.zeros((68, 2)), "wflw", "300w")
+
+
+def test_a_scheme_is_converted_by_the_names_of_its_points_and_not_by_its_own():
+    points = np.random.default_rng(0).random((98, 2))
+    mine = LandmarkScheme("mine", 98, get_scheme("wflw").point_names)
+    assert [scheme.name for scheme in conversions_of(mine)] == ["300w", "mtfl"] and known_name(mine) == "wflw"
+    assert (convert_landmarks(points, mine, "300w") == convert_landmarks(points, "wflw", "300w")).all()
+    assert convert_landmarks(points, mine, "wflw") is points
+    false = LandmarkScheme("wflw", 98)
+    assert conversions_of(false) == () and known_name(false) is None
+    with pytest.raises(ValueError, match="No conversion from wflw to 300w"):
+        convert_landmarks(points, false, "300w")
+    targets = {scheme.name for name in NAMES for scheme in conversions_of(get_scheme(name))}
+    assert targets == set(TO_SCHEMES)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared face data")

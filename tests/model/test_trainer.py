@@ -29,9 +29,9 @@ def processor(checkpoint):
 
 
 @pytest.fixture
-def faces(drawn_faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return datasets.load_dataset("parquet", data_files=str(drawn_faces / "train.parquet"), split="train")
+def faces(drawn_faces, tmp_path):
+    file, cache = str(drawn_faces / "train.parquet"), str(tmp_path / "cache")
+    return datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=cache)
 
 
 def make_trainer(checkpoint, processor, faces, folder, **settings):

@@ -10,7 +10,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data import face_boxes, load_faces, survey  # noqa: E402
-from fabrec_hf.data.conversion import convert_faces  # noqa: E402
+from fabrec_hf.data.conversion import ConversionSettings, convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
@@ -85,7 +85,7 @@ def coco(file, boxes=None, points=None, size=(WIDTH, HEIGHT), form="png", catego
 
 def convert(file, output, kind="coco", boxes=None, **options):
     """Convert, and return what is said of the set, its boxes and its points."""
-    face_set = convert_faces(open_source(kind, file, **options), output, boxes=boxes)
+    face_set = convert_faces(open_source(kind, file, **options), output, ConversionSettings(boxes=boxes))
     assert find_face_set(output) == face_set
     faces = load_faces(output, columns=("box", "landmarks"))
     return face_set, np.array(faces["box"][:]), np.array(faces["landmarks"][:])

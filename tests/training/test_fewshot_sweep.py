@@ -63,7 +63,6 @@ def test_the_table_stands_beside_the_papers_numbers():
 
 
 def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     torch.manual_seed(0)
     autoencoder = FabRecAutoencoder(FabRecAutoencoderConfig(image_size=32, latent_size=8, widths=[8, 8, 8, 8]))
     autoencoder.save_pretrained(tmp_path / "autoencoder")

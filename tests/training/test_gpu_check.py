@@ -68,3 +68,24 @@ def test_a_failed_check_is_the_exit_code_and_an_error_is_one(monkeypatch, capsys
     assert "ok    first" in said and "      measured" in said
     assert "FAIL  networks" in said and "RuntimeError: no kernel for this device" in said
     assert "1 of 2 checks failed" in said
+
+
+@pytest.mark.parametrize("end", ["mistake", "interrupt"])
+def test_the_rounding_of_convolutions_is_given_back_however_it_ends(monkeypatch, end):
+    seen = []
+
+    def part(sizes, device):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        yield Line("first", "fine", True)
+        raise KeyError("nobody expects it")
+
+    monkeypatch.setattr(gpu_check, "check_networks", part)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    lines = gpu_check.run(TINY)
+    assert next(lines).what == "first"
+    if end == "mistake":
+        with pytest.raises(KeyError):
+            next(lines)
+    else:
+        lines.close()
+    assert seen == [False] and torch.backends.cudnn.allow_tf32 is True

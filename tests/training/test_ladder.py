@@ -48,7 +48,6 @@ def write_mesh(faces: Path, folder: Path) -> Path:
 
 
 def test_a_ladder_is_climbed_in_pieces(drawn_faces, labelled, tmp_path, capsys, monkeypatch, same_threads):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     settings, output = tmp_path / "settings.yaml", tmp_path / "ladder"
     stop_first = TINY | {"autoencoder-128": TINY["autoencoder-128"] | {"max_minutes": 1e-6}}
     arguments = {"faces": [str(drawn_faces)], "labeled": [str(labelled)], "preset": "base", "shard_size": "100KB"}

@@ -42,11 +42,6 @@ TINY = ["--preset", "small", "--widths", 8, 8, 8, 8, "--batch_size", 8, "--learn
 TINY += ["--held_out_fraction", 0.3, "--picture_every", 2, "--gradient_penalty", 1]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def pretrain(*arguments, processes=1):
     if processes == 1:
         return run_script("pretrain.py", *TINY, *arguments)

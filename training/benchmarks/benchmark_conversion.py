@@ -43,11 +43,12 @@ def generate(folder: Path, rows: int) -> None:
 
 def convert(folder: Path, output: Path, num_proc: int) -> int:
     """Convert the CSV file; returns the number of faces."""
-    from fabrec_hf.data.conversion import convert_faces
+    from fabrec_hf.data.conversion import ConversionSettings, convert_faces
     from fabrec_hf.data.readers import open_source
 
     source = open_source("csv", folder / "faces.csv")
-    return convert_faces(source, output, num_proc=num_proc, progress=sys.stderr.isatty()).splits["train"]["faces"]
+    settings = ConversionSettings(num_proc=num_proc, progress=sys.stderr.isatty())
+    return convert_faces(source, output, settings).splits["train"]["faces"]
 
 
 def stream(output: Path) -> int:

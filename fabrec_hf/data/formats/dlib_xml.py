@@ -119,7 +119,7 @@ def _survey(files: Iterable[Path]) -> tuple[list[str], list[str], bool, list[str
     parts, attributes, repeated, notes = dict[str, None](), set[str](), False, []
     for file in files:
         pictures, faces, ignored = set(), 0, 0
-        for box in _boxes(file, with_ignored=True):
+        for box in _boxes(file):
             if box.ignored:
                 ignored += 1
                 continue
@@ -140,6 +140,8 @@ def _rows(
     file: Path, images: PicturePlaces, points: Sequence[str], attributes: Sequence[str], repeated: bool
 ) -> Iterator[Row]:
     for box in _boxes(file):
+        if box.ignored:
+            continue
         row: Row = {"image": images.path(box.image), "picture": box.image, "box": box.rectangle}
         row["stated_size"] = box.picture_size
         row["name"] = f"{box.image}:{box.line}" if repeated else box.image
@@ -162,14 +164,14 @@ class _Box:
     parts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def _boxes(file: Path, with_ignored: bool = False) -> Iterator[_Box]:
-    """Yield the boxes of a file, those that are not ignored by default, reading it piece by piece."""
+def _boxes(file: Path) -> Iterator[_Box]:
+    """Yield the boxes of a file, the ignored ones too, reading it piece by piece."""
     try:
         parser = _ImglabParser(file, _encoding(file))
         with open(file, "rb") as stream:
             while chunk := stream.read(_CHUNK):
-                yield from (box for box in parser.feed(chunk) if with_ignored or not box.ignored)
-            yield from (box for box in parser.feed(b"", last=True) if with_ignored or not box.ignored)
+                yield from parser.feed(chunk)
+            yield from parser.feed(b"", last=True)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
     except LookupError as error:

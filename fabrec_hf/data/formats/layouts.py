@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from ...errors import DataError
 from ..picture_files import PICTURE_SUFFIXES, heic_is_readable
 from ..source import face_features
+from ..split_names import SPLITS, canonical_split
 
 
 __all__ = [
@@ -41,10 +42,7 @@ __all__ = [
 DEFAULT_SPLIT = "train"
 """The split of data that does not tell its splits."""
 
-_SPLITS = {name: name for name in ("train", "test", "validation", "private")} | dict.fromkeys(
-    ("valid", "val", "dev"), "validation"
-)
-_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)
+_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)
 
 COMMON_COLUMNS = frozenset(face_features(1, visibility=True))
 """Columns of every set of faces; an attribute cannot be called so."""
@@ -56,7 +54,7 @@ def split_of(name: str) -> str | None:
     Raises:
         DataError: If it speaks of two.
     """
-    found = sorted({_SPLITS[match.lower()] for match in _IN_NAME.findall(name)})
+    found = sorted({SPLITS[match.lower()] for match in _IN_NAME.findall(name)})
     if len(found) > 1:
         raise DataError(f"The name {name} speaks of the splits {' and '.join(found)}; rename it.")
     return found[0] if found else None
@@ -87,18 +85,7 @@ def files_by_split(files: Iterable[Path], split: str | None) -> dict[str, Path]:
         if name in found:
             raise DataError(f"{found[name]} and {file.name} both are the {name} split by their names; give one file.")
         found[name] = file
-    return {name: found[name] for name in dict.fromkeys(_SPLITS.values()) if name in found}
-
-
-def canonical_split(name: str, where: str) -> str:
-    """Return the name of a split as it is used here, `validation` for `val`.
-
-    Raises:
-        DataError: If a split cannot be called so.
-    """
-    if not re.fullmatch(r"\w+(\.\w+)*", name):
-        raise DataError(f"{where}: a split is called by letters, digits, _ and dots, not {name!r}.")
-    return _SPLITS.get(name.lower(), name)
+    return {name: found[name] for name in dict.fromkeys(SPLITS.values()) if name in found}
 
 
 def only_split(split: str | None) -> str:
@@ -120,12 +107,12 @@ def split_folders(root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
-        name = _SPLITS.get(folder.name.lower())
+        name = SPLITS.get(folder.name.lower())
         if name in found:
             raise DataError(f"{found[name]} and {folder.name} both are the {name} split; give them apart.")
         if name:
             found[name] = folder
-    return {name: found[name] for name in dict.fromkeys(_SPLITS.values()) if name in found}
+    return {name: found[name] for name in dict.fromkeys(SPLITS.values()) if name in found}
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

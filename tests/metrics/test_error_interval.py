@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from fabrec_hf.evaluation.error_interval import error_interval  # noqa: E402
+from fabrec_hf.metrics.error_interval import error_interval  # noqa: E402
 
 
 def test_few_faces_leave_a_wide_interval():
