@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DataError
 from ..model.geometry import crop_box_from_box
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 
 
 CANVAS_RATIO = math.sqrt(2)
@@ -95,10 +95,10 @@ def _open(row: dict) -> Image.Image:
     source = row["image"]
     try:
         image = Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"])
-        pixels = load_rgb(image).round().to(torch.uint8)
+        pixels = Picture(image).rgb
     except (OSError, ValueError) as error:
         raise DataError(f"The picture in row {row['row']} cannot be read: {error}") from error
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(pixels)
 
 
 def _decode_all(

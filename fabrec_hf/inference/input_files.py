@@ -16,10 +16,19 @@ from ..data.picture_files import (
     skipped_files,
 )
 from ..errors import BoxError, ImageError
+from ..model.image_inputs import Picture
 from .video_files import VIDEO_SUFFIXES
 
 
-__all__ = ["check_inside", "collect_inputs", "distinct_names", "is_video", "open_picture", "parse_boxes"]
+__all__ = [
+    "check_inside",
+    "collect_inputs",
+    "distinct_names",
+    "is_video",
+    "open_picture",
+    "parse_boxes",
+    "read_picture",
+]
 
 # Ends the stem of what `fabrec detect` draws.
 OVERLAY_MARK = ".landmarks"
@@ -113,6 +122,20 @@ def open_picture(path: Path) -> Image.Image:
         raise ImageError("there is no permission to read it.") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError(f"it cannot be read: {' '.join(str(error).split()) or type(error).__name__}.") from error
+
+
+def read_picture(path: Path) -> Picture:
+    """Read a picture as everything that works on it takes it; it is decoded once.
+
+    Raises:
+        ImageError: As `open_picture`.
+    """
+    try:
+        return Picture(open_picture(path))
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(str(error)) from error
 
 
 def parse_boxes(texts: Iterable[str]) -> list[tuple[float, float, float, float]]:
