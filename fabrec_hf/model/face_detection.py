@@ -22,10 +22,10 @@ from .turned_crops import TURNED_FROM, wrapped
 from .yunet import YuNet, weights_file
 
 
-# A picture is searched once at half its size (the square root of its area in pixels), within these limits. That is
-# enough where every proposal from HINT on is a face that is surely upright and not small. A small face that cannot be
-# told at this size mostly leaves a proposal that scores too low to be a face.
-QUICK_SIZES = (320, 720)
+# A picture is searched once at half its size (the square root of its area in pixels), but at COARSE_SIZE at least and
+# at this size at most. That is enough where every proposal from HINT on is a face that is surely upright and not
+# small. A small face that cannot be told at this size mostly leaves a proposal that scores too low to be a face.
+LARGEST_QUICK = 720
 HINT = 0.2
 # Elsewhere it is searched thoroughly. YuNet finds faces of about 20 to 450 px. Two sizes give the faces from 1.5 % of
 # a picture to all of it, in the same time whatever the camera's resolution.
@@ -143,14 +143,17 @@ class YuNetFaceDetector:
 
     def _settled(self, rgb: np.ndarray) -> list[Detection]:
         """Search a picture: once where that is enough."""
-        found = None if self._small_faces else self._sure_faces(rgb)
-        return self._all_faces(rgb) if found is None else found
-
-    def _sure_faces(self, rgb: np.ndarray) -> list[Detection] | None:
-        """Return the faces that one search finds; None where that leaves a doubt."""
+        if self._small_faces:
+            return self._all_faces(rgb)
         size = math.sqrt(rgb.shape[0] * rgb.shape[1])
-        scale = min(1.0, np.clip(size / 2, *QUICK_SIZES) / size)
-        rows = self._search(rgb, scale, 0.0, min(HINT, self._threshold))
+        quick = min(max(size / 2, COARSE_SIZE), LARGEST_QUICK)
+        is_coarse = quick == COARSE_SIZE
+        rows = self._search(rgb, quick / size, COARSE_MARGIN if is_coarse else 0.0, min(HINT, self._threshold))
+        found = self._sure_faces(rgb, rows, quick / size)
+        return self._all_faces(rgb, rows if is_coarse else None) if found is None else found
+
+    def _sure_faces(self, rgb: np.ndarray, rows: np.ndarray, scale: float) -> list[Detection] | None:
+        """Return the faces that one search, at a scale, has found; None where that leaves a doubt."""
         sides = rows[:, 2:4].max(1, initial=0.0) * scale
         if not len(rows) or (sides > LARGEST_FACE).any():
             return None
@@ -159,11 +162,18 @@ class YuNetFaceDetector:
             return None
         return [face for face, _ in best if face.score >= self._threshold]
 
-    def _all_faces(self, rgb: np.ndarray) -> list[Detection]:
-        """Search a picture at both sizes, and look closely at what may be a turned face."""
+    def _all_faces(self, rgb: np.ndarray, coarse: np.ndarray | None = None) -> list[Detection]:
+        """Search a picture at both sizes, and look closely at what may be a turned face.
+
+        Args:
+            rgb: The picture.
+            coarse: What the search at the smaller size has found, if it was made already.
+        """
         size = math.sqrt(rgb.shape[0] * rgb.shape[1])
         lowest, fine = min(UNSURE, self._threshold), min(1.0, FINE_SIZE / size)
-        rows = [self._search(rgb, COARSE_SIZE / size, COARSE_MARGIN, lowest)]
+        if coarse is None:
+            coarse = self._search(rgb, COARSE_SIZE / size, COARSE_MARGIN, lowest)
+        rows = [coarse[coarse[:, -1] >= lowest]]
         if size > COARSE_SIZE:
             rows.append(self._search(rgb, fine, 0.0, lowest))
         scales = [COARSE_SIZE / size, fine]

@@ -58,7 +58,12 @@ class Picture:
 
 def as_picture(image: Any) -> Picture:
     """Returns an image of any kind as a [`Picture`]: itself if it is one."""
-    return image if isinstance(image, Picture) else Picture(image)
+    return image if _is_picture(image) else Picture(image)
+
+
+def _is_picture(image: Any) -> bool:
+    """Whether an image is a [`Picture`], be it of a copy of this file that came with another part of a checkpoint."""
+    return isinstance(getattr(image, "pixels", None), torch.Tensor)
 
 
 def as_image_list(images: Any) -> list[Any]:
@@ -74,7 +79,7 @@ def as_image_list(images: Any) -> list[Any]:
     Raises:
         TypeError: if `images` is none of these.
     """
-    if isinstance(images, (str, os.PathLike, Image.Image, Picture)):
+    if isinstance(images, (str, os.PathLike, Image.Image)) or _is_picture(images):
         return [images]
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return list(images) if images.ndim == 4 else [images]
@@ -107,7 +112,7 @@ def load_rgb(image: Any, index: int = 0, input_data_format: str | ChannelDimensi
         ValueError: if the image is empty, truncated, not an image, or holds values out of range; one line.
         TypeError: if `image` is none of the kinds above.
     """
-    if isinstance(image, Picture):
+    if _is_picture(image):
         return image.pixels
     name = f"image {index}"
     if isinstance(image, (str, os.PathLike)):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .second_look import Reading, SecondLook, mark_faceless
+from .second_look import Reading, SecondLook, mark_faceless, read_once
 
 
 # Faces in one forward pass: a crowd in one picture shall not fill the memory.
@@ -53,8 +53,9 @@ def read_landmarks(
         ValueError: A picture or box is not usable.
     """
     run = partial(run_in_passes, model, faces_per_pass=faces_per_pass)
-    reader = SecondLook(run, processor, model.config, look)
-    return reader(images, boxes) if second_look else reader.read_once(images, boxes)
+    if not second_look:
+        return read_once(run, processor, images, boxes)
+    return SecondLook(run, processor, model.config, look)(images, boxes)
 
 
 def faces_of(
@@ -82,8 +83,8 @@ def run_in_passes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return landmarks and scores of any number of crops on the CPU, in several passes where they are many."""
     passes = [model(part.to(model.device, model.dtype)) for part in pixel_values.split(faces_per_pass)]
-    landmarks, scores = (torch.cat([part[name] for part in passes]).float() for name in ("landmarks", "scores"))
-    return landmarks.cpu(), scores.cpu()
+    landmarks = torch.cat([part.landmarks for part in passes]).float()
+    return landmarks.cpu(), torch.cat([part.scores for part in passes]).float().cpu()
 
 
 class FusedTwin:

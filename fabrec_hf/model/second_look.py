@@ -92,7 +92,7 @@ class SecondLook:
             boxes: The faces of each of them: a `FaceBox` where it is known how a face is turned, any other box where
                 it is not.
         """
-        reading = self.read_once(images, boxes)
+        reading = read_once(self._run, self._processor, images, boxes)
         is_known = [hasattr(box, "roll") for entry in boxes for box in entry]
         for _ in range(MOST_LOOKS):
             wanted, faceless = self._wanted(images, reading, is_known)
@@ -102,20 +102,6 @@ class SecondLook:
             reading = self._read_again(images, reading, wanted)
             is_known = [True] * len(is_known)
         return reading
-
-    def read_once(self, images: Sequence[Any], boxes: Sequence[Sequence[Any]]) -> Reading:
-        """Read the faces of pictures in crops that are turned as their boxes say; look no second time."""
-        tables = [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes]
-        turned = [[_roll_of_crop(getattr(box, "roll", None)) for box in entry] for entry in boxes]
-        return self._read(images, tables, turned)
-
-    def _read(self, images: Sequence[Any], boxes: Sequence[np.ndarray], rolls: Sequence[Sequence[float]]) -> Reading:
-        given = {"rolls": list(rolls)} if any(roll for entry in rolls for roll in entry) else {}
-        inputs = self._processor(list(images), boxes=list(boxes), **given)
-        landmarks, scores = self._run(inputs.pop("pixel_values"))
-        geometry = dict(inputs)
-        geometry.setdefault("rolls", torch.zeros(len(landmarks), dtype=torch.float64))
-        return Reading(landmarks, scores, geometry)
 
     def _wanted(
         self, images: Sequence[Any], reading: Reading, is_known: Sequence[bool]
@@ -147,11 +133,8 @@ class SecondLook:
         """Read faces in other crops, and keep of each what scores higher."""
         rows = list(wanted)
         pictures = np.asarray(reading.geometry["image_indices"])[rows]
-        again = self._read(
-            [images[index] for index in pictures],
-            [np.array([box]) for box in wanted.values()],
-            [[box.roll] for box in wanted.values()],
-        )
+        faces, rolls = [[box] for box in wanted.values()], [[box.roll] for box in wanted.values()]
+        again = read_once(self._run, self._processor, [images[index] for index in pictures], faces, rolls)
         better = (again.scores.mean(1) >= reading.scores.mean(1)[rows]).numpy()
         rows = np.array(rows)[better]
         landmarks, scores = reading.landmarks.clone(), reading.scores.clone()
@@ -160,6 +143,25 @@ class SecondLook:
         for name in ("crop_boxes", "rolls"):
             geometry[name][rows] = torch.as_tensor(again.geometry[name])[better]
         return reading._replace(landmarks=landmarks, scores=scores, geometry=geometry)
+
+
+def read_once(
+    run: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    processor: Any,
+    images: Sequence[Any],
+    boxes: Sequence[Sequence[Any]],
+    rolls: list[list[float]] | None = None,
+) -> Reading:
+    """Read faces in crops that are turned as told, or as their boxes say; other arguments as those of `SecondLook`."""
+    tables = [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes]
+    if rolls is None:
+        rolls = [[_roll_of_crop(getattr(box, "roll", None)) for box in entry] for entry in boxes]
+    given = {"rolls": rolls} if any(roll for entry in rolls for roll in entry) else {}
+    inputs = processor(list(images), boxes=tables, **given)
+    landmarks, scores = run(inputs.pop("pixel_values"))
+    geometry = dict(inputs)
+    geometry.setdefault("rolls", torch.zeros(len(landmarks), dtype=torch.float64))
+    return Reading(landmarks, scores, geometry)
 
 
 def boxes_of(found: Sequence[Any], processor: Any) -> list[Any]:
@@ -182,4 +184,4 @@ def _roll_of_crop(roll: float | None) -> float:
     return float(roll) if roll is not None and abs(roll) > TURNED_FROM else 0.0
 
 
-__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless"]
+__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "read_once"]

@@ -111,7 +111,9 @@ def test_a_calibrated_detector_is_said_nothing_of(photo, capsys):
 def test_a_thorough_search_is_made_where_it_is_asked_for(checkpoint, more, monkeypatch, capsys):
     searches, search = [], YuNetFaceDetector._all_faces
     monkeypatch.setattr(
-        YuNetFaceDetector, "_all_faces", lambda self, rgb: searches.append(rgb.shape) or search(self, rgb)
+        YuNetFaceDetector,
+        "_all_faces",
+        lambda self, rgb, *more: searches.append(rgb.shape) or search(self, rgb, *more),
     )
     photograph = str(EXAMPLES / "astronaut.jpg")
     assert main(["detect", photograph, "--model", str(checkpoint), "--device", "cpu", *more]) == 0
