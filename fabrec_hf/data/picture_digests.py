@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 
 from ..errors import DataError
+from .splits import picture_content
 
 
 __all__ = ["LEARNED_NAME", "count_learned", "learned_pictures", "picture_digests"]
@@ -25,10 +26,7 @@ def picture_digests(dataset: datasets.Dataset) -> list[str]:
     """
     rows = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     try:
-        return [
-            blake2b(row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes(), digest_size=8).hexdigest()
-            for row in rows
-        ]
+        return [blake2b(picture_content(row["image"]), digest_size=8).hexdigest() for row in rows]
     except OSError as error:
         raise DataError(f"A picture cannot be read: {error}.") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..checkpoints.weight_files import INDEX_NAME, SHARD_NAME, WEIGHTS_NAME
+from ..checkpoints.weight_files import INDEX_NAME, SHARD_NAME, WEIGHTS_NAME, shard_names
 from ..data.formats.pts import read_pts
 from ..errors import CheckpointError, DataError
 from ..inference.drawing import face_tile, tile_points
@@ -217,12 +217,9 @@ def _missing(files: Mapping[str, bytes]) -> list[str]:
     needed = [WEIGHTS_NAME]
     if WEIGHTS_NAME not in files and INDEX_NAME in files:
         try:
-            needed = sorted(set(json.loads(files[INDEX_NAME])["weight_map"].values()))
-            known = all(SHARD_NAME.fullmatch(name) for name in needed)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            known = False
-        if not known or not needed:
-            raise CheckpointError(f"{INDEX_NAME} is no index of shards.")
+            needed = shard_names(files[INDEX_NAME])
+        except CheckpointError as error:
+            raise CheckpointError(f"{INDEX_NAME} is no index of shards.") from error
     return [entry for entry in (*DESCRIPTIONS, *needed) if entry not in files]
 
 
