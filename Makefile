@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A python 3.12, for the packages that training on borrowed time needs and no others.
+MINIMAL_PYTHON ?= python3.12
+MINIMAL := .venv-minimal
+PROCESSES ?= 2
 SOURCES := fabrec_hf training tests hubconf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cards test gpu-check quality style clean
+.PHONY: help install demo cards test test-minimal gpu-check quality style clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -30,8 +34,18 @@ cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of 
 		$(BIN)/fabrec card $$name --photo examples/*.jpg --output model_cards/$$name.md || exit; \
 	done
 
-test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest
+# Processes with a thread each are faster than one with several: most tests are too small to share out. A file's tests
+# stay together, and with them what they prepare. Threads that wait leave the core to the other process.
+test: $(INSTALLED)  ## run the tests, in PROCESSES processes
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+
+$(MINIMAL)/.installed: training/requirements-minimal.txt
+	test -x $(MINIMAL)/bin/python || $(MINIMAL_PYTHON) -m venv $(MINIMAL)
+	$(MINIMAL)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+test-minimal: $(MINIMAL)/.installed  ## climb the training ladder, tiny, in .venv-minimal, with the few packages that it needs
+	$(MINIMAL)/bin/python tests/support/minimal_ladder.py
 
 gpu-check: $(INSTALLED)  ## compare this machine's GPU with its CPU, and time it; tiny without a GPU
 	$(BIN)/python training/gpu_check.py
@@ -46,4 +60,4 @@ style: $(INSTALLED)  ## repair style
 	$(BIN)/ruff format $(SOURCES)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) demo_output build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MINIMAL) demo_output build dist .mypy_cache .pytest_cache .ruff_cache

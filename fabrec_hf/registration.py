@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-from wrapt import register_post_import_hook
+from .common.imports import when_imported
 
 
 __all__ = ["register_lazily"]
@@ -26,7 +26,7 @@ _loaded: set[str] = set()
 def register_lazily() -> None:
     """Set up all registrations; those whose modules are loaded already happen at once."""
     for module, mark in _MARKS.items():
-        register_post_import_hook(mark, f"{_MODEL}.{module}")
+        when_imported(mark, f"{_MODEL}.{module}")
     for theirs, ours, register in _REGISTRATIONS:
         _register_when_both(theirs, f"{_MODEL}.{ours}", register)
 
@@ -51,8 +51,8 @@ def _register_when_both(theirs: str, ours: str, register: Callable[[ModuleType],
         _loaded.add(ours)
         attempt()
 
-    register_post_import_hook(our_module_is_there, ours)
-    register_post_import_hook(their_module_is_there, theirs)
+    when_imported(our_module_is_there, ours)
+    when_imported(their_module_is_there, theirs)
 
 
 def _register_configurations(ours: ModuleType) -> None:

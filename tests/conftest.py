@@ -28,6 +28,12 @@ def backend(request):
     return request.param
 
 
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """A cache of `datasets` that goes with the test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def drawn_faces(tmp_path_factory) -> Path:
     """A folder with `train.parquet`: 24 drawn faces with image, landmarks, box, name and picture."""

@@ -13,33 +13,14 @@ if not (ROOT / "pyproject.toml").is_file():
     pytest.skip("only in a checkout", allow_module_level=True)
 
 
-def requirements() -> dict[str, str]:
-    """Every requirement in pyproject.toml, as name -> constraint."""
-    text = (ROOT / "pyproject.toml").read_text()
-    lists = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
-    found = re.findall(r'"([\w-]+)([^"\[]*)"', lists)
-    return dict(found)
-
-
-def test_requirements_are_lower_bounds():
-    found = requirements()
-    assert {"torch", "torchvision", "transformers", "safetensors", "timm", "datasets", "accelerate", "gradio"} <= set(
-        found
-    )
-    for name, constraint in found.items():
-        assert re.fullmatch(r">=[\d.]+", constraint), f"{name}{constraint}"
-
-
 def test_no_index_and_no_secret_host():
     for name in ("pyproject.toml", "Makefile", ".ci/run"):
         text = (ROOT / name).read_text()
         assert not re.search(r"index-url|extra-index|find-links|https?://", text)
 
 
-def test_the_version_has_one_source():
+def test_the_version_is_a_number_of_three_parts():
     assert re.fullmatch(r"\d+\.\d+\.\d+", fabrec_hf.__version__)
-    text = (ROOT / "pyproject.toml").read_text()
-    assert 'dynamic = ["version"]' in text and 'path = "fabrec_hf/__init__.py"' in text
 
 
 def test_ci_runs_quality_and_tests():

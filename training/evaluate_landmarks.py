@@ -19,7 +19,7 @@ from fabrec_hf.cli import main as run_command_line
 
 
 # Launchers end all processes as soon as one of them fails: seconds that the first one gets to say why.
-PATIENCE = 5
+PATIENCE = 15
 
 
 def main(arguments: list[str]) -> int:

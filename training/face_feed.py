@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import psutil
 import torch
@@ -21,10 +20,15 @@ from training_utils import logger
 from fabrec_hf.data import held_out_faces, load_faces
 from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces
 from fabrec_hf.data.face_set import shared_face_set
+from fabrec_hf.data.face_table import encoded_images
 from fabrec_hf.data.splits import is_held_out
 from fabrec_hf.errors import DataError
 from fabrec_hf.evaluation.reconstruction_errors import canvas_size
 from fabrec_hf.learning.schedules import batch_indices
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 FEEDS = ("auto", "memory", "workers", "stream")
@@ -65,7 +69,7 @@ class Schedule:
 
 def load_training_faces(
     paths: list[str], image_size: int, held_out_fraction: float, stream: bool
-) -> tuple[Any, datasets.Dataset, FaceDecoder]:
+) -> "tuple[Any, datasets.Dataset, FaceDecoder]":
     """Open the faces to train on, and those held out (at most 2,000 of them).
 
     Faces of a set that `fabrec convert` wrote are cut out by their boxes, as the paper does for that set; others are
@@ -89,7 +93,9 @@ def load_training_faces(
     if face_set is not None and not any("none" in split["boxes"] for split in face_set.splits.values()):
         decoder = FaceDecoder(round(image_size * CANVAS_RATIO), (face_set.extend_top, face_set.extend_bottom))
     if stream:
-        faces = faces.cast_column("image", datasets.Image(decode=False))
+        import datasets
+
+        faces = encoded_images(faces)
         found = list(islice(faces.filter(lambda row: is_held_out(row["image"], held_out_fraction)), HELD_OUT_FACES))
         training = faces.filter(lambda row: not is_held_out(row["image"], held_out_fraction))
         count, empty = len(found), next(iter(training), None) is None
@@ -112,7 +118,7 @@ def choose_feed(count: int, size: int, device: torch.device) -> str:
 
 
 def memory_feed(
-    faces: datasets.Dataset, decoder: FaceDecoder, schedule: Schedule, device: torch.device
+    faces: "datasets.Dataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Yield batches (n, 3, C, C) on the device from faces that are all decoded first.
 
@@ -126,7 +132,7 @@ def memory_feed(
 
 
 def worker_feed(
-    faces: datasets.Dataset, decoder: FaceDecoder, schedule: Schedule, device: torch.device, workers: int
+    faces: "datasets.Dataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device, workers: int
 ) -> Iterator[torch.Tensor]:
     """Yield the batches of `memory_feed`, decoded by other processes ahead of the loop."""
     loader: DataLoader = DataLoader(
@@ -157,8 +163,8 @@ class _Batches:
 class _Pictures:
     """A map-style data set of decoded faces."""
 
-    def __init__(self, faces: datasets.Dataset, decoder: FaceDecoder):
-        self.faces = faces.cast_column("image", datasets.Image(decode=False))
+    def __init__(self, faces: "datasets.Dataset", decoder: FaceDecoder):
+        self.faces = encoded_images(faces)
         self.decoder = decoder
 
     def __len__(self) -> int:
@@ -169,10 +175,10 @@ class _Pictures:
 
 
 def stream_feed(
-    faces: datasets.IterableDataset, decoder: FaceDecoder, schedule: Schedule, device: torch.device
+    faces: "datasets.IterableDataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Yield batches from a stream that is shuffled anew in every pass; a resumed run skips what it has seen."""
-    faces = faces.cast_column("image", datasets.Image(decode=False))
+    faces = encoded_images(faces)
     passes = (faces.shuffle(seed=schedule.seed + epoch, buffer_size=SHUFFLE_BUFFER) for epoch in range(2**31))
     rows = chain.from_iterable(passes)
     rows = islice(rows, schedule.start * schedule.batch_size, schedule.stop * schedule.batch_size)

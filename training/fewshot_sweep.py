@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import datasets
 import numpy as np
 import torch
 from landmark_sweep import Cell, draw_curve, parse_shots, table
@@ -23,8 +22,10 @@ from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
-from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
+from fabrec_hf.common.figures import has_matplotlib
+from fabrec_hf.data import load_faces, validation_split
 from fabrec_hf.data.face_set import shared_face_set
+from fabrec_hf.data.splits import random_rows
 from fabrec_hf.errors import FabRecError
 from fabrec_hf.learning.augmentation import plain_crops
 from fabrec_hf.learning.fewshot import FitProgress, choose_faces, fit_landmarks
@@ -88,8 +89,6 @@ class Sweep:
         processor = build_processor(face_set, load_autoencoder(arguments.autoencoder).config.image_size)
         self.scheme: LandmarkScheme = find_scheme(arguments.scheme, face_set, len(training[0]["landmarks"]))
         self.processor = processor
-        # Choosing by number from a column of numbers gives the rows that choosing faces would give.
-        self.numbers = datasets.Dataset.from_dict({"row": range(len(training))})
         self.training, self.scored = LabelledFaces(training, processor), LabelledFaces(scored, processor)
 
     def cells(self) -> list[Cell]:
@@ -118,8 +117,8 @@ class Sweep:
         if cell.protocol == "selected":
             return np.array(choose_faces(self.latents, cell.shots))
         if cell.protocol == "random":
-            return np.array(random_shots(self.numbers, cell.shots, cell.draw)["row"])
-        return np.array(first_shots(self.numbers, cell.shots)["row"])
+            return random_rows(len(self.training), cell.shots, cell.draw)
+        return np.arange(cell.shots)
 
     @cached_property
     @torch.no_grad()
@@ -200,8 +199,13 @@ def main(arguments: SweepArguments) -> Pause | None:
             results.append(json.loads(file.read_text()))
     (output_dir / "results.json").write_text(json.dumps({"settings": settings, "cells": results}, indent=2) + "\n")
     text = table(results, beside_paper=_beside_paper(arguments, sweep))
-    (output_dir / "table.md").write_text(text)
-    draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
+    if has_matplotlib():
+        draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
+    else:
+        print("matplotlib is not installed, so curve.png is left out.", file=sys.stderr)
+    draft = output_dir / "table.partial"
+    draft.write_text(text)
+    draft.replace(output_dir / "table.md")
     print(text)
     return None
 

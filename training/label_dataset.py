@@ -9,9 +9,11 @@
 The Parquet files of the data are shared out among the processes; each becomes a Parquet file of the same rows with
 `landmarks`, `box` and `scores`, one row a face. Started again after a kill, the command goes on with the files that
 are not done, and shares those out among as many processes as there are then. All processes must see the output folder.
+With `--max_minutes` no process begins a file after that time; the same command goes on.
 """
 
 import sys
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from mediapipe_teacher import MediaPipeTeacher
+from time_limit import Pause, TimeLimit, check_minutes
 from training_utils import parse_arguments, run_main, use_all_cores
 
 from fabrec_hf.errors import FabRecError
@@ -30,6 +33,7 @@ from fabrec_hf.inference.shard_labeling import (
     finish_labels,
     label_shards,
     open_labels,
+    unlabeled_shards,
 )
 
 
@@ -49,16 +53,24 @@ class LabelArguments:
     split: str | None = field(default=None, metadata={"help": "The split to label; all of them by default."})
     search: bool = field(default=False, metadata={"help": "Search for faces where the data has boxes, too."})
     min_score: float | None = field(default=None, metadata={"help": "Leave out landmarks that score lower, 0 to 1."})
+    max_minutes: float | None = field(default=None, metadata={"help": "Begin no file after so many minutes."})
 
     def __post_init__(self):
+        """Refuse values that would fail later, in words."""
+        check_minutes(self.max_minutes)
         if self.teacher not in ("model", "mediapipe"):
             raise ValueError(f"--teacher must be model or mediapipe, not {self.teacher!r}.")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"--min_score must lie in 0 to 1, not {self.min_score}.")
 
 
-def main(arguments: LabelArguments) -> None:
-    """Label this process's share; the first process opens the folder before and sums up afterward."""
+def main(arguments: LabelArguments) -> Pause | None:
+    """Label this process's share; the first process opens the folder before and sums up afterward.
+
+    Returns:
+        Where the labeling stopped because its minutes were over; None at its end.
+    """
+    limit = TimeLimit(arguments.max_minutes)
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     use_all_cores(accelerator)
     folder, settings = Path(arguments.output_dir), LabelSettings(arguments.search, arguments.min_score)
@@ -83,11 +95,21 @@ def main(arguments: LabelArguments) -> None:
             raise todo
         sys.exit(2)
     share = todo[accelerator.process_index :: accelerator.num_processes]
-    label_shards(share, folder, finder, settings, progress=accelerator.is_main_process and sys.stderr.isatty())
+    progress, begun = accelerator.is_main_process and sys.stderr.isatty(), time.monotonic()
+    label_shards(share, folder, finder, settings, progress, lambda labeled: limit.reached(None, labeled))
     accelerator.wait_for_everyone()
+    stopped: list[Pause | None] = [None]
     if accelerator.is_main_process:
-        print_summary(finish_labels(folder, shards, finder), len(shards), len(todo))
+        left = len(unlabeled_shards(folder, shards))
+        if left:
+            rest = (time.monotonic() - begun) / (len(todo) - left) * left
+            stopped = [Pause(len(shards) - left, left, rest, "file")]
+            print(f"{stopped[0]}. Go on with the same command.")
+        else:
+            print_summary(finish_labels(folder, shards, finder), len(shards), len(todo))
+    (pause,) = broadcast_object_list(stopped)
     accelerator.end_training()
+    return pause
 
 
 def print_summary(reports: dict[str, LabelReport], shards: int, labelled: int) -> None:

@@ -9,6 +9,7 @@ instead, for other machines or for `accelerate launch` with several processes.
 """
 
 import gc
+import importlib.util
 import os
 import shlex
 import time
@@ -180,7 +181,9 @@ def build_rungs(arguments: LadderArguments) -> list[Rung]:
         rungs.append(Rung(name, script, words, output / name / last, **kinds))
         return str(output / name)
 
-    saved = {"shard_size": arguments.shard_size}
+    saved: dict[str, Any] = {"shard_size": arguments.shard_size}
+    if importlib.util.find_spec("tensorboard") is None:
+        saved["report_to"] = "none"
     pretraining = {"data": arguments.faces} | saved
     start = add("autoencoder-128", "pretrain.py", "preprocessor_config.json", pretraining, preset["autoencoder"])
     if preset["image_size"] == 256:
@@ -189,7 +192,7 @@ def build_rungs(arguments: LadderArguments) -> list[Rung]:
     mesh = arguments.mesh
     if arguments.teacher_python:
         labels = {"data": arguments.faces[0], "teacher": "mediapipe", "teacher_python": arguments.teacher_python}
-        mesh = [add("mesh-labels", "label_dataset.py", "summary.json", labels, limited=False, resumes=False)]
+        mesh = [add("mesh-labels", "label_dataset.py", "summary.json", labels, resumes=False)]
     every, few = "landmarks-small.yaml", "landmarks-fewshot.yaml"
     teaching = preset["landmarks"] | saved
     if mesh:
@@ -200,7 +203,7 @@ def build_rungs(arguments: LadderArguments) -> list[Rung]:
     values = teaching | labeled
     detector = add("landmarks", "train_landmarks.py", "training_results.json", values, every)
     add_scores(rungs, output, arguments, detector)
-    add("few", "fewshot_sweep.py", "curve.png", preset["landmarks"] | labeled, few, resumes=False)
+    add("few", "fewshot_sweep.py", "table.md", preset["landmarks"] | labeled, few, resumes=False)
     if settings:
         known = ", ".join(rung.name for rung in rungs)
         raise FabRecError(f"--settings names {', '.join(settings)}, which is no rung of this ladder: {known}.")

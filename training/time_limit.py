@@ -36,15 +36,17 @@ class Pause:
         done: Steps, over all runs so far.
         left: Steps to go.
         seconds_left: How long these take at the rate of this run; None if a single step was no measurement.
+        unit: What a step is called.
     """
 
     done: int
     left: int
     seconds_left: float | None
+    unit: str = "step"
 
     def __str__(self) -> str:
         needs = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} at this run's rate"
-        return f"Stopped in time at step {self.done}: {self.left} steps left{needs}"
+        return f"Stopped in time at {self.unit} {self.done}: {self.left} {self.unit}s left{needs}"
 
 
 class TimeLimit:

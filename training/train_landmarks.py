@@ -17,8 +17,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
@@ -56,9 +56,14 @@ from fabrec_hf.learning.landmark_training import (
     landmark_errors,
     predict_landmarks,
 )
+from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.known_schemes import LandmarkScheme
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(kw_only=True)
@@ -167,7 +172,7 @@ class Trainer:
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
-def load_labelled(arguments: LandmarkTrainingArguments) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+def load_labelled(arguments: LandmarkTrainingArguments) -> "tuple[datasets.Dataset, datasets.Dataset | None]":
     """Read the annotated faces, take the validation pictures out, then choose the shots from what is left."""
     dataset = load_faces(arguments.data, arguments.split, columns=("image", "landmarks", "box"))
     validation = None
@@ -257,6 +262,7 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
                 return pause
             checkpoint, start = None, last
     if accelerator.is_main_process:
+        fit_refinement(trainer.model, faces, scheme, arguments.augmentation, arguments.seed)
         save_detector(trainer, processor)
     publish_model(accelerator, output_dir, repository)
     accelerator.end_training()

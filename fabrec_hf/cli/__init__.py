@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import NoReturn
 
-from wrapt import register_post_import_hook
-
 from .. import __version__
 from ..common.console import say
+from ..common.imports import when_imported
 from ..errors import FabRecError
 
 
@@ -177,5 +176,5 @@ def _quiet_libraries() -> None:
         logging.disable_progress_bar()
 
     # Set when they are loaded, if they are: most mistakes are found before.
-    register_post_import_hook(quiet_hub, "huggingface_hub.utils.logging")
-    register_post_import_hook(quiet_transformers, "transformers.utils.logging")
+    when_imported(quiet_hub, "huggingface_hub.utils.logging")
+    when_imported(quiet_transformers, "transformers.utils.logging")

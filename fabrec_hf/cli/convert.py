@@ -1,4 +1,4 @@
-"""`fabrec convert`: any face data that can be read, to Parquet for the Hub, to .pts files or to COCO JSON."""
+"""`fabrec convert`: any face data that can be read, to Parquet for the Hub, or to files of other formats."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..common.console import say
 from ..data.box_rules import BOX_RULES
-from ..data.readers import KINDS, open_source
+from ..data.readers import KINDS, TOOLS, open_source
 from ..errors import DataError, FabRecError
 from .reader_options import READER_OPTIONS, add_reader_options
 
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", choices=list(KINDS), help="what SOURCE is, see above")
     parser.add_argument("source", metavar="SOURCE", help="folder or file to read")
     parser.add_argument("output", metavar="OUTPUT", help="new folder to write")
-    parser.add_argument("--to", choices=("parquet", "pts", "coco"), default="parquet", help="format (%(default)s)")
+    forms = ("parquet", "pts", "coco", *TOOLS)
+    parser.add_argument("--to", choices=forms, default="parquet", help="format, or an annotation tool (%(default)s)")
     reading = parser.add_argument_group("reading (each kind takes some of these, and says which)")
     add_reader_options(reading)
     reading.add_argument("--split", help="name of the split, where the data does not tell (train)")
@@ -107,12 +108,15 @@ def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
     from ..data import load_faces
     from ..data.formats.coco_writer import export_coco
     from ..data.formats.pts import export_pts
+    from ..data.formats.tool_writer import export_tool
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
     for split in face_set.splits:
         rows = load_faces(faces, split)
         if form == "coco" and scheme:
             export_coco(rows, scheme, output, split, progress=progress)
+        elif form in TOOLS and scheme:
+            export_tool(rows, scheme, output, split, form, progress=progress)
         else:
             export_pts(rows, output, progress=progress)
     face_set.write(output)

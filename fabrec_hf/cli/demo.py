@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from ..common.console import say
@@ -45,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where photographs and annotations are kept; removed after a month without use (%(default)s)",
     )
     parser.add_argument("--examples", type=Path, metavar="DIR", help="photographs to try")
+    parser.add_argument(
+        "--annotate",
+        type=Path,
+        metavar="DIR",
+        help="open the page Teach with these photographs: what fabrec select --output wrote, or any folder of "
+        "photographs; the same folder goes on where it was left. Whoever opens the page sees them",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,12 +68,22 @@ def run(arguments: argparse.Namespace) -> int:
         FabRecError: If a checkpoint or a folder cannot be used, or the port is taken; one line.
     """
     from ..demo.server import Settings, example_pictures, serve
+    from ..demo.uploads import Limits
 
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise FabRecError(f"--port must lie between 1 and 65535, not {arguments.port}.")
     check_output_folder(arguments.sessions)
+    annotate, limits = None, Limits()
+    if arguments.annotate is not None:
+        from ..demo.prepared import folder_to_annotate
+
+        annotate = folder_to_annotate(
+            arguments.annotate, limits.photographs, lambda text: say(f"fabrec demo: {text}", sys.stderr)
+        )
     serve(
         Settings(
+            annotate=annotate,
+            limits=limits,
             models=tuple(arguments.model),
             autoencoder=arguments.autoencoder,
             sessions=arguments.sessions,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.console import say, show_rate
 from ..common.output_folder import check_output_folder, write_files
+from ..data.readers import TOOLS
 from ..errors import BoxError, FabRecError, ImageError
 
 
@@ -77,6 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write NAME.landmarks.png, NAME.json and NAME.csv of every picture here, and "
         "NAME.landmarks.mp4, NAME.json and NAME.csv of every video",
     )
+    parser.add_argument(
+        "--to",
+        choices=TOOLS,
+        help="write the faces of pictures to --output as proposals for an annotation tool instead, and what its "
+        "project is set up with: a person corrects instead of clicking",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a picture or video")
 
 
@@ -106,6 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError("--draw-names and --draw-index are for the drawings: say where with --output DIR.")
     if arguments.output is not None:
         check_output_folder(arguments.output)
+    if arguments.to is not None:
+        from .proposals import check_proposals
+
+        check_proposals(arguments.to, arguments.output, paths, arguments.labels)
 
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.score_words import score_note
@@ -121,6 +132,11 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 detection.detect_pictures(dict(group))
         if detection.found_any:
+            if arguments.to is not None:
+                from .proposals import write_proposals
+
+                written = write_proposals(arguments.to, arguments.output, detection.records, finder)
+                say(written, sys.stderr if arguments.json else sys.stdout)
             detection.print_document()
             note = score_note(finder.model.config)
             if note:
@@ -138,6 +154,8 @@ class _Detection:
         self.arguments, self.boxes, self.finder, self.scratch = arguments, boxes, finder, scratch
         self.failures = 0
         self.found_any = False
+        self.records: list[dict[str, Any]] = []
+        """Of the pictures with a face, where they are to become proposals."""
         # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
         self._document = scratch / "document.json"
 
@@ -148,7 +166,7 @@ class _Detection:
         from ..inference.face_records import describe_picture
         from ..inference.pictures import landmark_pictures
 
-        draw, faces = self.output is not None, 0
+        draw, faces = self.output is not None and self.arguments.to is None, 0
         results = landmark_pictures(
             list(names), self.finder, self.boxes, self.arguments.min_score, draw, self.arguments.labels
         )
@@ -156,6 +174,8 @@ class _Detection:
         with closing(results), tqdm(total=len(names), unit="picture", disable=hidden, file=sys.stderr) as bar:
             for result in results:
                 overlay = None
+                if result.note:
+                    say(f"fabrec detect: {result.path}: {result.note}", sys.stderr)
                 if result.error is not None:
                     self._fail(result.path, str(result.error))
                 elif result.record is None or not result.record["faces"]:
@@ -163,7 +183,9 @@ class _Detection:
                     say(f"fabrec detect: {result.path}: no face found; {advice}.", sys.stderr)
                     self._keep([json.dumps(result.record, indent=2)])
                 else:
-                    if self.output is not None:
+                    if self.arguments.to is not None:
+                        self.records.append(result.record)
+                    elif self.output is not None:
                         name = names[result.path]
                         write_files(self.output, {f"{name}{end}": content for end, content in result.files.items()})
                         overlay = self.output / f"{name}.landmarks.png"

@@ -39,8 +39,8 @@ error that is left when the surest 80 % are kept, and the --min-score of `fabrec
 scores also how far they are from the share of points found. With --output, results.json, per_image.csv, table.md,
 table.tex, ced.png (cumulative errors), confidence.png (risk against coverage, reliability of calibrated scores) and
 failures.png are written when all of it is done, and nothing before. The worst faces are those of the data: mind its
-terms. Several processes, started by torchrun or accelerate launch, share the work of
-training/evaluate_landmarks.py."""
+terms. Without matplotlib the two curves are left out. Several processes, started by torchrun or accelerate launch,
+share the work of training/evaluate_landmarks.py."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,9 +164,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.worst < 1:
         raise FabRecError(f"--worst is a number of faces, at least 1, not {args.worst}.")
     if args.output:
-        from ..common.figures import require_matplotlib
-
-        require_matplotlib()
         check_output_folder(args.output)
 
 
@@ -228,24 +225,28 @@ def _files(
     name: str,
 ) -> dict[str, bytes]:
     """Return the files of the output folder."""
+    from ..common.figures import has_matplotlib
     from ..evaluation.confidence_plot import draw_confidence
     from ..evaluation.plots import draw_error_distribution, draw_worst_faces
     from ..evaluation.reports import describe_length
 
     length = describe_length(scores.normalizer.to_dict(), scores.scheme)
-    curve = draw_error_distribution(scores, masks, threshold, f"{name}: cumulative error distribution", length)
     title = f"{name}: the {len(scores.worst)} worst of {len(dataset)} faces, NME in % of {length}"
     worst = io.BytesIO()
     draw_worst_faces(dataset, scores.worst, title).save(worst, "PNG")
-    return {
+    files = {
         "results.json": texts["json"].encode(),
         "per_image.csv": _error_lines(dataset, scores).encode(),
         "table.md": texts["markdown"].encode(),
         "table.tex": texts["latex"].encode(),
-        "ced.png": curve,
-        "confidence.png": draw_confidence(scores, f"{name}: what the scores say of the errors", length),
         "failures.png": worst.getvalue(),
     }
+    if not has_matplotlib():
+        say("fabrec evaluate: matplotlib is not installed, so ced.png and confidence.png are left out.", sys.stderr)
+        return files
+    curve = draw_error_distribution(scores, masks, threshold, f"{name}: cumulative error distribution", length)
+    confidence = draw_confidence(scores, f"{name}: what the scores say of the errors", length)
+    return files | {"ced.png": curve, "confidence.png": confidence}
 
 
 def _error_lines(dataset: "datasets.Dataset", scores: "FaceScores") -> str:

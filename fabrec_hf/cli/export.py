@@ -24,20 +24,23 @@ __all__ = ["add_arguments", "run"]
 
 CALIBRATION_BATCH = 32
 DELTA = "delta"
+CHECKPOINT = "checkpoint"
+SHARD_SIZE = "14MB"
 
 NOTES = """The graph takes crops from the image processor, any number at a time, and returns landmarks as fractions of
 the crop and scores; config.json and preprocessor_config.json are written beside it. With --int8 the network computes
 in 8 bits: it is calibrated on faces of the training split of --data, and scored on the test split. --format delta is
 no graph: it is a checkpoint like any other, kept as its difference from the autoencoder that it was taught on, in
-about 2 MB for a small model; it is scored if there is --data. If the error has grown by --max-growth percent of
-itself or more, nothing is written."""
+about 2 MB for a small model; it is scored if there is --data. --format checkpoint is the whole checkpoint in
+16 bits, in files of at most --shard-size with an index, which every command and from_pretrained read. If the error has
+grown by --max-growth percent of itself or more, nothing is written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of an export to a parser."""
     parser.description = f"{parser.description or ''} {NOTES}".strip()
     parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
-    parser.add_argument("--format", choices=(*FORMATS, DELTA), default="onnx", help="(%(default)s)")
+    parser.add_argument("--format", choices=(*FORMATS, DELTA, CHECKPOINT), default="onnx", help="(%(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--int8", action="store_true", help="quantize to 8 bits; needs --data")
     parser.add_argument(
@@ -61,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autoencoder", default="3fabrec-autoencoder", help="of a delta: what it was taught on (%(default)s)"
     )
+    parser.add_argument(
+        "--shard-size", metavar="SIZE", help=f"of a checkpoint: the most that a file takes ({SHARD_SIZE})"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line")
 
 
@@ -78,29 +84,38 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check_arguments(arguments)
     from ..checkpoints.loading import load_landmark_model
+    from ..checkpoints.weight_files import weight_files
     from ..export.delta import check_delta_folder
     from ..export.runtime_files import export_model
     from ..model.delta_fabrec import DELTA_NAME
 
-    (check_delta_folder if arguments.format == DELTA else check_output_folder)(arguments.output)
+    graph = arguments.format in FORMATS
+    (check_output_folder if graph else check_delta_folder)(arguments.output)
     model, processor = load_landmark_model(arguments.model)
     report: dict[str, Any] = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8}
     if arguments.format == DELTA:
         report |= _export_delta(model, processor, arguments)
+    elif arguments.format == CHECKPOINT:
+        _export_checkpoint(model, processor, arguments)
     elif arguments.int8:
         report |= _export_int8(model, processor, arguments)
     else:
         export_model(model, processor, arguments.output, arguments.format)
-    names = FORMATS.get(arguments.format, (DELTA_NAME,))
-    report["files"] = [str(arguments.output / name) for name in names]
-    report["bytes"] = sum((arguments.output / name).stat().st_size for name in names)
+    if arguments.format == CHECKPOINT:
+        files = weight_files(arguments.output)
+    else:
+        files = [arguments.output / name for name in FORMATS.get(arguments.format, (DELTA_NAME,))]
+    report["files"] = [str(file) for file in files]
+    report["bytes"] = sum(file.stat().st_size for file in files)
     say(json.dumps(report, indent=2) if arguments.json else _describe(report))
     return 0
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    if arguments.format == DELTA and arguments.int8:
-        raise FabRecError("--int8 is for graphs: export a delta without it.")
+    if arguments.format not in FORMATS and arguments.int8:
+        raise FabRecError(f"--int8 is for graphs: export a {arguments.format} without it.")
+    if arguments.shard_size is not None and arguments.format != CHECKPOINT:
+        raise FabRecError(f"--shard-size is for --format {CHECKPOINT}: leave it out.")
     if arguments.format != DELTA and arguments.int8 != bool(arguments.data):
         raise FabRecError("--int8 and --data go together: 8 bits are calibrated and checked on annotated faces.")
     if arguments.calibration_faces < 1:
@@ -156,6 +171,19 @@ def _export_delta(model: Any, processor: "FabRecImageProcessor", arguments: argp
         scored = _check_growth((model.fuse(), small.fuse()), words, processor, arguments)
         _move_files(folder, arguments.output)
     return scored
+
+
+def _export_checkpoint(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> None:
+    """Write shards into a folder of their own and move them to their place when all are there."""
+    from ..checkpoints.weight_files import save_shards
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save_shards(model, folder, arguments.shard_size or SHARD_SIZE)
+        except ValueError as error:
+            raise FabRecError(f"--shard-size: {error}") from error
+        processor.save_pretrained(folder)
+        _move_files(folder, arguments.output)
 
 
 def _check_growth(

@@ -15,5 +15,5 @@ def add_reader_options(parser: Any) -> None:
     parser.add_argument("--origin", type=int, choices=(0, 1), help=".pts files: the first pixel's coordinate")
     parser.add_argument("--images", metavar="FOLDER", help="where the pictures are, if not where they should be")
     parser.add_argument("--annotations", metavar="FOLDER", help=".pts files that do not lie beside their pictures")
-    parser.add_argument("--category", help="COCO: which category, where there are several")
+    parser.add_argument("--category", help="which objects are faces, where a COCO file or a tool has several")
     parser.add_argument("--image-column", help="CSV: the column with the picture's file")

@@ -34,7 +34,7 @@ worth the most. A picture gives one face as long as there are pictures enough. F
 if they are large and sharp enough. Sharpness is fine detail over contrast: 0.19 to 0.76 in 300-W, and below 0.11 for
 19 of 20 of these faces once they are blurred by a fiftieth of their height. With --output, selected.csv lists file,
 box and share, selected.png shows the faces, and pictures/ holds the chosen pictures, ready for a tool; --template
-writes what that is started with."""
+writes what that is started with. A face that is turned by more than 20 degrees is encoded and shown upright."""
 
 LARGEST_POOL = 10_000  # the distances of all pairs are in memory, 400 MB for this many
 CELL = 160
@@ -50,12 +50,15 @@ class FoundFace:
             whole picture where none was found.
         detected: Whether a detector found it.
         sharpness: As `face_quality.sharpness` measures it.
+        roll: Degrees by which the face is turned clockwise, and its box with it about its middle; 0 where it is seen
+            upright as it is.
     """
 
     file: str
     box: tuple[float, float, float, float]
     detected: bool
     sharpness: float
+    roll: float = 0.0
 
     def is_good(self, min_size: float, min_sharpness: float) -> bool:
         """Whether a person can annotate it; what was not detected is not judged."""
@@ -173,17 +176,24 @@ class _FaceEncoder:
 
         from ..inference.face_quality import sharpness
         from ..inference.input_files import open_picture
+        from ..model.turned_crops import TURNED_FROM
 
         image = open_picture(path)
-        boxes: list[Any] = [found.box for found in self.detector(image)] if self.detector else []
-        detected = bool(boxes)
-        boxes = boxes or [(0.0, 0.0, float(image.width), float(image.height))]
+        seen = self.detector(image) if self.detector else []
+        boxes: list[Any] = [face.box for face in seen] or [(0.0, 0.0, float(image.width), float(image.height))]
+        rolls = [face.roll if face.roll and abs(face.roll) > TURNED_FROM else 0.0 for face in seen] or [0.0]
         with torch.inference_mode():
-            pixel_values = self.processor(image, boxes=boxes)["pixel_values"]
+            pixel_values = self.processor(image, boxes=boxes, rolls=rolls)["pixel_values"]
             latents = self.model.encode(pixel_values.to(self.model.device)).cpu()
         found = [
-            FoundFace(str(path), tuple(map(float, box)), detected, round(sharpness(image, box), 4))  # type: ignore
-            for box in boxes
+            FoundFace(
+                str(path),
+                tuple(map(float, box)),  # type: ignore[arg-type]
+                bool(seen),
+                round(sharpness(image, box), 4),
+                round(float(roll), 1),
+            )
+            for box, roll in zip(boxes, rolls, strict=True)
         ]
         return found, latents
 
@@ -191,7 +201,8 @@ class _FaceEncoder:
         """Return what the encoder saw of a face, (S, S, 3) uint8."""
         from ..inference.input_files import open_picture
 
-        pixels = self.processor(open_picture(Path(face.file)), boxes=[face.box], do_normalize=False)["pixel_values"]
+        picture = open_picture(Path(face.file))
+        pixels = self.processor(picture, boxes=[face.box], rolls=[face.roll], do_normalize=False)["pixel_values"]
         return _to_picture(pixels[0])
 
 

@@ -21,7 +21,7 @@ MAIN = "main"
 PICTURE_NAME = "example.png"
 """The picture of a model card, beside the weights."""
 
-TEMPLATES = ("csv", "cvat", "labelstudio")
+TEMPLATES = ("csv", "cvat", "labelme", "labelstudio")
 """What `fabrec select` writes for annotation tools. `csv`: a table with one face a line, its points empty, which
-`fabrec fit` reads. `cvat`: the labels of a task, to be pasted as raw JSON, one skeleton a face. `labelstudio`: the
-labeling interface of a project, one keypoint label a point."""
+`fabrec fit` reads. `cvat`: the labels of a task, to be pasted as raw JSON, one skeleton a face. `labelme`: its list
+of labels. `labelstudio`: the labeling interface of a project, one keypoint label a point."""

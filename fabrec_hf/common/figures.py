@@ -1,12 +1,18 @@
 """Figures drawn into memory by matplotlib, which is an optional dependency."""
 
+import importlib.util
 import io
 from typing import Any
 
 from ..errors import FabRecError
 
 
-__all__ = ["as_png", "make_figure", "require_matplotlib"]
+__all__ = ["as_png", "has_matplotlib", "make_figure", "require_matplotlib"]
+
+
+def has_matplotlib() -> bool:
+    """Tell whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def require_matplotlib() -> None:

@@ -15,13 +15,16 @@ from ..model.known_schemes import LandmarkScheme
 __all__ = ["annotation_template"]
 
 
-def annotation_template(kind: str, scheme: LandmarkScheme, faces: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+def annotation_template(
+    kind: str, scheme: LandmarkScheme, faces: Sequence[Mapping[str, Any]], boxes: bool = False
+) -> dict[str, bytes]:
     """Return the files that a tool is started with, by their names.
 
     Args:
-        kind: `"csv"`, `"cvat"` or `"labelstudio"`.
+        kind: `"csv"`, `"cvat"`, `"labelme"` or `"labelstudio"`.
         scheme: What the points are; they need names.
         faces: `picture`, the name of the picture's file, and `box` (x, y, width, height) of every face.
+        boxes: Whether CVAT's faces have a rectangle beside their skeleton.
 
     Raises:
         DataError: If the points have no names.
@@ -31,7 +34,11 @@ def annotation_template(kind: str, scheme: LandmarkScheme, faces: Sequence[Mappi
     if kind == "csv":
         return {"faces.csv": _table(scheme, faces)}
     if kind == "cvat":
-        return {"cvat_labels.json": (json.dumps([_skeleton(scheme)], indent=2) + "\n").encode()}
+        rectangle = {"name": "box", "type": "rectangle", "attributes": []}
+        labels = [_skeleton(scheme), *([rectangle] if boxes else [])]
+        return {"cvat_labels.json": (json.dumps(labels, indent=2) + "\n").encode()}
+    if kind == "labelme":
+        return {"labels.txt": "".join(f"{name}\n" for name in ("face", *scheme.point_names)).encode()}
     return {"labelstudio_interface.xml": _interface(scheme)}
 
 

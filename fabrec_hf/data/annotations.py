@@ -1,11 +1,15 @@
 """The landmarks and boxes of annotated faces as arrays, checked row by row."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 
 from ..errors import DataError
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["COLUMNS", "ROWS", "annotation_pieces", "annotations", "count_points", "to_arrays"]
@@ -16,7 +20,7 @@ ROWS = 1024
 """Annotations that are read at a time; one picture takes more memory than all of them."""
 
 
-def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def annotations(dataset: "datasets.Dataset") -> tuple[np.ndarray, np.ndarray]:
     """Return the landmarks (N, L, 2) and boxes (N, 4) of a data set.
 
     Raises:
@@ -28,7 +32,7 @@ def annotations(dataset: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return targets, boxes
 
 
-def count_points(dataset: datasets.Dataset) -> int:
+def count_points(dataset: "datasets.Dataset") -> int:
     """Return how many points the first face has."""
     missing = [name for name in COLUMNS if name not in dataset.column_names]
     if missing:
@@ -39,7 +43,7 @@ def count_points(dataset: datasets.Dataset) -> int:
     return targets.shape[1]
 
 
-def annotation_pieces(dataset: datasets.Dataset, num_points: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def annotation_pieces(dataset: "datasets.Dataset", num_points: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield (first row, landmarks, boxes) over all rows."""
     columns = dataset.select_columns(["landmarks", "box"])
     for start in range(0, len(dataset), ROWS):

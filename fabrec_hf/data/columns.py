@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 
 from ..errors import DataError
 from .face_boxes import tight_box
+from .face_table import FaceTable
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["DERIVED", "adapt_columns"]
@@ -23,11 +27,11 @@ ROWS = 1024
 
 
 def adapt_columns(
-    faces: datasets.Dataset | datasets.IterableDataset,
+    faces: "datasets.Dataset | datasets.IterableDataset",
     columns: Sequence[str],
     names: Mapping[str, str] | None = None,
     source: str = "The data",
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> "datasets.Dataset | datasets.IterableDataset":
     """Give a data set the columns that the package reads.
 
     Columns are renamed, what holds pictures is decoded as pictures, points that come as (x, y, visibility) lose the
@@ -55,8 +59,8 @@ def adapt_columns(
         raise DataError(
             f"{source} has no column {', '.join(missing)}; expected {', '.join(columns)}, found {', '.join(found)}."
         )
-    if "image" in found and not isinstance((faces.features or {}).get("image"), datasets.Image):
-        faces = faces.cast_column("image", datasets.Image())
+    if "image" in found and not isinstance(faces, FaceTable):  # whose pictures are pictures already
+        faces = _decode_images(faces)
     if "landmarks" in columns and _has_visibilities(faces):
         faces = _put_column(faces, "landmarks", "landmarks", _without_visibility)
     if "box" in columns and "box" not in found:
@@ -70,7 +74,15 @@ def _box_of(points: Any) -> list[float] | None:
     return None if box is None else box.tolist()
 
 
-def _has_visibilities(faces: datasets.Dataset | datasets.IterableDataset) -> bool:
+def _decode_images(faces: Any) -> Any:
+    """Declare the column `image` to hold pictures, if its files do not say so."""
+    import datasets
+
+    declared = isinstance((faces.features or {}).get("image"), datasets.Image)
+    return faces if declared else faces.cast_column("image", datasets.Image())
+
+
+def _has_visibilities(faces: "datasets.Dataset | datasets.IterableDataset") -> bool:
     """Tell from the first row whether points have three numbers."""
     first = next(iter(faces.select_columns(["landmarks"])), None)
     point = next((point for point in (first or {}).get("landmarks") or [] if point is not None), None)
@@ -85,12 +97,20 @@ def _without_visibility(points: Any) -> Any:
 
 def _put_column(faces: Any, name: str, origin: str, make: Any) -> Any:
     """Set a column to what `make` says of each value of another one, without copying the pictures."""
+    if isinstance(faces, FaceTable):
+        return faces.add_column(name, _make_values(faces, origin, make))
+    import datasets
+
     if isinstance(faces, datasets.IterableDataset):
         return faces.map(lambda value: {name: make(value)}, input_columns=[origin])
-    column = faces.select_columns([origin])
-    values = [make(value) for start in range(0, len(faces), ROWS) for value in column[start : start + ROWS][origin]]
+    values = _make_values(faces, origin, make)
     if name in faces.column_names:
         faces = faces.remove_columns([name])
     number = datasets.List(datasets.Value("float32"))
     feature = number if name == "box" else datasets.List(number)
     return faces.add_column(name, values, feature=feature)
+
+
+def _make_values(faces: Any, origin: str, make: Any) -> list[Any]:
+    column = faces.select_columns([origin])
+    return [make(value) for start in range(0, len(faces), ROWS) for value in column[start : start + ROWS][origin]]

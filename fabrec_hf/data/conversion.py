@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from .box_rules import BOX_RULES
 from .face_set import FaceSet
-from .shards import ShardReport, ShardSettings, chunks, shard_name, write_shard
+from .parquet import shard_name
+from .shards import ShardReport, ShardSettings, chunks, write_shard
 from .source import FaceSource, Row
 from .survey import Survey, survey_source
 

@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -15,6 +15,11 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from ..model.geometry import crop_box_from_box
 from ..model.image_inputs import Picture
+from .face_table import encoded_images
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 CANVAS_RATIO = math.sqrt(2)
@@ -46,22 +51,24 @@ class FaceDecoder:
             DataError: If the picture cannot be read.
         """
         if self.margins is None:
-            return np.asarray(_open(row).resize((self.size, self.size), Image.Resampling.BICUBIC))
+            return np.asarray(open_picture_of_row(row).resize((self.size, self.size), Image.Resampling.BICUBIC))
         crop_box = crop_box_from_box(row["box"], *self.margins).tolist()
-        return np.asarray(cut_canvas(_open(row), crop_box, self.size))
+        return np.asarray(cut_canvas(open_picture_of_row(row), crop_box, self.size))
 
 
-def decode_pictures(dataset: datasets.Dataset, size: int, progress: bool = True) -> torch.Tensor:
+def decode_pictures(dataset: "datasets.Dataset", size: int, progress: bool = True) -> torch.Tensor:
     """Decode whole pictures, taken as face crops already, to (N, 3, size, size) uint8."""
     return decode_faces(dataset, FaceDecoder(size), progress)
 
 
-def decode_faces(dataset: datasets.Dataset, decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
+def decode_faces(dataset: "datasets.Dataset", decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
     """Decode all faces to (N, 3, size, size) uint8."""
     return _decode_all(dataset, decoder, decoder.size, progress)
 
 
-def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, progress: bool = True) -> torch.Tensor:
+def decode_canvases(
+    dataset: "datasets.Dataset", crop_boxes: Iterable, size: int, progress: bool = True
+) -> torch.Tensor:
     """Decode the square crops enlarged by `CANVAS_RATIO`, black beyond the picture, to (N, 3, size, size) uint8.
 
     Args:
@@ -73,7 +80,7 @@ def decode_canvases(dataset: datasets.Dataset, crop_boxes: Iterable, size: int, 
     boxes = [tuple(float(value) for value in box) for box in crop_boxes]
 
     def decode(row: dict) -> np.ndarray:
-        return np.asarray(cut_canvas(_open(row), boxes[row["row"]], size))
+        return np.asarray(cut_canvas(open_picture_of_row(row), boxes[row["row"]], size))
 
     return _decode_all(dataset, decode, size, progress)
 
@@ -90,8 +97,15 @@ def cut_canvas(image: Image.Image, crop_box: Sequence[float], size: int) -> Imag
     return padded.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
-def _open(row: dict) -> Image.Image:
-    """Read a picture as the image processor does: upright, whatever its mode."""
+def open_picture_of_row(row: dict) -> Image.Image:
+    """Read a picture as the image processor does: upright RGB, whatever its mode.
+
+    Args:
+        row: With an encoded `image` (`bytes`, else a `path`), and its number as `row`.
+
+    Raises:
+        DataError: If the picture cannot be read.
+    """
     source = row["image"]
     try:
         image = Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"])
@@ -102,9 +116,9 @@ def _open(row: dict) -> Image.Image:
 
 
 def _decode_all(
-    dataset: datasets.Dataset, decode: Callable[[dict], np.ndarray], size: int, progress: bool
+    dataset: "datasets.Dataset", decode: Callable[[dict], np.ndarray], size: int, progress: bool
 ) -> torch.Tensor:
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     pixels = np.empty((len(rows), size, size, 3), dtype=np.uint8)
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for start in tqdm(range(0, len(rows), 1024), desc="decoding", unit="kface", disable=not progress):
@@ -115,4 +129,12 @@ def _decode_all(
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-__all__ = ["CANVAS_RATIO", "FaceDecoder", "cut_canvas", "decode_canvases", "decode_faces", "decode_pictures"]
+__all__ = [
+    "CANVAS_RATIO",
+    "FaceDecoder",
+    "cut_canvas",
+    "decode_canvases",
+    "decode_faces",
+    "decode_pictures",
+    "open_picture_of_row",
+]

@@ -89,7 +89,7 @@ class FaceSet:
                 )
         total = {
             name: sum(split.get(name, 0) for split in self.splits.values())
-            for name in ("turned", "outside_points", "flat_boxes")
+            for name in ("turned", "outside_points", "flat_boxes", "several")
         }
         if total["turned"] and self.boxes.get("orientation", "upright") == "upright":
             lines.append(
@@ -103,6 +103,8 @@ class FaceSet:
             )
         if total["flat_boxes"]:
             lines.append(f"{total['flat_boxes']:,} boxes without area count as not given.")
+        if total["several"]:
+            lines.append(f"{total['several']:,} files hold several pictures, of which the first is taken.")
         return "\n".join([*lines, *self.notes])
 
 

@@ -1,4 +1,4 @@
-"""Faces from Parquet files in the layout of the `datasets` library.
+"""Faces from Parquet files in the layout of the `datasets` library, which need not be there.
 
 Labeled packs have the columns `image`, `landmarks` ((L, 2) pixels of that image, pixel centers at integers, NaN for
 a point that is not annotated), `box` (x, y, width, height) and `picture` (the photograph that a face was cut from);
@@ -11,18 +11,24 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 
 from ..errors import DataError
 from .columns import DERIVED, adapt_columns
 from .face_set import find_face_set
+from .face_table import FaceTable, has_datasets
 
 
-__all__ = ["check_schemas", "find_splits", "is_repository", "load_faces"]
+if TYPE_CHECKING:
+    import datasets
+
+
+__all__ = ["check_schemas", "find_splits", "is_repository", "load_faces", "shard_name"]
+
+ADVICE = "pip install 'datasets>=4.0'"
 
 # "train-00000-of-00001.parquet", "test.parquet", "train/part-0.parquet" name their split. A set that was converted
 # here says in its `face_set.json` what other splits it has.
@@ -37,7 +43,7 @@ def load_faces(
     default_split: str | None = None,
     streaming: bool = False,
     names: Mapping[str, str] | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> "datasets.Dataset | datasets.IterableDataset":
     """Read one or more Parquet files of faces.
 
     Rows keep their order, files are taken in the order of their names. The data stays on disk, memory-mapped: any
@@ -51,11 +57,12 @@ def load_faces(
         columns: Columns that every file must have, for example `("image", "landmarks", "box")` for labeled faces.
         default_split: The split to read where there are several and `split` is None.
         streaming: Return an `IterableDataset` that reads the files as it goes, without the copy that `datasets` else
-            keeps in its cache.
+            keeps in its cache. This needs `datasets`.
         names: What columns are called here, for example `{"landmarks": "keypoints", "box": "bbox"}`.
 
     Returns:
-        The rows of all files; `image` decodes to a PIL image.
+        The rows of all files; `image` decodes to a PIL image. Where `datasets` is not installed, a `FaceTable`, which
+        gives the same rows.
 
     Raises:
         DataError: If there is no such file or folder, a file is not Parquet or lacks a column, or it is not clear
@@ -74,15 +81,36 @@ def load_faces(
     called = dict(names or {})
     derived = {called.get(name, name): called.get(origin, origin) for name, origin in DERIVED.items()}
     check_schemas(files, [called.get(name, name) for name in columns], derived)
-    data_files = [glob.escape(str(file)) for file in files]
-    try:
-        faces = datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {cause}") from error
+    faces: Any = _load_files(files, streaming) if has_datasets() else _read_table(files, streaming)
     if not streaming and not len(faces):
         raise DataError(f"{files[0]} holds no face.")
     return adapt_columns(faces, columns, names, str(paths[0]))
+
+
+def _load_files(files: Sequence[Path], streaming: bool) -> Any:
+    """Open files with `datasets`."""
+    import datasets
+
+    data_files = [glob.escape(str(file)) for file in files]
+    try:
+        return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise _unreadable(files, error.__cause__ or error) from error
+
+
+def _read_table(files: Sequence[Path], streaming: bool) -> FaceTable:
+    """Read files with pyarrow alone."""
+    if streaming:
+        raise DataError(f"A stream of faces needs the datasets library: {ADVICE}, or read the faces without a stream.")
+    try:
+        return FaceTable.read(files)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(files, error) from error
+
+
+def _unreadable(files: Sequence[Path], cause: BaseException) -> DataError:
+    reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+    return DataError(f"{', '.join(map(str, files))} cannot be read, are the files whole? {reason}")
 
 
 def is_repository(path: str | os.PathLike) -> bool:
@@ -95,6 +123,10 @@ def is_repository(path: str | os.PathLike) -> bool:
 
 def _load_repository(name: str, split: str | None, default_split: str | None, streaming: bool) -> Any:
     """Load a split of a data set on the Hub."""
+    if not has_datasets():
+        raise DataError(f"Reading {name} from the Hub needs the datasets library: {ADVICE}, or name files here.")
+    import datasets
+
     try:
         known = {_SAME_SPLIT.get(given, given): given for given in datasets.get_dataset_split_names(name)}
         if split is None:
@@ -212,3 +244,8 @@ def check_schemas(files: Sequence[Path], columns: Sequence[str], derived: Mappin
                 f"{file} has other columns than {files[0]} ({', '.join(differing) or 'of other types'}); read them "
                 "one after the other."
             )
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """Name a file as the Hub does: `train-00000-of-00002.parquet`."""
+    return f"{split}-{index:05d}-of-{count:05d}.parquet"

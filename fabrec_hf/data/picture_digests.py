@@ -5,11 +5,15 @@ import os
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
-
-import datasets
+from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .face_table import encoded_images
 from .splits import picture_content
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["LEARNED_NAME", "count_learned", "learned_pictures", "picture_digests"]
@@ -18,13 +22,13 @@ LEARNED_NAME = "learned_pictures.json"
 """The file beside a fitted detector that lists the digests of the pictures that it has learned from."""
 
 
-def picture_digests(dataset: datasets.Dataset) -> list[str]:
+def picture_digests(dataset: "datasets.Dataset") -> list[str]:
     """Return a hash of every row's `image`, as it is stored.
 
     Raises:
         DataError: If a picture is a path that cannot be read.
     """
-    rows = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset.select_columns(["image"]))
     try:
         return [blake2b(picture_content(row["image"]), digest_size=8).hexdigest() for row in rows]
     except OSError as error:
@@ -36,7 +40,7 @@ def learned_pictures(digests: Iterable[str]) -> bytes:
     return (json.dumps({"digest": "blake2b-8", "pictures": sorted(set(digests))}) + "\n").encode()
 
 
-def count_learned(model: str | os.PathLike, dataset: datasets.Dataset) -> int:
+def count_learned(model: str | os.PathLike, dataset: "datasets.Dataset") -> int:
     """Count the faces whose picture a fitted detector has learned from; 0 where it does not say.
 
     Args:

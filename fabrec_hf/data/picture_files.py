@@ -20,6 +20,7 @@ __all__ = [
     "heic_is_readable",
     "is_heic",
     "is_picture",
+    "pictures_note",
     "skipped_files",
 ]
 
@@ -41,6 +42,8 @@ PICTURE_SUFFIXES = (
     *HEIC_SUFFIXES,
 )
 """What a file is called that is taken for a picture, in lower case."""
+
+_ONE = ("MPO", "HEIF")
 
 NEEDS_HEIC = "reading HEIC pictures needs pillow-heif: pip install 'fabrec-hf[heic]'"
 """What to do where a HEIC picture cannot be read."""
@@ -64,6 +67,15 @@ def heic_is_readable() -> bool:
 def is_heic(content: bytes) -> bool:
     """Whether a file begins as HEIC does, whatever it is called."""
     return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
+def pictures_note(image: Image.Image) -> str:
+    """Say which picture is taken of a file that holds several: an animation, or the pages of a TIFF; "" for others.
+
+    What a camera puts beside the photograph itself (MPO, HEIC) is no other picture.
+    """
+    count = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
+    return f"it holds {count} pictures, of which the first is taken." if count > 1 and image.format not in _ONE else ""
 
 
 def skipped_files(names: Iterable[str | os.PathLike]) -> str:

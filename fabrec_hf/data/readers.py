@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .source import FaceSource
 
 
-__all__ = ["KINDS", "guess_kind", "open_source"]
+__all__ = ["KINDS", "TOOLS", "guess_kind", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
@@ -27,9 +27,16 @@ KINDS: dict[str, tuple[str, str]] = {
     "dlib": ("formats.dlib_xml", "an XML file of dlib's imglab"),
     "coco": ("formats.coco", "a COCO keypoints JSON file"),
     "csv": ("formats.csv_table", "a CSV file, one face a line"),
+    "cvat": ("formats.cvat", 'an XML of CVAT, "CVAT for images 1.1"'),
+    "labelme": ("formats.labelme", "a folder of labelme's JSON files, one a picture"),
+    "labelstudio": ("formats.labelstudio", "a JSON export of Label Studio, full or JSON-MIN"),
+    "via": ("formats.via", "a project or an export of VIA 2, JSON or CSV"),
     "imagefolder": ("formats.imagefolder", "a folder of pictures with metadata.jsonl or metadata.csv, or without"),
     "parquet": ("formats.parquet_source", "Parquet files that this package wrote"),
 }
+
+TOOLS = ("cvat", "labelme", "labelstudio", "via")
+"""The kinds that `fabrec convert` and `fabrec detect` also write for an annotation tool."""
 
 
 def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSource":
@@ -58,7 +65,7 @@ def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSour
 
 
 def guess_kind(path: str | os.PathLike) -> str:
-    """Tell from the names of its files what kind of data with a user's own annotations something is.
+    """Tell from its files what kind of data with a user's own annotations something is.
 
     Args:
         path: A file, a folder, or a glob of Parquet files.
@@ -66,12 +73,14 @@ def guess_kind(path: str | os.PathLike) -> str:
     Raises:
         DataError: If there is nothing, or its kind does not show.
     """
+    from .formats.foreign import kind_of_file
+
     name = os.fspath(path)
     by_suffix = {".json": "coco", ".xml": "dlib", ".csv": "csv", ".parquet": "parquet"}
     suffix = os.path.splitext(name)[1].lower()
     if not os.path.isdir(name):
         if suffix in by_suffix and (os.path.isfile(name) or glob.has_magic(name)):
-            return by_suffix[suffix]
+            return kind_of_file(Path(name)) or by_suffix[suffix]
         if os.path.isfile(name):
             raise DataError(f"What {name} holds cannot be told from its name; expected {', '.join(by_suffix)}.")
         raise DataError(f"There is no file or folder {name}.")
@@ -79,9 +88,13 @@ def guess_kind(path: str | os.PathLike) -> str:
     for pattern, kind in (("*.parquet", "parquet"), ("metadata.*", "imagefolder"), ("*.pts", "pts")):
         if next(folder.rglob(pattern), None) is not None:
             return kind
-    if any((folder / "annotations").glob("*.json")):  # what CVAT and others export as COCO
-        return "coco"
+    for place in (folder / "annotations", folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())):
+        files = sorted(file for file in place.glob("*") if file.suffix.lower() in (".json", ".xml", ".csv"))
+        # Of tables only VIA's are recognized: any other one is named itself.
+        kind = next((kind for kind in map(kind_of_file, files) if kind not in (None, "csv")), None)
+        if kind:
+            return kind
     raise DataError(
-        f"The folder {name} holds no annotations that are known by their name: .pts files, metadata.jsonl, "
-        "metadata.csv, Parquet or annotations/*.json; another COCO, dlib or CSV file is named itself."
+        f"The folder {name} holds no annotations that are known: .pts files, metadata.jsonl, metadata.csv, Parquet, "
+        "or files of COCO, dlib, CVAT, Label Studio, labelme or VIA; a CSV file is named itself."
     )

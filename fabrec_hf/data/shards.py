@@ -8,24 +8,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic
+from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic, pictures_note
 from .picture_sizes import PictureSize, read_size
 from .source import EXTRAS, Row, describe
 from .survey import Survey
 
 
-__all__ = ["ShardReport", "ShardSettings", "chunks", "shard_name", "write_shard"]
+if TYPE_CHECKING:
+    import datasets
 
-COUNTS = ("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned", "flat_boxes")
+
+__all__ = ["ShardReport", "ShardSettings", "chunks", "write_shard"]
+
+COUNTS = (
+    *("faces", "skipped", "points", "missing_points", "outside_points", "unlabelled_faces", "turned", "flat_boxes"),
+    "several",
+)
 
 ROW_GROUP = 100  # the rows in memory at a time; small groups also make single pictures quick to read
 
@@ -40,7 +46,7 @@ class ShardSettings:
         skip_unreadable: Leave a row out whose picture is missing or unreadable, instead of giving up.
     """
 
-    features: datasets.Features
+    features: "datasets.Features"
     survey: Survey
     skip_unreadable: bool = False
 
@@ -59,6 +65,7 @@ class ShardReport:
         boxes: How many boxes were `given`, or made up, by rule.
         turned: Pictures that EXIF turns, which a tool that ignores EXIF annotates wrongly.
         flat_boxes: Given boxes without area, which were dropped.
+        several: Files that hold several pictures, of which the first is taken.
         digests: A hash of every row's picture, as stored.
     """
 
@@ -71,6 +78,7 @@ class ShardReport:
     boxes: Counter = field(default_factory=Counter)
     turned: int = 0
     flat_boxes: int = 0
+    several: int = 0
     digests: list[int] = field(default_factory=list)
 
     def add(self, other: "ShardReport") -> None:
@@ -146,7 +154,7 @@ def _from_array(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     """Return a row with its picture inside and a box, and count what there is."""
     content, name = _content(row)
-    size = _size(content, name)
+    size, holds_several = _size(content, name)
     width, height = size.upright
     report.flat_boxes += bool(row.get("flat_box"))
     row = settings.survey.upright({key: value for key, value in row.items() if key not in EXTRAS}, size)
@@ -155,6 +163,7 @@ def _embed(row: Row, settings: ShardSettings, report: ShardReport) -> Row:
     report.faces += 1
     report.boxes[rule] += 1
     report.turned += size.turned
+    report.several += holds_several
     report.digests.append(int.from_bytes(blake2b(content, digest_size=8).digest(), "big"))
     if landmarks is not None:
         known = ~np.isnan(landmarks).any(axis=1)
@@ -177,20 +186,20 @@ def _content(row: Row) -> tuple[bytes, str]:
         raise DataError(f"The picture {image['path']} cannot be read: {error.strerror}.") from error
 
 
-def _size(content: bytes, name: str) -> PictureSize:
-    """Return the size of a picture, which must be whole."""
+def _size(content: bytes, name: str) -> tuple[PictureSize, bool]:
+    """Return the size of a picture, which must be whole, and whether its file holds others beside it."""
     if is_heic(content) and not heic_is_readable():
         raise DataError(f"The picture {name} cannot be read: {NEEDS_HEIC}.")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            size = read_size(image)
+            size, holds_several = read_size(image), bool(pictures_note(image))
             image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG is read whole, and drawn small
             image.load()
     except Image.DecompressionBombError as error:
         raise DataError(f"The picture {name} cannot be read: {TOO_LARGE}.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"The picture {name} cannot be read; is it an image, and whole?") from error
-    return size
+    return size, holds_several
 
 
 def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -203,8 +212,3 @@ def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def shard_name(split: str, index: int, count: int) -> str:
-    """Name a file as the Hub does: `train-00000-of-00002.parquet`."""
-    return f"{split}-{index:05d}-of-{count:05d}.parquet"

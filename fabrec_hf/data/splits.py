@@ -5,14 +5,27 @@ differs from process to process.
 """
 
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 
 from ..errors import DataError
+from .face_table import encoded_images
 
 
-__all__ = ["first_shots", "held_out_faces", "is_held_out", "picture_content", "random_shots", "validation_split"]
+if TYPE_CHECKING:
+    import datasets
+
+
+__all__ = [
+    "first_shots",
+    "held_out_faces",
+    "is_held_out",
+    "picture_content",
+    "random_rows",
+    "random_shots",
+    "validation_split",
+]
 
 
 def _position(key: bytes) -> int:
@@ -26,8 +39,8 @@ def _check_fraction(fraction: float) -> None:
 
 
 def validation_split(
-    dataset: datasets.Dataset, fraction: float = 0.1, seed: int = 0
-) -> tuple[datasets.Dataset, datasets.Dataset]:
+    dataset: "datasets.Dataset", fraction: float = 0.1, seed: int = 0
+) -> "tuple[datasets.Dataset, datasets.Dataset]":
     """Carve a validation set out of a training set, by photograph.
 
     All faces of one photograph go to the same side (column `picture`, or `name` where there is none): a face beside
@@ -58,7 +71,7 @@ def validation_split(
     return dataset.select(np.flatnonzero(~mask)), dataset.select(np.flatnonzero(mask))
 
 
-def held_out_faces(dataset: datasets.Dataset, fraction: float = 0.02) -> tuple[datasets.Dataset, datasets.Dataset]:
+def held_out_faces(dataset: "datasets.Dataset", fraction: float = 0.02) -> "tuple[datasets.Dataset, datasets.Dataset]":
     """Set faces aside that no pre-training ever sees, to measure reconstructions on.
 
     A face's side depends on nothing but its encoded picture: not on the shard it stands in, nor on what other data is
@@ -77,7 +90,7 @@ def held_out_faces(dataset: datasets.Dataset, fraction: float = 0.02) -> tuple[d
     _check_fraction(fraction)
     if "image" not in dataset.column_names:
         raise DataError("Faces can only be held out of a data set with a column image.")
-    encoded = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    encoded = encoded_images(dataset.select_columns("image"))
     held_out = np.fromiter((is_held_out(row["image"], fraction) for row in encoded), dtype=bool)
     return dataset.select(np.flatnonzero(~held_out)), dataset.select(np.flatnonzero(held_out))
 
@@ -104,7 +117,7 @@ def picture_content(image: dict) -> bytes:
         return file.read()
 
 
-def first_shots(dataset: datasets.Dataset, count: int) -> datasets.Dataset:
+def first_shots(dataset: "datasets.Dataset", count: int) -> "datasets.Dataset":
     """Return the first rows: the few-shot protocol of the paper, whose training sets are in the authors' order.
 
     Args:
@@ -114,10 +127,10 @@ def first_shots(dataset: datasets.Dataset, count: int) -> datasets.Dataset:
     Raises:
         DataError: If the data set has fewer faces.
     """
-    return dataset.select(range(_check_count(dataset, count)))
+    return dataset.select(range(_check_count(len(dataset), count)))
 
 
-def random_shots(dataset: datasets.Dataset, count: int, seed: int) -> datasets.Dataset:
+def random_shots(dataset: "datasets.Dataset", count: int, seed: int) -> "datasets.Dataset":
     """Return randomly drawn rows, none twice, in the order in which they were drawn.
 
     With one seed, a smaller draw is the beginning of a larger one.
@@ -130,11 +143,20 @@ def random_shots(dataset: datasets.Dataset, count: int, seed: int) -> datasets.D
     Raises:
         DataError: If the data set has fewer faces.
     """
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    return dataset.select(order[: _check_count(dataset, count)])
+    return dataset.select(random_rows(len(dataset), count, seed))
 
 
-def _check_count(dataset: datasets.Dataset, count: int) -> int:
-    if not 1 <= count <= len(dataset):
-        raise DataError(f"{count} faces were asked for, but the data set has {len(dataset)}.")
+def random_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """Draw the rows, integers (count,), that `random_shots` takes of `total` faces.
+
+    Raises:
+        DataError: If there are fewer faces.
+    """
+    _check_count(total, count)
+    return np.random.default_rng(seed).permutation(total)[:count]
+
+
+def _check_count(total: int, count: int) -> int:
+    if not 1 <= count <= total:
+        raise DataError(f"{count} faces were asked for, but the data set has {total}.")
     return count

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["SUBSETS", "Subset", "subset_masks"]
@@ -51,7 +54,7 @@ SUBSETS: dict[str, dict[str, Subset]] = {
 }
 
 
-def subset_masks(dataset: datasets.Dataset, kind: str) -> dict[str, np.ndarray]:
+def subset_masks(dataset: "datasets.Dataset", kind: str) -> dict[str, np.ndarray]:
     """Find the known subsets in a data set, whichever split it is.
 
     Args:

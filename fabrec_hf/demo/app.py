@@ -26,6 +26,8 @@ footer { display: none !important; }
 .gradio-container :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
 .dark .gradio-container :focus-visible { outline-color: #93c5fd !important; }
 body:not(.dark) .tab-container button.selected { color: #1d4ed8 !important; }
+/* Of an error the message says what to do; the bare word over every field that was not filled says nothing. */
+[data-testid=status-tracker] .error { display: none !important; }
 #teach-face img { cursor: crosshair; }
 /* All of a gallery, below its label instead of under it. */
 .grid-wrap { min-height: 0 !important; max-height: none !important; padding-top: 36px !important; }
@@ -68,22 +70,23 @@ def build_app(services: Services) -> gr.Blocks:
         browser_key = gr.BrowserState("", storage_key="fabrec-session", secret="fabrec-session")
         key = gr.State("")
         gr.Markdown(INTRODUCTION)
-        with gr.Tabs():
+        with gr.Tabs(selected="teach" if services.prepared else None):
             with gr.Tab("Detect"):
                 detect.build(services)
             with gr.Tab("Latent space"):
                 latent.build(services)
-            with gr.Tab("Teach"):
+            with gr.Tab("Teach", id="teach"):
                 parts = teach.build(services, key)
             with gr.Tab("Compare"):
                 checkpoints = compare.build(services, key)
 
         @guarded
         def enter(stored: Any) -> tuple[Any, ...]:
-            session = services.sessions.open(stored)
+            session = services.sessions.open(services.prepared or stored)
             with session.lock:
                 shown = (*teach.show_session(services, session), *training.show_job(services, session))
-            return (session.key, session.key, *shown)
+            # The browser keeps the key of the visitor's own session.
+            return (gr.skip() if services.prepared else session.key, session.key, *shown)
 
         @guarded
         def refresh(secret: str, chosen: list[str]) -> Any:

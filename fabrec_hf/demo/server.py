@@ -20,6 +20,7 @@ from .uploads import Limits, Uploads
 
 
 if TYPE_CHECKING:
+    from .prepared import FolderToAnnotate
     from .services import Services
 
 __all__ = ["Settings", "example_pictures", "launch", "make_services", "serve"]
@@ -41,6 +42,7 @@ class Settings:
         port: Port to listen at; None takes the first free one from 7860 on.
         limits: What one visitor may ask for.
         device: Where models find faces; the GPU by default where there is one. Detectors are taught on the CPU.
+        annotate: Photographs that everybody who opens the page finds on the page Teach.
     """
 
     models: Sequence[str] = ("3fabrec-300w",)
@@ -52,6 +54,7 @@ class Settings:
     port: int | None = None
     limits: Limits = field(default_factory=Limits)
     device: str | None = None
+    annotate: "FolderToAnnotate | None" = None
 
 
 def example_pictures(folder: Path | None) -> list[Path]:
@@ -62,8 +65,8 @@ def example_pictures(folder: Path | None) -> list[Path]:
     """
     if folder is not None:
         return [path for path in collect_inputs([str(folder)]) if not is_video(path)]
-    # In a wheel they lie beside this file, in a checkout where the Space has them.
-    places = (Path(__file__).parent / "examples", Path(__file__).parents[2] / "space" / "examples")
+    # In a wheel the Space lies beside this file, in a checkout beside the package.
+    places = (Path(__file__).parent / "space" / "examples", Path(__file__).parents[2] / "space" / "examples")
     return [path for place in places for path in sorted(place.glob("*.jpg"))]
 
 
@@ -93,8 +96,10 @@ def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
     from .fit_queue import FitQueue
     from .latent import LatentExplorer
     from .models import ModelShelf
+    from .prepared import prepare_session
     from .services import Services
     from .sessions import SessionStore
+    from .zero_gpu import face_search
 
     try:
         shelf = ModelShelf(settings.models[0], settings.autoencoder, device=settings.device)
@@ -102,14 +107,19 @@ def _filled(settings: Settings, temporary: Path) -> "Iterator[Services]":
             shelf.finder(model)
         shelf.finder().detect(Image.new("RGB", (320, 320)))  # loads the detector before the first visitor comes
         LatentExplorer(shelf.finder(), shelf)  # says so at once if the two do not belong together
+        uploads = Uploads(temporary / "web", settings.limits)
+        sessions = SessionStore(settings.sessions or temporary / "sessions", settings.limits, settings.max_age)
+        annotate = settings.annotate
         yield Services(
             limits=settings.limits,
-            uploads=Uploads(temporary / "web", settings.limits),
-            sessions=SessionStore(settings.sessions or temporary / "sessions", settings.limits, settings.max_age),
+            uploads=uploads,
+            sessions=sessions,
             shelf=shelf,
             fits=FitQueue(settings.limits.jobs),
             offered=tuple(settings.models),
+            find_faces=face_search(shelf, settings.limits),
             examples=tuple(_copied(settings.examples, temporary / "web" / "examples")),
+            prepared=prepare_session(annotate, sessions, uploads, shelf.finder()).key if annotate else None,
         )
     finally:
         Image.MAX_IMAGE_PIXELS = pixels_before

@@ -11,10 +11,11 @@ from typing import Any
 import gradio as gr
 
 from ..errors import FabRecError
+from .detection import FoundFaces
 from .fit_queue import FitQueue
 from .models import ModelShelf
 from .sessions import SessionStore
-from .uploads import Limits, Uploads
+from .uploads import Limits, Photograph, Uploads
 
 
 __all__ = ["AT_ONCE", "BUTTONS", "COMPUTE", "GALLERY", "HIDDEN", "LONG", "Services", "guarded"]
@@ -44,7 +45,9 @@ class Services:
         shelf: The models.
         fits: The queue of trainings.
         offered: Names of the landmark checkpoints to choose from, the default one first.
+        find_faces: Finds the faces of a photograph, perhaps on a GPU that is lent for it.
         examples: Photographs to try.
+        prepared: Key of the session that the page opens with, instead of each visitor's own.
     """
 
     limits: Limits
@@ -53,7 +56,9 @@ class Services:
     shelf: ModelShelf
     fits: FitQueue
     offered: tuple[str, ...]
+    find_faces: Callable[[Photograph], FoundFaces]
     examples: tuple[Path, ...] = field(default=())
+    prepared: str | None = None
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -191,6 +191,20 @@ class SessionStore:
                     return self._sessions[key]
             return self._new()
 
+    def keep(self, key: str) -> Session:
+        """Return the session of a key that the owner of the demonstration chose; it is made if it is not there.
+
+        Raises:
+            ValueError: The key has not the form of one.
+        """
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not the key of a session.")
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = self._load(key)
+            self._sessions[key].used = time.time()
+            return self._sessions[key]
+
     def _new(self) -> Session:
         if len(self._sessions) >= self.limits.sessions:
             idle = [session for session in self._sessions.values() if not session.folder.exists()]
@@ -245,6 +259,6 @@ def _stored(path: str, uploads: Uploads) -> tuple[bytes, str, str]:
 
 def _is_plain(content: bytes) -> tuple[str, bool]:
     """Return the suffix of a picture, and whether its pixels are stored upright in a form that every tool reads."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content)) as image:  # which was opened before, so that HEIC is known, too
         suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}.get(image.format or "")
         return suffix or ".jpg", suffix is not None and image.getexif().get(0x0112, 1) == 1

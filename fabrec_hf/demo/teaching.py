@@ -5,7 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -158,9 +158,13 @@ def teach(
     return result
 
 
-def _prepare(autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float) -> tuple[Any, ...]:
+def _prepare(
+    autoencoder: str, scheme: Any, dataset: datasets.Dataset, effort: float, instant: bool = False
+) -> tuple[Any, ...]:
     start = load_start(autoencoder)
     recipe = fit_recipe(start, len(dataset), effort=effort)
+    if instant and recipe.anchors:
+        recipe = replace(recipe, local_refinement=False)  # which takes seconds
     processor = build_processor(None, start.config.image_size)
     faces = LabelledFaces(dataset, processor, progress=False)
     return recipe, build_model(start, scheme, recipe), faces, processor
@@ -200,7 +204,7 @@ class Proposer:
             project = self._session.project
             rows = [row for row in project.annotated if project.faces[row].complete]
             scheme, dataset = project.scheme, labelled_dataset(project, self._session.photographs, rows)
-        recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT)
+        recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT, instant=True)
         instant = model.point_regression is not None  # right from the first face on, and done at once
         if self._model is not None and not instant:
             model.load_state_dict(copy.deepcopy(self._model.state_dict()))

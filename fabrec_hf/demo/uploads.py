@@ -1,6 +1,7 @@
 """What visitors send: limits, and the only places where a file of theirs is opened."""
 
 import io
+import os
 import re
 import secrets
 import unicodedata
@@ -8,15 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..data.picture_files import NEEDS_HEIC, heic_is_readable, is_heic, pictures_note
 from ..errors import DataError, ImageError
+from ..model.image_inputs import Picture
 
 
 __all__ = ["Limits", "Photograph", "Uploads", "checked_list", "decode_picture", "display_name"]
 
-# Decoders for which a visitor has a use; Pillow knows dozens of others.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+# Decoders for which a visitor has a use; Pillow knows dozens of others, and what is not installed is left out.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "HEIF")
+# A TGA file has no mark of its own, so that nearly anything may be taken for one: its name decides.
+BY_NAME = {".tga": ("TGA",)}
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Photograph:
         name: What its owner calls it, made fit to be shown.
         image: Upright, RGB, perhaps smaller than the file.
         size: (width, height) of the upright picture in the file.
+        note: A sentence about a file that holds several pictures, "" for any other.
     """
 
     name: str
     image: Image.Image
     size: tuple[int, int]
+    note: str = ""
 
     @property
     def scale(self) -> float:
@@ -127,28 +134,34 @@ def decode_picture(content: bytes, name: str, limits: Limits, side: int | None =
     """
     name = display_name(name)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_formats(name)) as image:
             width, height = image.size
             if width * height > limits.pixels:
                 raise ImageError(f"{name}: {width} x {height} pixels are more than {limits.pixels / 1e6:.0f} million.")
-            turned = image.getexif().get(0x0112, 1) >= 5
+            turned, note = image.getexif().get(0x0112, 1) >= 5, pictures_note(image)
             if side is not None:
                 image.draft("RGB", (side, side))
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright)
-            upright = upright.convert("RGB")
+            # As everywhere in the package: 16 bits are scaled, and what is transparent is black.
+            upright = Image.fromarray(Picture(image).rgb)
     except ImageError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, DecompressionBombError, ...
+        if is_heic(content) and not heic_is_readable():
+            raise ImageError(f"{name} is HEIC, which this server cannot read: send JPEG ({NEEDS_HEIC}).") from error
         raise ImageError(f"{name} is not a picture that can be read: send JPEG, PNG or WebP.") from error
     if min(upright.size) < 8:
         raise ImageError(f"{name}: {width} x {height} pixels are too few.")
     if side is not None:
         upright.thumbnail((side, side))
-    return Photograph(name, upright, (height, width) if turned else (width, height))
+    return Photograph(name, upright, (height, width) if turned else (width, height), note)
+
+
+def _formats(name: str) -> list[str]:
+    """Return the decoders that a file may be opened by."""
+    heic_is_readable()
+    Image.init()
+    return [form for form in (*FORMATS, *BY_NAME.get(os.path.splitext(name)[1].lower(), ())) if form in Image.OPEN]
 
 
 def display_name(name: str) -> str:

@@ -1,9 +1,8 @@
 """Pictures of an evaluation: the cumulative error distribution, and the faces with the largest errors."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,6 +14,10 @@ from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
 from .scoring import FaceScores, ScoredFace
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["draw_error_distribution", "draw_worst_faces"]
@@ -98,7 +101,7 @@ def _curves(scores: FaceScores, masks: Mapping[str, np.ndarray]) -> dict[str, np
     return {" = ".join(names): scores.errors[mask] for names, mask in groups.values()}
 
 
-def draw_worst_faces(dataset: datasets.Dataset, faces: Sequence[ScoredFace], title: str) -> Image.Image:
+def draw_worst_faces(dataset: "datasets.Dataset", faces: Sequence[ScoredFace], title: str) -> Image.Image:
     """Draw faces with what is annotated and what was predicted, each point joined to its prediction.
 
     Args:

@@ -4,9 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,10 @@ from ..learning.augmentation import plain_crops
 from ..learning.autoencoder_losses import reconstruction_loss, structural_similarity
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.modeling_fabrec import FabRecAutoencoder
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = [
@@ -116,7 +119,7 @@ def age_band(label: str) -> str | None:
     return next((f"{first}-{last}" for first, last in AGE_BANDS if age < last + 1), "70+")
 
 
-def find_groups(dataset: datasets.Dataset) -> list[Group]:
+def find_groups(dataset: "datasets.Dataset") -> list[Group]:
     """Group faces by source, and within each source by the attributes that it labels.
 
     Groups are never joined over sources: each has its own words, and its own ways of choosing and cutting pictures.
@@ -142,7 +145,7 @@ def find_groups(dataset: datasets.Dataset) -> list[Group]:
     return groups
 
 
-def _labels(dataset: datasets.Dataset, column: str) -> np.ndarray:
+def _labels(dataset: "datasets.Dataset", column: str) -> np.ndarray:
     """Return a column as strings, None where a face is not labeled."""
     labels = [None if label is None else str(label).strip() or None for label in dataset[column]]
     if column == "age":
@@ -177,7 +180,7 @@ def bootstrap_interval(values: np.ndarray, key: str, seed: int = 0) -> tuple[flo
 
 def measure_reconstruction(
     model: FabRecAutoencoder,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = False,
@@ -215,7 +218,7 @@ def measure_reconstruction(
 
 
 def _measure_all(
-    model: FabRecAutoencoder, dataset: datasets.Dataset, batch_size: int, progress: bool
+    model: FabRecAutoencoder, dataset: "datasets.Dataset", batch_size: int, progress: bool
 ) -> dict[str, np.ndarray]:
     """Decode and reconstruct a part of the faces at a time: any number of them fits."""
     parts = []

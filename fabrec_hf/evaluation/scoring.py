@@ -6,9 +6,8 @@ Only the errors of every face and of its parts are kept, and the landmarks of th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 
@@ -28,6 +27,10 @@ from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, Normalizer
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .official_shares import weigh_part
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = [
@@ -96,7 +99,7 @@ class FaceScores:
 def evaluate_checkpoint(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     protocol: str = "default",
     flip_average: bool | None = None,
@@ -140,7 +143,7 @@ def evaluate_checkpoint(
 def score_faces(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     protocol: str = "default",
     flip_average: bool | None = None,
@@ -257,7 +260,7 @@ def _join(shares: list[_Share], name: str, count: int, width: int) -> np.ndarray
     return table
 
 
-def find_subsets(dataset: datasets.Dataset, scheme: LandmarkScheme) -> dict[str, np.ndarray]:
+def find_subsets(dataset: "datasets.Dataset", scheme: LandmarkScheme) -> dict[str, np.ndarray]:
     """Find the rows of every published subset that the data holds, by the name of its scheme.
 
     Returns:
@@ -316,7 +319,7 @@ def _summary(scores: FaceScores, mask: np.ndarray, threshold: float) -> dict[str
 
 
 def _check_annotations(
-    model: FabRecForLandmarkDetection, dataset: datasets.Dataset, normalizer: Normalizer | None
+    model: FabRecForLandmarkDetection, dataset: "datasets.Dataset", normalizer: Normalizer | None
 ) -> tuple[LandmarkScheme, Normalizer]:
     """Read all annotations once, so that a wrong one shows before hours of prediction and not after them."""
     scheme = checkpoint_scheme(model.config, count_points(dataset))

@@ -15,7 +15,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -49,16 +49,29 @@ class _ToDrawing(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         drawing, _ = self.model.draw(pixel_values)
-        return tuple(part for part in drawing if part is not None)
+        return tuple(_parts(drawing).values())
+
+
+def _parts(drawing: Drawing) -> dict[str, torch.Tensor]:
+    """Return the tensors of a drawing by the names that they have in the graph."""
+    parts = {"heatmaps": drawing.heatmaps}
+    if drawing.readout is not None:
+        parts["readout"] = drawing.readout
+    for name in ("maps", "mirrored_maps"):
+        parts |= {f"{name}{place}": values for place, values in enumerate(getattr(drawing, name))}
+    return parts
 
 
 class _ToLandmarks(nn.Module):
-    def __init__(self, model: FabRecFusedForLandmarkDetection, blur: str):
+    def __init__(self, model: FabRecFusedForLandmarkDetection, blur: str, names: Sequence[str]):
         super().__init__()
-        self.model, self.blur = model, blur
+        self.model, self.blur, self.names = model, blur, names
 
-    def forward(self, *drawing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        landmarks, scores, _ = self.model.decode(Drawing(*drawing), self.blur)
+    def forward(self, *parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        named = dict(zip(self.names, parts, strict=True))
+        maps = (tuple(named[name] for name in self.names if name.startswith(kind)) for kind in ("maps", "mirrored"))
+        drawing = Drawing(named["heatmaps"], named.get("readout"), *maps)
+        landmarks, scores, _ = self.model.decode(drawing, self.blur)
         return landmarks, scores
 
 
@@ -135,7 +148,7 @@ def _on_cpu(model: FabRecForLandmarkDetection) -> FabRecFusedForLandmarkDetectio
 
 
 def _torch_program(fused: FabRecFusedForLandmarkDetection) -> bytes:
-    graph = _ToBoth(_ToDrawing(fused), _ToLandmarks(fused, BLURS["torch"])).eval()
+    graph = _ToBoth(_ToDrawing(fused), _ToLandmarks(fused, BLURS["torch"], _part_names(fused))).eval()
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
         batch = torch.export.Dim("batch", min=1)
@@ -154,14 +167,13 @@ def _onnx_files(
     onnx, _ = need_package("onnx"), need_package("onnxscript")
     if format == "openvino":
         need_package("openvino")
-    to_drawing = _ToDrawing(fused)
+    to_drawing, parts = _ToDrawing(fused), _part_names(fused)
     with torch.no_grad():
         drawing = to_drawing(_example(fused))
-    parts = ["heatmaps", "readout"][: len(drawing)]
     network = _to_onnx(to_drawing, (_example(fused),), ["pixel_values"], parts)
     if calibration is not None:
         network = _quantize(network, calibration)
-    decoding = _to_onnx(_ToLandmarks(fused, BLURS[format]), drawing, parts, ["landmarks", "scores"])
+    decoding = _to_onnx(_ToLandmarks(fused, BLURS[format], parts), drawing, parts, ["landmarks", "scores"])
     decoding = onnx.compose.add_prefix(decoding, "decode/", rename_inputs=False, rename_outputs=False)
     decoding.ir_version = network.ir_version
     decoding.opset_import[0].version = network.opset_import[0].version
@@ -175,6 +187,11 @@ def _onnx_files(
 def _example(fused: FabRecFusedForLandmarkDetection) -> torch.Tensor:
     size = fused.config.image_size
     return torch.rand(2, 3, size, size)  # a batch of one would be taken for a constant
+
+
+@torch.no_grad()
+def _part_names(fused: FabRecFusedForLandmarkDetection) -> list[str]:
+    return list(_parts(fused.draw(_example(fused))[0]))
 
 
 def _to_onnx(graph: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]) -> Any:

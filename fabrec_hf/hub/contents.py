@@ -32,10 +32,12 @@ class Contents:
     Attributes:
         kind: `"model"`, `"dataset"` or `"space"`, as the Hub calls them.
         revisions: The files of every revision by their path in the repository; the main one is the last.
+        sdk: What a Space runs; no other kind has one.
     """
 
     kind: str
     revisions: Mapping[str, Mapping[str, Path]]
+    sdk: str | None = None
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def gather(
     with TemporaryDirectory(prefix="fabrec-push-") as staging:
         if _metric_file(str(source)):
             _refuse({"--few-shot": few_shot, "--annotations-only": annotations_only}, "a metric")
-            yield Contents("space", {revision: _metric_files(str(source), repository)})
+            yield Contents("space", {revision: _metric_files(str(source), repository)}, "static")
         elif (folder / "face_set.json").is_file():
             _refuse({"--few-shot": few_shot}, "a data set")
             yield Contents("dataset", {revision: _dataset_files(folder, Path(staging), annotations_only)})

@@ -17,9 +17,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import HubError
 from .contents import MAIN, Contents, gather
+from .space import space_files
 
 
-__all__ = ["Published", "check_name", "open_repository", "publish", "push"]
+__all__ = ["Published", "check_name", "open_repository", "publish", "push", "push_space"]
 
 KEPT = (".gitattributes",)
 """What the Hub itself writes into a repository."""
@@ -82,8 +83,27 @@ def push(
     api = api or HfApi()
     named = _full_name(repository, api)
     with gather(source, named, revision, few_shot, annotations_only) as contents:
-        _open(named, contents.kind, private, api)
+        _open(named, contents.kind, private, api, contents.sdk)
         return publish(contents, named, api)
+
+
+def push_space(repository: str, private: bool | None = None, api: HfApi | None = None) -> Published:
+    """Publish the demonstration as a Space that starts as it is: the app with this package beside it.
+
+    Args:
+        repository: `owner/name`, or a name alone for the user's own; made if it is not there.
+        private: Whether a Space that is made is private; if so, a public one that is there already is refused.
+        api: Which Hub, and with which token; by default what the environment says.
+
+    Raises:
+        HubError: The Hub cannot be reached or refuses, or the app is not there.
+    """
+    check_name(repository)
+    api = api or HfApi()
+    contents = Contents("space", {MAIN: space_files()}, "gradio")
+    named = _full_name(repository, api)
+    _open(named, contents.kind, private, api, contents.sdk)
+    return publish(contents, named, api)[0]
 
 
 def open_repository(repository: str, private: bool | None = None, api: HfApi | None = None) -> str:
@@ -119,8 +139,7 @@ def check_name(repository: str) -> None:
         raise HubError(_no_name(repository)) from error
 
 
-def _open(repository: str, kind: str, private: bool | None, api: HfApi) -> None:
-    sdk = "static" if kind == "space" else None
+def _open(repository: str, kind: str, private: bool | None, api: HfApi, sdk: str | None = None) -> None:
     with _explained(repository, api):
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
         shown = private and not api.repo_info(repository, repo_type=kind).private

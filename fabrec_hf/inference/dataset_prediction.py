@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -23,6 +22,10 @@ from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_reading import read_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = [
@@ -41,7 +44,7 @@ FACES_PER_THREAD = 4
 def predict_landmarks(
     model: Any,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     progress: bool = False,
 ) -> np.ndarray:
@@ -68,7 +71,7 @@ def predict_landmarks(
 def iterate_predictions(
     model: Any,
     processor: FabRecImageProcessor,
-    dataset: datasets.Dataset,
+    dataset: "datasets.Dataset",
     batch_size: int = 32,
     rank: int = 0,
     world_size: int = 1,
@@ -185,9 +188,9 @@ def apply_protocol(
     twin = copy.copy(model)
     twin.config, twin._modules = config, dict(model._modules)
     if protocol == "paper":
-        config.shape_prior = False
+        config.shape_prior = config.local_refinement = False
         config.error_model = config.score_calibration = None  # fitted to what the protocol leaves out
-        twin.shape_prior = twin.point_regression = twin.point_readout = None
+        twin.shape_prior = twin.point_regression = twin.point_readout = twin.local_refinement = None
     # The twin's own mode: its layers do the same in both, and are the model's.
     twin.training = False
     return twin

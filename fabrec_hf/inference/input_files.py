@@ -13,6 +13,7 @@ from ..data.picture_files import (
     TOO_LARGE,
     heic_is_readable,
     is_heic,
+    pictures_note,
     skipped_files,
 )
 from ..errors import BoxError, ImageError
@@ -23,6 +24,7 @@ from .video_files import VIDEO_SUFFIXES
 __all__ = [
     "check_inside",
     "collect_inputs",
+    "decode_picture",
     "distinct_names",
     "is_video",
     "open_picture",
@@ -103,13 +105,26 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         ImageError: If it is not an image, or is truncated; the message does not name the file.
     """
+    return read_picture(path)[0]
+
+
+def read_picture(path: Path) -> tuple[Image.Image, str]:
+    """Read a picture as `open_picture` does, and say which one was taken of a file that holds several.
+
+    Returns:
+        The upright picture, and a sentence; "" where the file holds one picture.
+
+    Raises:
+        ImageError: As from `open_picture`.
+    """
     readable = heic_is_readable()
     try:
         with Image.open(path) as image:
             if image.width * image.height > MEGAPIXELS * 1_000_000:
                 raise ImageError(f"{TOO_LARGE}.")
+            note = pictures_note(image)
             image.load()
-            return ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image), note
     except UnidentifiedImageError as error:
         if not readable and is_heic(path.read_bytes()[:12]):
             raise ImageError(f"{NEEDS_HEIC}.") from error
@@ -124,14 +139,15 @@ def open_picture(path: Path) -> Image.Image:
         raise ImageError(f"it cannot be read: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a picture as everything that works on it takes it; it is decoded once.
+def decode_picture(path: Path) -> tuple[Picture, str]:
+    """Read a picture as all that works on it takes it, decoded once; and the sentence of `read_picture`.
 
     Raises:
-        ImageError: As `open_picture`.
+        ImageError: As from `open_picture`.
     """
+    image, note = read_picture(path)
     try:
-        return Picture(open_picture(path))
+        return Picture(image), note
     except ValueError as error:
         if isinstance(error, ImageError):
             raise

@@ -13,7 +13,7 @@ from ..errors import FabRecError
 from ..model.image_inputs import Picture
 from .drawing import draw_overview
 from .face_records import picture_record, picture_table
-from .input_files import check_inside, read_picture
+from .input_files import check_inside, decode_picture
 from .landmark_finder import Face, LandmarkFinder
 
 
@@ -33,12 +33,14 @@ class PictureResult:
         files: Content of the files to write by suffix: the overlay, the JSON and the CSV, where they were asked
             for and there is a face.
         error: Why the picture could not be used.
+        note: A sentence about a file that holds several pictures, "" for any other.
     """
 
     path: Path
     record: dict[str, Any] | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     error: Exception | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class _Job:
     boxes: Sequence[Any] = ()
     faces: Sequence[Face] = ()
     result: PictureResult | None = None
+    note: str = ""
 
 
 def landmark_pictures(
@@ -77,7 +80,8 @@ def landmark_pictures(
     groups = ([_Job(path) for path in paths[start : start + size]] for start in range(0, len(paths), size))
 
     def read(job: _Job) -> _Job:
-        return replace(job, image=read_picture(job.path))
+        image, note = decode_picture(job.path)
+        return replace(job, image=image, note=note)
 
     def detect(job: _Job) -> _Job:
         assert job.image is not None
@@ -97,7 +101,7 @@ def landmark_pictures(
             job.path, job.image.size, job.faces, finder.name, finder.scheme_name, finder.point_names
         )
         files = _files(job, record, finder, labels) if draw and job.faces else {}
-        return replace(job, image=None, faces=(), result=PictureResult(job.path, record, files))
+        return replace(job, image=None, faces=(), result=PictureResult(job.path, record, files, note=job.note))
 
     stages = {"read": _for_each(read), "detect": _for_each(detect), "find": find, "draw": _for_each(finish)}
     with closing(iter(Stages(("list", groups), stages))) as finished:

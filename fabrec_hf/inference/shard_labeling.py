@@ -8,13 +8,12 @@ content depends on the shard alone: not on the number of processes, and not on t
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import fsspec
 import numpy as np
 import pyarrow
@@ -27,16 +26,24 @@ from ..common.console import show_rate
 from ..common.output_folder import write_files
 from ..common.thread_stages import Stages
 from ..data.face_set import FaceSet
-from ..data.parquet import find_splits
-from ..data.shards import shard_name
-from ..data.source import face_features
+from ..data.face_table import has_datasets
+from ..data.parquet import ADVICE, find_splits, shard_name
 from ..errors import DataError, ImageError
 from ..model.image_inputs import Picture
 from .dataset_prediction import FACES_PER_THREAD, lone_threads
 from .landmark_finder import Box, Face, Labeler
 
 
-__all__ = ["LabelReport", "LabelSettings", "Shard", "finish_labels", "find_shards", "label_shards", "open_labels"]
+__all__ = [
+    "LabelReport",
+    "LabelSettings",
+    "Shard",
+    "find_shards",
+    "finish_labels",
+    "label_shards",
+    "open_labels",
+    "unlabeled_shards",
+]
 
 # Rows that are read, and written, at a time.
 ROWS = 64
@@ -45,7 +52,7 @@ PICTURES_PER_PASS = 32
 
 SCORE_BINS = 20
 _REPORT = b"fabrec_report"
-_OWN_COLUMNS = ("landmarks", "box", "scores")
+_FEATURES = b"huggingface"
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,10 @@ def find_shards(data: str | os.PathLike, split: str | None = None) -> list[Shard
 
 
 def _repository_files(name: str) -> dict[str, list[str]]:
+    if not has_datasets():
+        raise DataError(f"There is no data {name} here, and to read it from the Hub needs datasets: {ADVICE}.")
+    import datasets
+
     try:
         files = datasets.load_dataset_builder(name).config.data_files
     except (OSError, ValueError, RuntimeError) as error:  # each layer between here and the Hub has its own
@@ -171,11 +182,21 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings
     (folder / "data").mkdir(exist_ok=True)
     for draft in (folder / "data").glob("*.partial"):
         draft.unlink()
+    return unlabeled_shards(folder, shards)
+
+
+def unlabeled_shards(folder: Path, shards: Sequence[Shard]) -> list[Shard]:
+    """Return the shards of which the folder holds no labels yet."""
     return [shard for shard in shards if not (folder / "data" / shard.target).exists()]
 
 
 def label_shards(
-    shards: Sequence[Shard], folder: Path, finder: Labeler, settings: LabelSettings, progress: bool = False
+    shards: Sequence[Shard],
+    folder: Path,
+    finder: Labeler,
+    settings: LabelSettings,
+    progress: bool = False,
+    is_over: Callable[[int], bool] = lambda labeled: False,
 ) -> None:
     """Label shards and write `data/TARGET` in the folder of the labels.
 
@@ -189,6 +210,7 @@ def label_shards(
         finder: The model.
         settings: How to label.
         progress: Show a progress bar.
+        is_over: Given how many shards are labeled, whether to leave out the others; asked after each but the last.
 
     Raises:
         DataError: If a shard cannot be read or has no `image` column.
@@ -196,6 +218,8 @@ def label_shards(
     with tqdm(unit="picture", disable=not progress) as bar:
         faces = 0
         for number, shard in enumerate(shards, start=1):
+            if number > 1 and is_over(number - 1):
+                break
             bar.set_description(f"shard {number} of {len(shards)}")
             for report in _label_shard(shard, folder / "data" / shard.target, finder, settings):
                 faces += report.faces
@@ -292,12 +316,21 @@ def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schem
     """Return the columns of the labels: first the columns of the source, then ours."""
     if "image" not in source.names:
         raise DataError(f"{name} has no column image; it has {', '.join(source.names)}.")
-    known = datasets.Features.from_arrow_schema(source)
-    count = finder.num_landmarks
-    ours = face_features(count) | {"scores": datasets.List(datasets.Value("float32"), length=count)}
-    columns = {column: kind for column, kind in known.items() if column not in _OWN_COLUMNS}
-    columns["image"] = datasets.Image()
-    return datasets.Features(columns | {column: ours[column] for column in _OWN_COLUMNS}).arrow_schema
+    shapes = {"landmarks": (finder.num_landmarks, 2), "box": (4,), "scores": (finder.num_landmarks,)}
+    fields = [source.field(column) for column in source.names if column not in shapes]
+    # What `datasets` reads of a Parquet file, and writes into one: that these are pictures, and what else was said.
+    said = json.loads((source.metadata or {}).get(_FEATURES, b"{}")).get("info", {}).get("features", {})
+    features = {field.name: said[field.name] for field in fields if field.name in said} | {"image": {"_type": "Image"}}
+    picture = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    fields = [pyarrow.field("image", picture) if field.name == "image" else field for field in fields]
+    for column, shape in shapes.items():
+        kind: pyarrow.DataType = pyarrow.float32()
+        feature: dict[str, Any] = {"dtype": "float32", "_type": "Value"}
+        for length in reversed(shape):
+            kind, feature = pyarrow.list_(kind, length), {"feature": feature, "length": length, "_type": "List"}
+        fields.append(pyarrow.field(column, kind))
+        features[column] = feature
+    return pyarrow.schema(fields, {_FEATURES: json.dumps({"info": {"features": features}})})
 
 
 def _decode(rows: pyarrow.RecordBatch, finder: Labeler, settings: LabelSettings) -> _Batch:

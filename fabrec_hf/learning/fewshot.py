@@ -24,6 +24,7 @@ from .landmark_training import (
     no_predictions,
     predict_landmarks,
 )
+from .refinement import fit_refinement
 from .training_stage import TrainingStage
 
 
@@ -116,6 +117,7 @@ def fit_recipe(
         transfer_initialization="identity" if faces <= FEW_FACES else "random",
         anchors=knows_points,
         decoding="subpixel",
+        local_refinement=True,
         shape_prior=not knows_points,  # a detector of other points knows more of shapes than the annotated faces show
         rotation=25,
         translation=0.05,
@@ -158,7 +160,8 @@ class FitResult:
         training_errors: (N,) NME of the faces that were learned from, in percent.
         held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
             was not measured.
-        held_out: Those predictions, fractions of the plain crop; NaN likewise. Their scores are heights of heatmaps.
+        held_out: Those predictions, fractions of the crop; NaN likewise. Their scores are heights of heatmaps.
+        held_out_faces: All faces in the crops that these are fractions of; None before anything was predicted.
         calibrated: Whether these were enough to calibrate the model's scores by.
         losses: Heatmap loss of every step of the final training.
         seconds: Wall time.
@@ -168,6 +171,7 @@ class FitResult:
     training_errors: np.ndarray
     held_out_errors: np.ndarray
     held_out: Decoded
+    held_out_faces: LabelledFaces | None = None
     calibrated: bool = False
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -257,6 +261,11 @@ class _Fit:
                 if self.on_step:
                     self.on_step(FitProgress(name, before + done, total, loss, self.error))
                 yield loss
+        self.refine(faces)
+
+    def refine(self, faces: LabelledFaces) -> None:
+        """Let the model look closer, when its encoder has learned what it will."""
+        fit_refinement(self.model, faces, self.scheme, self.recipe.augmentation, self.recipe.seed)
 
 
 class _BestSoFar:
@@ -295,6 +304,7 @@ def fit_landmarks(
     on_step: Callable[[FitProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     instant: bool = False,
+    as_detected: Callable[[np.ndarray], LabelledFaces] | None = None,
 ) -> FitResult:
     """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
 
@@ -310,6 +320,8 @@ def fit_landmarks(
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
         instant: Take no step at all: the points are told from the model's anchors by regression alone.
+        as_detected: Returns left-out faces, given their rows (M,), in the crops to predict them in; by default those
+            of `faces`.
 
     Raises:
         DataError: No face has a point; or the model has no anchors, and is to be fitted in an instant.
@@ -333,20 +345,26 @@ def fit_landmarks(
             if len(result.losses) % MEASURE_EVERY == 1:
                 fit.error = best.measure()
         if estimated:
-            _predict_left_out(fit, faces, folds, initial, result)
+            _predict_left_out(fit, faces, folds, initial, result, as_detected or faces.subset)
     except _Stopped:
         result.stopped = True
         if len(result.losses) < sum(steps):
             best.restore()
+            fit.refine(faces)
     landmarks = predict_landmarks(model, faces, model.device).landmarks
     result.training_errors = landmark_errors(landmarks, faces, scheme)
-    result.calibrated = calibrate(model, result.held_out, faces, scheme)
+    result.calibrated = calibrate(model, result.held_out, result.held_out_faces or faces, scheme)
     result.seconds = time.perf_counter() - start
     return result
 
 
 def _predict_left_out(
-    fit: _Fit, faces: LabelledFaces, folds: int, initial: dict[str, torch.Tensor], result: FitResult
+    fit: _Fit,
+    faces: LabelledFaces,
+    folds: int,
+    initial: dict[str, torch.Tensor],
+    result: FitResult,
+    left_out_faces: Callable[[np.ndarray], LabelledFaces],
 ) -> None:
     """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
     model = fit.model
@@ -365,7 +383,8 @@ def _predict_left_out(
             for _ in fit.learn(faces.subset(np.flatnonzero(places != fold)), progress, steps):
                 pass
             rows = np.flatnonzero(places == fold)
-            left_out = faces.subset(rows)
+            left_out = left_out_faces(rows)
+            result.held_out_faces = (result.held_out_faces or faces).replaced(rows, left_out)
             found = predict_landmarks(model, left_out, model.device)
             for whole, part in zip(result.held_out, found, strict=True):
                 whole[rows] = part

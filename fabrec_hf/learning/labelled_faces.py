@@ -1,8 +1,8 @@
 """Annotated faces in memory, as training takes them."""
 
 import copy
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 
@@ -11,6 +11,10 @@ from ..data.decoding import CANVAS_RATIO, decode_canvases
 from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 __all__ = ["LabelledFaces", "image_mean"]
@@ -31,6 +35,7 @@ class LabelledFaces:
         landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
         crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
         boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
+        rolls: (N,) degrees by which the crops are turned clockwise about their middles; 0 in given boxes.
         anchors: (N, A, 2) in the units of the landmarks: other points that a model is to remember; None at first.
         anchor_flip_index: Their permutation under mirroring, None if they have no pairs.
 
@@ -38,12 +43,13 @@ class LabelledFaces:
         DataError: A column is missing, or a row has no usable box or landmarks.
     """
 
-    def __init__(self, dataset: datasets.Dataset, processor: FabRecImageProcessor, progress: bool = True):
+    def __init__(self, dataset: "datasets.Dataset", processor: FabRecImageProcessor, progress: bool = True):
         self.size = size = int(processor.size["height"])
         landmarks, boxes = annotations(dataset)
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
         self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
+        self.rolls = np.zeros(len(crop_boxes))
         self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
         self.crop_fraction = 1 / CANVAS_RATIO
 
@@ -57,9 +63,19 @@ class LabelledFaces:
         """Return the faces of some rows, which are integers (M,)."""
         part = copy.copy(self)
         part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
-        part.crop_boxes, part.boxes = self.crop_boxes[rows], self.boxes[rows]
+        part.crop_boxes, part.boxes, part.rolls = self.crop_boxes[rows], self.boxes[rows], self.rolls[rows]
         part.anchors = None if self.anchors is None else self.anchors[rows]
         return part
+
+    def replaced(self, rows: np.ndarray, others: "LabelledFaces") -> "LabelledFaces":
+        """Return the faces with those of some rows, integers (M,), as `others` (M) have them; canvases excepted."""
+        whole = copy.copy(self)
+        whole.landmarks = self.landmarks.index_copy(0, torch.as_tensor(rows), others.landmarks)
+        for name in ("crop_boxes", "boxes", "rolls"):
+            values = getattr(self, name).copy()
+            values[rows] = getattr(others, name)
+            setattr(whole, name, values)
+        return whole
 
     def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabelledFaces":
         """Return the same faces with points (N, A, 2) that a model is to remember, and how these mirror."""

@@ -59,6 +59,7 @@ class LandmarkRecipe:
     shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
     anchors: bool = field(default=False, metadata={"help": "Tell points from those that the start knows, if any."})
     point_readout: bool = field(default=False, metadata={"help": "Read points off the encoder's features, too."})
+    local_refinement: bool = field(default=False, metadata={"help": "Look closer at every point in the end."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
     translation: float = field(default=0.04, metadata={"help": "Largest random shift, fraction of the crop."})
@@ -132,7 +133,8 @@ def build_model(
     if recipe.heatmap_size > start.config.image_size:
         raise DataError(f"--heatmap_size {recipe.heatmap_size} exceeds the autoencoder's {start.config.image_size}.")
     names = ("heatmap_size", "heatmap_sigma", "foreground_weight", "transfer_initialization", "transfer_layers")
-    settings = {name: getattr(recipe, name) for name in (*names, "decoding", "flip_average", "shape_prior")}
+    names += ("decoding", "flip_average", "shape_prior", "local_refinement")
+    settings = {name: getattr(recipe, name) for name in names}
     architecture = ("image_size", "widths", "latent_size", "encoder_depth", "encoder_pooling", "backbone")
     settings |= {name: getattr(start.config, name) for name in architecture}
     config = FabRecConfig(num_landmarks=scheme.num_landmarks, landmark_scheme=scheme.to_dict(), **settings)

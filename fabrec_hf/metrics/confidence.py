@@ -31,9 +31,13 @@ def rank_correlation(scores: np.ndarray, errors: np.ndarray) -> float:
     scores, errors = _paired(scores, errors)
     if len(scores) < 2 or np.ptp(scores) == 0 or len(np.unique(errors)) == 1:
         return float("nan")
-    from scipy.stats import rankdata
+    return -float(np.corrcoef(_mean_ranks(scores), _mean_ranks(errors))[0, 1])
 
-    return -float(np.corrcoef(rankdata(scores), rankdata(errors))[0, 1])
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank values from 1 on; equal ones share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def risk_coverage(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

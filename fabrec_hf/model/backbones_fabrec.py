@@ -1,5 +1,7 @@
 """Encoders other than the paper's: a feature extractor of timm's, or the trunk of MediaPipe's face mesh network."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,7 +49,8 @@ class FaceMeshBackbone(nn.Module):
     INPUT_SIZE = 192
     # Output channels of the blocks; the first block of each further group halves the map.
     GROUPS = ((16, 16), (32, 32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128), (128, 128, 128))
-    out_channels, out_size = 128, 3
+    # Channels and sides of the maps that the groups end in.
+    map_sizes = tuple((widths[-1], 96 >> place) for place, widths in enumerate(GROUPS))
 
     def __init__(self):
         super().__init__()
@@ -61,18 +64,24 @@ class FaceMeshBackbone(nn.Module):
                 channels = width
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map RGB in [0, 1], (N, 3, S, S), to features (N, 128, 3, 3)."""
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map (N, C, H, W) that each group ends in, of RGB in [0, 1], (N, 3, S, S)."""
         if images.shape[-1] != self.INPUT_SIZE:
             images = F.interpolate(images, size=(self.INPUT_SIZE, self.INPUT_SIZE), mode="bilinear")
-        return self.blocks(self.activation(self.stem(F.pad(images, (0, 1, 0, 1)))))
+        hidden_states, found = self.activation(self.stem(F.pad(images, (0, 1, 0, 1)))), []
+        blocks = iter(self.blocks)
+        for widths in self.GROUPS:
+            for block in itertools.islice(blocks, len(widths)):
+                hidden_states = block(hidden_states)
+            found.append(hidden_states)
+        return found
 
 
 class TimmBackbone(nn.Module):
-    """The deepest map of one of timm's feature extractors, for pictures normalized as it learned them.
+    """The maps of one of timm's feature extractors, for pictures normalized as it learned them.
 
     Args:
-        name: A model of `timm.list_models()` that can give features, with `:STRIDE` for an earlier map, such as
+        name: A model of `timm.list_models()` that can give features, with `:STRIDE` for an earlier end, such as
             `tf_efficientnet_lite0:16`.
         image_size: Side of the pictures in pixels.
 
@@ -93,16 +102,20 @@ class TimmBackbone(nn.Module):
         if stride and int(stride) not in strides:
             raise ValueError(f"backbone {name!r} has maps of stride {strides}, not {stride}.")
         place = strides.index(int(stride)) if stride else len(strides) - 1
-        self.network = timm.create_model(name, pretrained=False, features_only=True, out_indices=(place,))
-        self.out_channels = self.network.feature_info.channels()[-1]
-        self.out_size = -(-image_size // strides[place])
+        self.network = timm.create_model(
+            name, pretrained=False, features_only=True, out_indices=tuple(range(place + 1))
+        )
+        channels = self.network.feature_info.channels()
+        self.map_sizes = [
+            (count, -(-image_size // step)) for count, step in zip(channels, strides[: place + 1], strict=True)
+        ]
         settings = getattr(self.network, "pretrained_cfg", None) or {}
         self.mean, self.std = settings.get("mean", IMAGE_MEAN), settings.get("std", (1.0, 1.0, 1.0))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map RGB in [0, 1], (N, 3, S, S), to features (N, C, H, W)."""
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Map RGB in [0, 1], (N, 3, S, S), to maps (N, C, H, W), the finest first."""
         mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return self.network((images - mean) / std)[0]
+        return self.network((images - mean) / std)
 
 
 class FabRecBackboneEncoder(nn.Module):
@@ -113,13 +126,21 @@ class FabRecBackboneEncoder(nn.Module):
         name = config.backbone or ""
         self.backbone = FaceMeshBackbone() if name == FACE_MESH else TimmBackbone(name, config.image_size)
         self.pooling = config.encoder_pooling
-        positions = self.backbone.out_size**2 if self.pooling == "flatten" else 1
-        self.fc = nn.Linear(self.backbone.out_channels * positions, config.latent_size)
+        self.map_sizes = list(self.backbone.map_sizes)  # channels and side of each map
+        channels, side = self.map_sizes[-1]
+        self.fc = nn.Linear(channels * side**2 if self.pooling == "flatten" else channels, config.latent_size)
+
+    def maps(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Return maps (N, C, H, W), the finest first, of images (N, 3, S, S) as the processor makes them."""
+        return self.backbone(pixel_values + pixel_values.new_tensor(IMAGE_MEAN)[:, None, None])
+
+    def pool_map(self, last: torch.Tensor) -> torch.Tensor:
+        """Return what the linear layer sees, (N, F), of the last map."""
+        return last.flatten(1) if self.pooling == "flatten" else last.mean(dim=(2, 3))
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return what the linear layer sees, (N, F), of images (N, 3, S, S) as the processor makes them."""
-        maps = self.backbone(pixel_values + pixel_values.new_tensor(IMAGE_MEAN)[:, None, None])
-        return maps.flatten(1) if self.pooling == "flatten" else maps.mean(dim=(2, 3))
+        """Return what the linear layer sees, (N, F), of images (N, 3, S, S)."""
+        return self.pool_map(self.maps(pixel_values)[-1])
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode (N, 3, S, S), RGB in [0, 1] minus the processor's mean, to the latent (N, latent_size)."""

@@ -149,6 +149,8 @@ class FabRecConfig(FabRecAutoencoderConfig):
         point_readout (`bool`, defaults to `False`):
             Read the anchors, or the points of a detector without anchors, off the encoder's last features, too: one
             linear layer, whose points are averaged with those of the heatmaps.
+        local_refinement (`bool`, defaults to `False`):
+            Look closer at every point in the end, see `local_refinement`.
         error_model (`dict`, *optional*):
             `ErrorModel.to_dict()`: how far off each point probably is, see `error_model`. Scores are then how probable
             it is that a point is found; without it they are the heights of the heatmaps.
@@ -173,6 +175,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
     shape_prior: bool = False
     anchors: dict | None = None
     point_readout: bool = False
+    local_refinement: bool = False
     error_model: dict | None = None
     score_calibration: dict | None = None
 

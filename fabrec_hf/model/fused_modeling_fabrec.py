@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .fusion_fabrec import FusedHeatmapNetwork
-from .landmark_decoding import Decoded, Drawing, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, DecodingSteps, Drawing, decode_drawing, flip_permutation
 from .model_inputs import check_inputs
 from .outputs_fabrec import FabRecLandmarkOutput
 
@@ -27,6 +27,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.point_regression = copy.deepcopy(model.point_regression)
         self.shape_prior = copy.deepcopy(model.shape_prior)
+        self.local_refinement = copy.deepcopy(model.local_refinement)
         flip_index = flip_permutation(model.config)
         self.flip_index: torch.Tensor | None
         # A buffer: a list would be copied to the device, which waits for it, in every call.
@@ -45,15 +46,15 @@ class FabRecFusedForLandmarkDetection(nn.Module):
 
     def draw(self, pixel_values: torch.Tensor) -> tuple[Drawing, torch.Tensor]:
         """Return the drawing of crops (N, 3, S, S), flip-averaged if so configured, and latents (N, latent_size)."""
-        heatmaps, readout, latent = self.network(pixel_values)
-        drawing = Drawing(heatmaps, readout)
+        drawing, latent = self.network(pixel_values)
         if self.flip_index is not None:
-            drawing = drawing.average(Drawing(*self.network(pixel_values.flip(-1))[:2]), self.flip_index)
+            drawing = drawing.average(self.network(pixel_values.flip(-1))[0], self.flip_index)
         return drawing, latent
 
     def decode(self, drawing: Drawing, blur: str = "products") -> Decoded:
         """Read landmarks off a drawing as the model does; `blur` as in `decode_heatmaps`."""
-        return decode_drawing(self.config, self.point_regression, self.shape_prior, drawing, blur)
+        steps = DecodingSteps(self.point_regression, self.shape_prior, self.local_refinement)
+        return decode_drawing(self.config, steps, drawing, blur)
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:

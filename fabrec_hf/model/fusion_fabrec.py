@@ -22,7 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .landmark_decoding import Drawing
 from .layers_fabrec import FabRecEncoder
+from .local_refinement import local_maps
 
 
 def fuse_transposed(layers: Sequence[nn.ConvTranspose2d]) -> nn.Conv2d:
@@ -79,14 +81,20 @@ class FusedEncoder(nn.Module):
         super().__init__()
         self.conv1 = fuse_conv_bn_eval(encoder.conv1, encoder.bn1)
         self.maxpool = encoder.maxpool
-        self.blocks = nn.Sequential(*(FusedResidualBlock(block) for stage in encoder.stages for block in stage))
+        self.stages = nn.ModuleList(nn.Sequential(*map(FusedResidualBlock, stage)) for stage in encoder.stages)
         self.flattens = not isinstance(encoder.pool, nn.AdaptiveAvgPool2d)
         self.fc = encoder.fc
 
-    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return what the last layer sees, (N, F), of images (N, 3, S, S)."""
-        maps = self.blocks(self.maxpool(F.relu(self.conv1(pixel_values))))
-        return maps.flatten(1) if self.flattens else maps.mean(dim=(2, 3))
+    def maps(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map (N, C, H, W) that each stage ends in, of images (N, 3, S, S)."""
+        found = [self.maxpool(F.relu(self.conv1(pixel_values)))]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found[1:]
+
+    def pool_map(self, last: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer sees, (N, F), of the last map."""
+        return last.flatten(1) if self.flattens else last.mean(dim=(2, 3))
 
 
 class FusedDecoderBlock(nn.Module):
@@ -126,16 +134,19 @@ class FusedHeatmapNetwork(nn.Module):
         self.transfer_layers = model.transfer_layers
         self.head = fuse_transposed([model.heatmap_head])
         self.point_readout = model.point_readout
+        self.looks_closer = model.local_refinement is not None
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Return heatmaps (N, L, H, W), what is read out (N, P, 2), and latents (N, latent_size) of images."""
-        features = self.encoder.features(pixel_values)
+    def forward(self, pixel_values: torch.Tensor) -> tuple[Drawing, torch.Tensor]:
+        """Return the drawing of images (N, 3, S, S), and latents (N, latent_size)."""
+        maps = self.encoder.maps(pixel_values)
+        features = self.encoder.pool_map(maps[-1])
         latent = self.encoder.fc(features)
         readout = None if self.point_readout is None else self.point_readout(features).unflatten(1, (-1, 2))
+        local = local_maps(maps) if self.looks_closer else ()
         hidden_states = F.relu(self.first(latent)).unflatten(1, (-1, 4, 4))
         for stage, transfer_layer in zip(self.stages, self.transfer_layers, strict=True):
             hidden_states = transfer_layer(stage(hidden_states))
-        return upsample(self.head, hidden_states), readout, latent
+        return Drawing(upsample(self.head, hidden_states), readout, local), latent
 
 
 def _fuse_first(linear: nn.Linear, transposed: Any) -> nn.Linear:

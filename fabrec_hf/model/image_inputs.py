@@ -1,5 +1,6 @@
 """Whatever a user calls an image becomes one upright RGB tensor: files, URLs, PIL images, arrays and tensors."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +15,8 @@ from transformers.image_utils import ChannelDimension, load_image
 
 # The mean color of the authors' training images in [0, 1]; their code subtracts it and divides by nothing.
 IMAGE_MEAN = [0.518, 0.418, 0.361]
+# What marks a file as HEIC, behind its length and "ftyp".
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 # Floats may overshoot [0, 1] by what a resampling filter or a lossy conversion adds; more means another scale.
 FLOAT_TOLERANCE = 0.01
 
@@ -144,6 +147,7 @@ def _open(source: str | os.PathLike, name: str) -> Image.Image:
     if path.is_dir():
         raise ValueError(f"{name} is a folder, not an image file.")
     try:
+        _know_heic(path)
         with Image.open(path) as image:
             image.load()
     except PermissionError:
@@ -152,6 +156,22 @@ def _open(source: str | os.PathLike, name: str) -> Image.Image:
         reason = "not an image file" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
         raise ValueError(f"{name} cannot be read: {reason}.") from error
     return image
+
+
+def _know_heic(path: Path) -> None:
+    """Teach Pillow to read HEIC where a file is such a one, and say what is missing where that cannot be.
+
+    Raises:
+        ValueError: pillow-heif is not installed.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
+        return
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from .configuration_fabrec import FabRecConfig
 from .error_model import gather_evidence, score_points
 from .heatmaps import alignment_shift, calibrate_scores, decode_heatmaps
 from .known_schemes import LandmarkScheme
+from .local_refinement import LocalRefinement
 from .point_regression import PointRegression, mirror
 from .shape_prior import ShapePrior
 
@@ -23,19 +24,38 @@ class Drawing(NamedTuple):
         heatmaps: (N, L + A, H, W), those of the A anchors last.
         readout: (N, A, 2), or (N, L, 2) of a detector without anchors, as fractions of the crop; None of a detector
             without a readout.
+        maps: The encoder's maps (N, C, S, S) of a detector that looks closer at its points, the finest first.
+        mirrored_maps: The same of the mirrored crops, after `average`.
     """
 
     heatmaps: torch.Tensor
     readout: torch.Tensor | None = None
+    maps: tuple[torch.Tensor, ...] = ()
+    mirrored_maps: tuple[torch.Tensor, ...] = ()
 
     def average(self, mirrored: "Drawing", flip_index: torch.Tensor) -> "Drawing":
         """Average with the drawing of the mirrored crops; `flip_index` (L + A,) permutes all points."""
         heatmaps = 0.5 * (self.heatmaps + mirrored.heatmaps.flip(-1)[:, flip_index])
-        if self.readout is None or mirrored.readout is None:
-            return Drawing(heatmaps)
-        # The points that are read out are the last ones, and mirror among themselves.
-        first = len(flip_index) - self.readout.shape[1]
-        return Drawing(heatmaps, 0.5 * (self.readout + mirror(mirrored.readout, flip_index[first:] - first)))
+        readout = self.readout
+        if readout is not None and mirrored.readout is not None:
+            # The points that are read out are the last ones, and mirror among themselves.
+            first = len(flip_index) - readout.shape[1]
+            readout = 0.5 * (readout + mirror(mirrored.readout, flip_index[first:] - first))
+        return Drawing(heatmaps, readout, self.maps, mirrored.maps)
+
+
+class DecodingSteps(NamedTuple):
+    """What a detector has beside its heatmaps to find landmarks by; None is left out.
+
+    Attributes:
+        point_regression: Tells points from anchors.
+        shape_prior: Corrects points by what faces look like.
+        local_refinement: Looks closer at points, last of all.
+    """
+
+    point_regression: PointRegression | None = None
+    shape_prior: ShapePrior | None = None
+    local_refinement: LocalRefinement | None = None
 
 
 class Decoded(NamedTuple):
@@ -70,19 +90,12 @@ def decode_anchors(config: FabRecConfig, drawing: Drawing) -> torch.Tensor:
     return _with_readout(_decode_heatmaps(config, heatmaps)[0], drawing.readout)
 
 
-def decode_drawing(
-    config: FabRecConfig,
-    point_regression: PointRegression | None,
-    shape_prior: ShapePrior | None,
-    drawing: Drawing,
-    blur: str = "products",
-) -> Decoded:
+def decode_drawing(config: FabRecConfig, steps: DecodingSteps, drawing: Drawing, blur: str = "products") -> Decoded:
     """Read landmarks off a drawing.
 
     Args:
         config: Of the detector.
-        point_regression: Tells points from anchors; None leaves anchors aside.
-        shape_prior: Corrects the landmarks, if any.
+        steps: What is done beside reading heatmaps.
         drawing: What the detector says of the crops.
         blur: As in `decode_heatmaps`.
     """
@@ -92,10 +105,12 @@ def decode_drawing(
     heights = heights[:, :count]
     if config.anchors is None:
         landmarks = _with_readout(landmarks, drawing.readout)
-    elif point_regression is not None:
-        landmarks = point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
-    if shape_prior is not None:
-        landmarks = shape_prior(landmarks)
+    elif steps.point_regression is not None:
+        landmarks = steps.point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
+    if steps.shape_prior is not None:
+        landmarks = steps.shape_prior(landmarks)
+    if steps.local_refinement is not None and drawing.maps:
+        landmarks = steps.local_refinement(landmarks, drawing.maps, drawing.mirrored_maps)
     return Decoded(landmarks, _scores(config, heights, drawn, landmarks), drawn)
 
 
@@ -118,4 +133,4 @@ def _decode_heatmaps(
     return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
 
 
-__all__ = ["Decoded", "Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]
+__all__ = ["Decoded", "DecodingSteps", "Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]

@@ -23,19 +23,31 @@ class FabRecEncoder(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         stages, in_channels = [], widths[0]
+        self.map_sizes: list[tuple[int, int]] = []  # channels and side of each map
         for index, out_channels in enumerate(widths[:1] * extra + widths):
             stages.append(_encoder_stage(in_channels, out_channels, 1 if index == 0 else 2, config.encoder_depth))
             in_channels = out_channels
+            self.map_sizes.append((out_channels, -(-config.image_size // (4 << index))))
         self.stages = nn.Sequential(*stages)
         # The last map is 4 x 4 from 128 px on, for which there are more stages, and 2 x 2 or one pixel below.
         self.pool = nn.AdaptiveAvgPool2d(1) if config.encoder_pooling == "average" else nn.Identity()
         positions = 1 if config.encoder_pooling == "average" else min(4, config.image_size // 32) ** 2
         self.fc = nn.Linear(widths[-1] * positions, config.latent_size)
 
+    def maps(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map (N, C, H, W) that each stage ends in, of images (N, 3, S, S)."""
+        found = [self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found[1:]
+
+    def pool_map(self, last: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer sees, (N, F), of the last map."""
+        return self.pool(last).flatten(1)
+
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return what the last layer sees, (N, F), of images (N, 3, S, S)."""
-        hidden_states = self.maxpool(self.relu(self.bn1(self.conv1(pixel_values))))
-        return self.pool(self.stages(hidden_states)).flatten(1)
+        return self.pool_map(self.maps(pixel_values)[-1])
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode (N, 3, S, S) to the raw latent (N, latent_size): no activation, no normalization."""

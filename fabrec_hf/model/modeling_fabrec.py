@@ -16,8 +16,9 @@ from .embedded_fabrec import embedded_or_given
 from .fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from .heatmap_loss import heatmap_loss, readout_loss
 from .heatmaps import alignment_shift, encode_heatmaps
-from .landmark_decoding import Decoded, Drawing, decode_anchors, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, DecodingSteps, Drawing, decode_anchors, decode_drawing, flip_permutation
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
+from .local_refinement import LocalRefinement, is_local, local_maps
 from .model_inputs import check_inputs
 from .outputs_fabrec import FabRecAutoencoderOutput, FabRecLandmarkOutput
 from .point_regression import PointRegression
@@ -170,6 +171,11 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         if config.anchors is not None:
             self.point_regression = PointRegression(config.num_landmarks, config.num_anchors)
         self.shape_prior = ShapePrior(config.num_landmarks) if config.shape_prior else None
+        self.local_refinement = None
+        if config.local_refinement:
+            sizes = self.autoencoder.encoder.map_sizes
+            channels = [channels for channels, side in sizes if is_local(side)]
+            self.local_refinement = LocalRefinement(config.num_landmarks, channels)
         self.post_init()
 
     @torch.no_grad()
@@ -188,6 +194,10 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         elif isinstance(module, PointRegression):
             for value in (module.nearest, module.offsets, module.center, module.gain, module.share):
                 init.zeros_(value)
+        elif isinstance(module, LocalRefinement):
+            init.zeros_(module.gain)
+            init.zeros_(module.bias)
+            init.copy_(module.flip_index, torch.arange(len(module.flip_index)))
         else:
             super()._init_weights(module)
 
@@ -262,10 +272,16 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             The drawing, latents (N, latent_size), and the generator's first stage (N, C, 8, 8).
         """
         encoder = self.autoencoder.encoder
-        features = encoder.features(pixel_values)
+        maps = encoder.maps(pixel_values)
+        features = encoder.pool_map(maps[-1])
         latent = encoder.fc(features)
         first = self.autoencoder.decoder.first_stage(latent)
-        return Drawing(self.predict_heatmaps(first), self._read_out(features)), latent, first
+        local = () if self.local_refinement is None else local_maps(maps)
+        return Drawing(self.predict_heatmaps(first), self._read_out(features), local), latent, first
+
+    def local_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the encoder's maps (N, C, S, S) that a closer look at points sees, of crops (N, 3, S, S)."""
+        return local_maps(self.autoencoder.encoder.maps(pixel_values))
 
     def _read_out(self, features: torch.Tensor) -> torch.Tensor | None:
         if self.point_readout is None:
@@ -296,7 +312,8 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
 
     def decode(self, drawing: Drawing) -> Decoded:
         """Read landmarks off a drawing."""
-        return decode_drawing(self.config, self.point_regression, self.shape_prior, drawing)
+        steps = DecodingSteps(self.point_regression, self.shape_prior, self.local_refinement)
+        return decode_drawing(self.config, steps, drawing)
 
     def decode_anchors(self, drawing: Drawing) -> torch.Tensor:
         """Read anchors (N, A, 2), fractions of the crop, off a drawing."""

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from fabrec_hf import FabRecForLandmarkDetection
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
 from fabrec_hf.checkpoints.weight_files import INDEX_NAME, check_shard_size, save_shards, weight_files
+from fabrec_hf.cli import main
 from fabrec_hf.demo.comparison import read_checkpoint
 from fabrec_hf.demo.uploads import Limits, Uploads
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import check_delta_folder
 from fabrec_hf.hub.contents import gather
+from support.commands import fails_with
 from support.tiny_checkpoints import save_landmarks
 
 
@@ -114,6 +116,26 @@ def test_damaged_shards_are_one_clear_error(shards, tmp_path):
         (shards / INDEX_NAME).write_text(json.dumps(index))
         with pytest.raises(CheckpointError, match="index"):
             load_autoencoder(shards)
+
+
+def test_the_command_cuts_a_checkpoint_into_shards(whole, shards, tmp_path, capsys):
+    words = ["export", "--model", whole, "--format", "checkpoint", "--output", tmp_path / "out"]
+    assert main([str(word) for word in [*words, "--shard-size", SIZE, "--json"]]) == 0
+    report = json.loads(capsys.readouterr().out)
+    files = weight_files(tmp_path / "out")
+    assert report["files"] == [str(file) for file in files] and len(files) > 3
+    assert report["bytes"] == sum(file.stat().st_size for file in files)
+    for file in files:  # what the scripts save of the same model
+        ours, theirs = load_file(file), load_file(shards / file.name)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert load_landmark_model(tmp_path / "out")[1].size.height == 32
+    fails_with(capsys, words, "holds a whole checkpoint", "name another folder")
+    words[-1] = tmp_path / "new"
+    fails_with(capsys, [*words, "--shard-size", "14"], "--shard-size: the shard size is a number with KB, MB or GB")
+    fails_with(capsys, [*words, "--int8"], "export a checkpoint without it")
+    words[4] = "torch"
+    fails_with(capsys, [*words, "--shard-size", SIZE], "--shard-size is for --format checkpoint")
+    assert not (tmp_path / "new").exists()
 
 
 def test_sizes_have_units():

@@ -76,7 +76,7 @@ def test_the_report_says_what_was_found(table, tmp_path, capsys):
     assert find_face_set(tmp_path / "out").scheme.point_names == NAMES
 
 
-@pytest.mark.parametrize("form", ["coco", "pts"])
+@pytest.mark.parametrize("form", ["coco", "pts", "cvat", "labelme", "labelstudio", "via"])
 def test_other_formats_come_back_with_scheme_crop_rule_and_every_bit(table, tmp_path, form):
     (tmp_path / "ears.yaml").write_text("name: ears\npoint_names: [left_ear, right_ear, chin]\nedges: [[0, 2]]\n")
     assert convert("csv", table, tmp_path / "one", "--boxes", "points", "--scheme", tmp_path / "ears.yaml") == 0

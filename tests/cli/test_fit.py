@@ -76,6 +76,9 @@ def test_a_fit_says_what_it_imports_and_how_far_it_is(export, autoencoder, tmp_p
     results = json.loads((tmp_path / "out" / "fit.json").read_text())
     low, high = results["held_out_interval"]
     assert low < results["held_out_error"] < high
+    # Nobody takes these drawings for faces.
+    assert results["held_out_not_found"] == 2
+    assert "The face detector misses 2 of the 2 faces: they were predicted in their given boxes." in streams.out
 
 
 def test_the_detector_is_saved_before_the_estimate(drawn_faces, autoencoder, tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from support.tiny_checkpoints import save_autoencoder
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.cli import select as select_verb  # noqa: E402
 from fabrec_hf.cli.select import FoundFace, choose_pictures  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.annotation_templates import annotation_template  # noqa: E402
@@ -102,6 +103,29 @@ def test_small_and_blurred_faces_are_left_out_and_a_table_is_ready_to_fill_in(ph
     np.testing.assert_array_equal(filled["landmarks"], np.arange(10).reshape(5, 2))
     np.testing.assert_allclose(filled["box"], records[0]["box"], atol=0.01)
     assert np.isnan(empty["landmarks"]).all() and Image.open(empty["image"]["path"]).size == (300, 300)
+
+
+def test_a_face_that_lies_is_encoded_and_shown_upright(tmp_path, monkeypatch):
+    image, _, (x, y, width, height) = draw_face(3, 300)
+    image.save(tmp_path / "upright.png")
+    lying = image.transpose(Image.Transpose.ROTATE_270)  # clockwise: (x, y) comes to (300 - y, x)
+    lying.save(tmp_path / "lying.png")
+    turned_box = (300 - (y + height / 2) - width / 2, x + width / 2 - height / 2, width, height)
+    found = {
+        image.tobytes(): Detection((x, y, width, height), 0.9, 4.0),
+        lying.tobytes(): Detection(turned_box, 0.9, 90.0),
+    }
+    monkeypatch.setattr(face_detection, "default_face_detector", lambda: lambda image: [found[image.tobytes()]])
+    encoder = select_verb._FaceEncoder(str(save_autoencoder(tmp_path / "autoencoder")), cropped=False)
+    (upright,), code = encoder(tmp_path / "upright.png")
+    (turned,), other = encoder(tmp_path / "lying.png")
+    assert (upright.roll, turned.roll) == (0.0, 90.0)
+    found[lying.tobytes()] = Detection(turned_box, 0.9, 0.0)  # as if it were not known to lie
+    (unaware,), wrong = encoder(tmp_path / "lying.png")
+    assert (other - code).norm() < 0.5 * (wrong - code).norm()
+    shown, as_lying, as_upright = (encoder.crop(face).astype(int) for face in (turned, unaware, upright))
+    # Interpolated twice, the drawing is a little softer at its edges.
+    assert np.abs(shown - as_upright).mean() < 0.2 * np.abs(as_lying - as_upright).mean()
 
 
 def test_a_template_needs_a_scheme_and_a_place(photographs, tmp_path, capsys):

@@ -111,6 +111,15 @@ def test_detect(page):
     assert b"null" in downloaded(page, "astronaut.json")
 
 
+def test_a_file_that_is_no_picture_is_answered_in_a_sentence(page, tmp_path):
+    (tmp_path / "notes.jpg").write_text("some words, no picture")
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "notes.jpg"))
+    page.get_by_text("notes.jpg is not a picture that can be read: send JPEG, PNG or WebP.").wait_for()
+    page.wait_for_timeout(300)
+    bare = page.get_by_test_id("status-tracker").get_by_text("Error", exact=True).all()
+    assert bare and not any(found.is_visible() for found in bare)
+
+
 def test_an_example_is_looked_at_and_goes_away_again(page):
     page.locator(".gallery-item").nth(1).click()
     page.locator("#detect-summary >> text=1 face").wait_for()

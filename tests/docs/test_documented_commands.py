@@ -37,6 +37,7 @@ PROMISED = {
     "evaluate": ["results.json", "table.md", "table.tex", "ced.png", "confidence.png", "failures.png"],
     "export --format onnx": ["model.onnx", "config.json", "preprocessor_config.json"],
     "export --model detector --format delta": ["delta.safetensors", "config.json"],
+    "export --model detector --format checkpoint": ["model.safetensors.index.json", "preprocessor_config.json"],
 }
 """Files that the pages promise of a command with an output folder."""
 
@@ -130,5 +131,6 @@ def test_commands_do_as_they_stand(workplace, capsys):
         if "--json" in words:
             (photograph,) = json.loads(streams.out)
             assert len(photograph["faces"][0]["keypoints"]) == 68
+            assert photograph["faces"][0].get("is_face", True), "the boxes of an example hold the face"
         ran.add(words[0])
     assert ran == {"card", "completion", "convert", "detect", "evaluate", "export", "fit", "robustness", "select"}

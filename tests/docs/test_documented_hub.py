@@ -63,12 +63,16 @@ def run_commands(all_words: list[list[str]], hub, home) -> None:
 def test_what_the_commands_publish_the_python_loads(hub, home):
     prepare = [["convert", "csv", "faces.csv", name, "--boxes", "points"] for name in ("faces-folder", "wflw")]
     pushes = [words[1:] for words in commands(PAGE) if words[:2] == ["fabrec", "push"]]
-    assert len(pushes) == 5
+    assert len(pushes) == 7
     run_commands([*prepare, *pushes, ["push", "3fabrec-autoencoder", "faces/3fabrec-autoencoder"]], hub, home)
     branches = {branch.name for branch in hub.api().list_repo_refs("faces/3fabrec-300w").branches}
     assert branches == {"main", "shots-1", "shots-10"}
     annotations = hub.api().list_repo_files("faces/wflw-annotations", repo_type="dataset")
     assert [name for name in annotations if name.endswith(".parquet")]
+    sent = {*hub.api().list_repo_files("alice/landmarks", repo_type="space")} - {".gitattributes"}
+    written = {path.relative_to(home / "my-space").as_posix() for path in (home / "my-space").rglob("*.*")}
+    assert {"app.py", "requirements.txt", "fabrec_hf/__init__.py"} <= sent
+    assert written >= {name for name in sent if "." in name}
 
     (snippet,) = code_blocks(PAGE, "python")
     done = subprocess.run(

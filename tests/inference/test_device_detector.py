@@ -60,10 +60,16 @@ def test_the_crops_are_those_of_the_processor():
 
 
 def test_16_bits_keep_the_points_near():
-    model, processor = random_statistics(tiny_model()), FabRecImageProcessor(size=64)
-    found = DeviceLandmarkDetector(model, processor, "cpu", torch.bfloat16)(photographs(), BOXES)
-    exact = DeviceLandmarkDetector(model, processor, "cpu", torch.float32)(photographs(), BOXES)
-    assert found.scores.dtype == torch.float32 and (found.scores - exact.scores).abs().max() < 0.05
+    processor = FabRecImageProcessor(size=64)
+    # The heatmaps of the first model have one highest place each; in those of the second two may change places.
+    for model, near in ((tiny_model(), 0.005), (random_statistics(tiny_model()), None)):
+        found = DeviceLandmarkDetector(model, processor, "cpu", torch.bfloat16)(photographs(), BOXES)
+        inputs, points, scores = expected_results(model, processor, photographs())
+        assert found.scores.dtype == torch.float32 and (found.scores - scores).abs().max() < 0.05
+        if near:
+            sides = inputs["crop_boxes"][:, 2, None, None]
+            assert ((found.keypoints - points).abs() / sides).max() < near
+            assert (points / sides).std(dim=1).min() > 10 * near  # the points are apart
 
 
 def test_no_faces_are_no_results():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -32,6 +33,7 @@ from support.faces import draw_face  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
+import label_dataset  # noqa: E402
 from label_dataset import LabelArguments  # noqa: E402
 
 
@@ -182,6 +184,41 @@ def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(checkpoint
     for name in [*(f"data/{name}" for name in names), "summary.json", "face_set.json", "README.md", "job.json"]:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     assert (two / "data" / "train-00001-of-00005.parquet").stat().st_mtime_ns == kept
+
+
+def test_labeling_stops_in_time_and_goes_on(checkpoint, shards, tmp_path, capsys):
+    """No file is begun after the minutes are over, but always one."""
+    out = tmp_path / "labels"
+    arguments = {"data": str(shards), "output_dir": str(out), "model": str(checkpoint)}
+    for done in (1, 2):
+        pause = label_dataset.main(LabelArguments(**arguments, max_minutes=1e-6))
+        assert (pause.done, pause.left) == (done, 5 - done) and pause.seconds_left > 0
+        words = f"Stopped in time at file {done}: {5 - done} files left, about "
+        assert capsys.readouterr().out.startswith(words)
+        assert len(list((out / "data").iterdir())) == done and not (out / "summary.json").exists()
+    assert label_dataset.main(LabelArguments(**arguments, max_minutes=600)) is None
+    assert "5 shards, 3 of them labelled now" in capsys.readouterr().out
+    assert json.loads((out / "summary.json").read_text())["pictures"] == 35
+    with pytest.raises(ValueError, match="--max_minutes must be more than 0"):
+        LabelArguments(**arguments, max_minutes=0.0)
+
+
+def test_the_columns_are_what_datasets_would_write(checkpoint, tmp_path):
+    """Also of data that says what its columns mean: a class keeps its names."""
+    known = datasets.Features({"image": datasets.Image(), "sex": datasets.ClassLabel(names=["a", "b"])})
+    box = {"box": datasets.List(datasets.Value("float64"))}
+    image, _, place = draw_face(0)
+    rows = {"box": [place], "image": [image], "sex": [1]}
+    file = tmp_path / "faces.parquet"
+    datasets.Dataset.from_dict(rows, features=datasets.Features(box | known)).to_parquet(file)
+    label(file, tmp_path / "labels", checkpoint)
+    float32 = datasets.Value("float32")
+    ours = {"landmarks": datasets.List(datasets.List(float32, length=2), length=5)}
+    ours |= {"box": datasets.List(float32, length=4), "scores": datasets.List(float32, length=5)}
+    expected = datasets.Features(known | ours).arrow_schema
+    found = pyarrow.parquet.read_schema(tmp_path / "labels" / "data" / "train-00000-of-00001.parquet")
+    assert found.remove_metadata() == expected.remove_metadata()
+    assert json.loads(found.metadata[b"huggingface"]) == json.loads(expected.metadata[b"huggingface"])
 
 
 def test_mistakes_take_one_line(checkpoint, shards, tmp_path):

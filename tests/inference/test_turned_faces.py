@@ -51,15 +51,20 @@ def error(face, upright, degrees):
     return np.linalg.norm(found - expected, axis=1).mean() / np.linalg.norm(truth[36] - truth[45])
 
 
+def box_about(upright, degrees):
+    """The box about the turned points, which does not tell how the face is turned."""
+    points = turn_points(upright[1]["keypoints"].double().numpy(), np.array([119.5, 119.5]), degrees)
+    return [*points.min(0), *np.ptp(points, axis=0)]
+
+
 @pytest.mark.parametrize("degrees", [30, 60, 90, 180, -45, -120])
 @pytest.mark.parametrize("way", ["searched", "given"])
 def test_landmarks_turn_with_the_picture(finder, upright, way, degrees):
     picture = turned(upright[0], degrees)
     if way == "searched":
         boxes = finder.detect(picture)
-    else:  # the box about the turned points, which does not tell how the face is turned
-        points = turn_points(upright[1]["keypoints"].double().numpy(), np.array([119.5, 119.5]), degrees)
-        boxes = [[*points.min(0), *np.ptp(points, axis=0)]]
+    else:
+        boxes = [box_about(upright, degrees)]
     (face,) = finder.find([picture], [boxes])[0]
     assert error(face, upright, degrees) < 0.05
     assert abs((float(face["roll"]) - degrees + 180) % 360 - 180) < 20
@@ -111,6 +116,18 @@ def test_a_face_that_turns_in_a_video_is_followed(finder, upright):
         assert face.roll == 0 or abs(face.roll - 12 * index) < 25
     assert face.roll > 100
     assert looks[-1][0] > 90  # the crop of the next frame is turned beforehand
+
+
+@pytest.mark.parametrize("degrees", [45, 90, 180])
+def test_a_turned_face_of_a_given_box_is_followed_in_a_video(finder, upright, degrees):
+    box, frame = box_about(upright, degrees), np.asarray(turned(upright[0], degrees))
+    tracker = FaceTracker(
+        lambda image, boxes: finder.find([image], [boxes])[0], finder.detect, smoothing=None, boxes=[box]
+    )
+    for index in range(4):
+        (face,) = tracker(frame, index, index / 25)
+        assert face.id == 1 and abs((face.roll - degrees + 180) % 360 - 180) < 20
+        assert error({"keypoints": face.keypoints}, upright, degrees) < 0.07
 
 
 def test_turned_boxes_are_drawn_turned():

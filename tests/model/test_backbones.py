@@ -35,7 +35,9 @@ def test_a_flattened_layer_can_start_as_the_average():
 
 def test_the_face_mesh_trunk_has_the_published_shape():
     backbone = FaceMeshBackbone()
-    assert backbone(torch.rand(2, 3, 192, 192)).shape == (2, 128, 3, 3)
+    shapes = [tuple(values.shape) for values in backbone(torch.rand(2, 3, 192, 192))]
+    assert shapes == [(2, channels, side, side) for channels, side in backbone.map_sizes]
+    assert shapes[0] == (2, 16, 96, 96) and shapes[-1] == (2, 128, 3, 3)
     # By hand: stem 16 * 27 + 16 + 16; a block 10 C_in of depthwise, C_out (C_in + 1) of pointwise, C_out of slopes.
     blocks = (
         [(16, 16)] * 2 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2 + [(64, 128)] + [(128, 128)] * 8
@@ -61,6 +63,8 @@ def test_a_stride_of_two_pads_below_and_to_the_right():
 @pytest.mark.parametrize("backbone", ["face_mesh", "resnet18", "tf_efficientnet_lite0:16"])
 def test_a_detector_with_another_backbone_saves_and_fuses(backbone, tmp_path):
     model = tiny_model(backbone=backbone, encoder_pooling="flatten")
+    sizes = [values.shape[1:3] for values in model.autoencoder.encoder.maps(pictures())]
+    assert [tuple(size) for size in sizes] == list(model.autoencoder.encoder.map_sizes)
     found = model(pictures()).heatmaps
     torch.testing.assert_close(model.fuse()(pictures()).heatmaps, found, atol=1e-4, rtol=1e-3)
     model.save_pretrained(tmp_path)
@@ -71,7 +75,7 @@ def test_timm_sees_pictures_as_it_learned_them():
     model = autoencoder(backbone="resnet18", encoder_pooling="average")
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     images = pictures() + torch.tensor(IMAGE_MEAN)[:, None, None]
-    maps = model.encoder.backbone.network((images - mean[:, None, None]) / std[:, None, None])[0]
+    maps = model.encoder.backbone.network((images - mean[:, None, None]) / std[:, None, None])[-1]
     torch.testing.assert_close(model.encode(pictures()), model.encoder.fc(maps.mean(dim=(2, 3))))
 
 

@@ -126,12 +126,14 @@ def test_a_fit_takes_it_over_and_lets_it_learn_at_the_encoders_pace(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch", "openvino"])
-def test_an_export_reads_out_anchors(format, tmp_path):
+def test_an_export_reads_out_anchors_and_looks_closer(format, tmp_path):
     for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ()}[format]:
         pytest.importorskip(package)
-    model = tiny_model(landmark_scheme=SCHEME.to_dict(), point_readout=True, anchors=ANCHORS, flip_average=True)
-    model = random_statistics(teach(model)).eval()
+    settings = {"point_readout": True, "anchors": ANCHORS, "flip_average": True, "local_refinement": True}
+    model = random_statistics(teach(tiny_model(landmark_scheme=SCHEME.to_dict(), **settings))).eval()
     generator = torch.Generator().manual_seed(1)
+    model.local_refinement.gain.copy_(0.02 * torch.randn(model.local_refinement.gain.shape, generator=generator))
+    model.local_refinement.flip_index.copy_(torch.tensor(SCHEME.flip_index))
     model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
     model.point_regression.share.fill_(0.5)
     export_model(model, build_processor(None, model.config.image_size), tmp_path / "out", format)

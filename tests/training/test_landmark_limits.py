@@ -1,8 +1,6 @@
 """What an error is made of: latent vectors that are searched for draw what they are asked to draw."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import landmark_errors, predict_landmarks  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from fabrec_hf.model.landmark_decoding import Drawing  # noqa: E402
+from support.scripts import run_script  # noqa: E402
 
 
 def tiny_model() -> FabRecForLandmarkDetection:
@@ -62,9 +61,9 @@ def test_the_command_measures_three_latent_vectors_a_face(drawn_faces, tmp_path)
     model, processor = tiny_model(), FabRecImageProcessor(size={"height": 32, "width": 32})
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    command = [sys.executable, str(ROOT / "training" / "landmark_limits.py"), "--model", str(tmp_path / "model")]
-    command += ["--data", str(drawn_faces), "--faces", "0", "--steps", "20", "--output", str(tmp_path / "limits.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    words = ["--model", tmp_path / "model", "--data", drawn_faces, "--faces", 0, "--steps", 20]
+    words += ["--output", tmp_path / "limits.json"]
+    done = run_script("landmark_limits.py", *words)
     assert done.returncode == 0, done.stderr
     assert [line.split(" | ")[0] for line in done.stdout.splitlines()] == [
         "24 faces",
@@ -81,5 +80,5 @@ def test_the_command_measures_three_latent_vectors_a_face(drawn_faces, tmp_path)
     assert np.isfinite(results["draws the landmarks"]["nme"]).all()
     assert (np.array(results["draws the landmarks"]["nme"]) != results["encoder"]["nme"]).all()
 
-    done = subprocess.run([*command, "--steps", "0"], capture_output=True, text=True, timeout=300)
+    done = run_script("landmark_limits.py", *words, "--steps", 0)
     assert done.returncode == 2 and "must be positive" in done.stderr.splitlines()[-1]

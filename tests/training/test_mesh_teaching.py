@@ -22,26 +22,12 @@ from fabrec_hf.model.mesh_scheme import FOREHEAD, MESH_VERTICES, mesh_scheme
 from support.tiny_checkpoints import save_autoencoder
 
 
-# Answers with points that follow from the picture: vertex v at (v, 2 v) / 10 plus the middle's red; none if black.
-WORKER = """
-import struct, sys
-import numpy as np
-while header := sys.stdin.buffer.read(8):
-    height, width = struct.unpack("<ii", header)
-    pixels = np.frombuffer(sys.stdin.buffer.read(3 * height * width), np.uint8).reshape(height, width, 3)
-    inside = pixels[height // 2, width // 2, 0]
-    points = np.arange(478)[:, None] * np.array([0.1, 0.2]) + float(inside)
-    points = points if inside else np.full((478, 2), np.nan)
-    sys.stdout.buffer.write(points.astype(np.float32).tobytes())
-    sys.stdout.buffer.flush()
-"""
+WORKER = Path(__file__).parents[1] / "support" / "mesh_worker.py"
 
 
 @pytest.fixture
-def teacher(tmp_path, monkeypatch):
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
-    monkeypatch.setattr(mediapipe_teacher, "WORKER", worker)
+def teacher(monkeypatch):
+    monkeypatch.setattr(mediapipe_teacher, "WORKER", WORKER)
     return mediapipe_teacher.MediaPipeTeacher(sys.executable)
 
 

@@ -17,6 +17,7 @@ datasets = pytest.importorskip("datasets")
 
 ROOT = Path(__file__).parents[2]
 
+import face_feed  # noqa: E402
 from face_feed import (  # noqa: E402
     Schedule,
     choose_feed,
@@ -30,9 +31,10 @@ from pictures import draw_sheet  # noqa: E402
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
-from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_pictures  # noqa: E402
+from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces, decode_pictures  # noqa: E402
 from fabrec_hf.data.formats.csv_table import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
+from support.scripts import run_script  # noqa: E402
 
 
 CPU = torch.device("cpu")
@@ -46,9 +48,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def pretrain(*arguments, processes=1):
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    if processes == 1:
+        return run_script("pretrain.py", *TINY, *arguments)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += [str(ROOT / "training" / "pretrain.py"), *map(str, TINY), *map(str, arguments)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
@@ -140,7 +142,8 @@ def test_two_processes_have_the_losses_of_one(drawn_faces, tmp_path):
     assert (tmp_path / "two" / "checkpoint-6" / "progress.json").is_file()
 
 
-def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path):
+def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path, monkeypatch):
+    """Memory and workers give the same batches; a stream's are other ones, which memory then hands out, too."""
     from safetensors.torch import load_file
 
     arguments = ["--data", drawn_faces, "--max_steps", 2, "--adversarial_weight", 0]
@@ -149,8 +152,27 @@ def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path):
         assert done.returncode == 0, done.stderr
     weights = [load_file(tmp_path / feed / "model.safetensors") for feed in ("memory", "workers")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    done = pretrain(*arguments, "--feed", "stream", "--output_dir", tmp_path / "stream")
-    assert done.returncode == 0, done.stderr
+    streamed = []
+
+    def record(*feed):
+        for batch in stream_feed(*feed):
+            streamed.append(batch.clone())
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(face_feed, "stream_feed", record)
+        done = pretrain(*arguments, "--feed", "stream", "--output_dir", tmp_path / "stream")
+        assert done.returncode == 0, done.stderr
+        patch.setattr(face_feed, "memory_feed", lambda *feed: iter(streamed))
+        done = pretrain(*arguments, "--feed", "memory", "--output_dir", tmp_path / "again")
+        assert done.returncode == 0, done.stderr
+    faces, _, decoder = load_training_faces([str(drawn_faces)], 128, 0.3, stream=False)
+    known = {face.numpy().tobytes() for face in decode_faces(faces, decoder, progress=False)}
+    seen = {face.numpy().tobytes() for batch in streamed for face in batch}
+    assert [len(batch) for batch in streamed] == [8, 8] and len(seen) == 16 and seen <= known
+    weights = [load_file(tmp_path / feed / "model.safetensors") for feed in ("stream", "again", "memory")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
 def test_the_result_is_the_average_of_the_weights_also_after_a_resume(drawn_faces, tmp_path):
@@ -300,13 +322,8 @@ def test_a_128_px_run_grows_to_256_px(drawn_faces, tmp_path):
 
 
 def test_the_benchmark_times_ours_and_the_authors_choices():
-    command = [
-        sys.executable,
-        str(ROOT / "training" / "benchmarks" / "benchmark_pretraining.py"),
-        "--widths",
-        *["16"] * 4,
-    ]
-    done = subprocess.run([*command, "--batch_size", "2", "--steps", "1"], capture_output=True, text=True, timeout=300)
+    words = ["--widths", *["16"] * 4, "--batch_size", 2, "--steps", 1]
+    done = run_script("benchmarks/benchmark_pretraining.py", *words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["images_per_second"].keys() == {"ours", "ours, coarse", "authors"}

@@ -17,24 +17,18 @@ from fabrec_hf.errors import DataError, SchemeError
 from fabrec_hf.learning.landmark_training import LandmarkRecipe
 from fabrec_hf.learning.schedules import batch_indices, cosine_factor
 from fabrec_hf.learning.training_stage import rate_factor
+from support.scripts import run_script
 from support.tiny_checkpoints import save_landmarks
 
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(script: str, *arguments, expect: int = 0) -> str:
-    """Run a training script as a user does; returns what it wrote to stderr."""
+def launch(script: str, *arguments) -> None:
+    """Run a training script as a user does."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", str(ROOT / "training" / script)]
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    # The launcher itself exits with 1 for any failure of the script, whose own code it prints.
-    assert (done.returncode == 0) == (expect == 0), done.stderr
-    return done.stderr
-
-
-def run_script(script: str, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "training" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 PRETRAIN = ["--preset", "small", "--widths", 8, 8, 8, 8, "--batch_size", 8, "--learning_rate", 1e-3, "--beta1", 0.9]
@@ -66,7 +60,8 @@ def test_a_resumed_pretraining_ends_with_the_same_weights(autoencoder, drawn_fac
     (autoencoder / "checkpoint-4").rename(output / "checkpoint-4")
     try:
         arguments = ["--data", drawn_faces, "--output_dir", output, "--resume_from_checkpoint", "latest", *PRETRAIN]
-        assert "Resuming" in launch("pretrain.py", *arguments)
+        done = run_script("pretrain.py", *arguments)
+        assert done.returncode == 0 and "Resuming" in done.stderr, done.stderr
     finally:
         (output / "checkpoint-4").rename(autoencoder / "checkpoint-4")
     for name in ("model.safetensors", "discriminators/model.safetensors"):
@@ -108,7 +103,9 @@ def test_a_resumed_landmark_training_ends_with_the_same_weights(detector, autoen
     """Going on from the start of the second stage, which has another optimizer than the first, and from within it."""
     output = tmp_path / "resumed"
     arguments = ["--data", drawn_faces, "--autoencoder", autoencoder, "--output_dir", output]
-    launch("train_landmarks.py", *arguments, *LANDMARKS, "--resume_from_checkpoint", detector / f"checkpoint-{step}")
+    arguments += [*LANDMARKS, "--resume_from_checkpoint", detector / f"checkpoint-{step}"]
+    done = run_script("train_landmarks.py", *arguments)
+    assert done.returncode == 0, done.stderr
     expected, resumed = load_file(detector / "model.safetensors"), load_file(output / "model.safetensors")
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
@@ -178,11 +175,10 @@ def test_one_shot_trains_on_one_face_and_knows_its_shape(autoencoder, drawn_face
 def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, tmp_path):
     """SIGKILL at an arbitrary moment, then two more steps, against as many steps without a break."""
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    command = [sys.executable, str(ROOT / "training" / "pretrain.py"), "--data", str(drawn_faces)]
-    command += [*map(str, PRETRAIN), "--checkpoint_every", "1", "--picture_every", "100000"]
-    process = subprocess.Popen(
-        [*command, "--output_dir", str(killed), "--max_steps", "100000"], stderr=subprocess.DEVNULL
-    )
+    words = ["--data", drawn_faces, *PRETRAIN, "--checkpoint_every", 1, "--picture_every", 100000]
+    command = [sys.executable, str(ROOT / "training" / "pretrain.py"), *map(str, words)]
+    command += ["--output_dir", str(killed), "--max_steps", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while len(list(killed.glob("checkpoint-*[0-9]"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -192,8 +188,7 @@ def test_a_killed_and_resumed_pretraining_ends_as_an_unbroken_one(drawn_faces, t
     assert whole
     steps = max(json.loads((path / "progress.json").read_text())["step"] for path in whole) + 2
     for output, more in ((killed, ["--resume_from_checkpoint", "latest"]), (unbroken, [])):
-        arguments = [*command, "--output_dir", str(output), "--max_steps", str(steps), *more]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+        done = run_script("pretrain.py", *words, "--output_dir", output, "--max_steps", steps, *more)
         assert done.returncode == 0, done.stderr
     expected, resumed = load_file(unbroken / "model.safetensors"), load_file(killed / "model.safetensors")
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)

@@ -27,7 +27,15 @@ from ..face_set import find_face_set
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .foreign import name_foreign_json
-from .layouts import AttributeTypes, attribute_features, cast_attributes, files_by_split, option_folder
+from .layouts import (
+    AttributeTypes,
+    attribute_features,
+    cast_attributes,
+    files_by_split,
+    option_folder,
+    refuse_split,
+    split_folders,
+)
 from .picture_paths import PicturePlaces
 from .repeated_faces import count_repeated
 
@@ -47,7 +55,9 @@ def open_source(
     category: str | None = None,
     images: str | os.PathLike | None = None,
 ) -> FaceSource:
-    """Open a COCO keypoints file, or a folder with one file a split (`annotations/person_keypoints_train2017.json`).
+    """Open a COCO keypoints file, or a folder with one a split (`annotations/person_keypoints_train2017.json`).
+
+    A folder may also have a folder a split with `_annotations.coco.json` in each (`train`, `valid`, `test`).
 
     Crowds, and annotations without any annotated keypoint, are left out and counted in the source's `notes`. A
     category without names of keypoints has as many as its annotations. Pictures are found by their base names too.
@@ -64,7 +74,10 @@ def open_source(
         DataError: If a file is not in the layout, or no picture is where it should be.
         SchemeError: If the scheme does not belong to the keypoints.
     """
-    files = files_by_split(_find_files(path), split)
+    files = _split_folders(path)
+    if files:
+        refuse_split(split, path)
+    files = files or files_by_split(_find_files(path), split)
     types = AttributeTypes()
     opened = {name: _open(file, category, images, types) for name, file in files.items()}
     first = next(iter(opened.values()))
@@ -101,6 +114,14 @@ class _Part:
     names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]
+
+
+def _split_folders(path: Path) -> dict[str, Path]:
+    """Return the files of an export with a folder a split, each with its pictures, as Roboflow writes it."""
+    name = "_annotations.coco.json"
+    if path.is_file() or any((path / "annotations").glob("*.json")):
+        return {}
+    return {split: folder / name for split, folder in split_folders(path).items() if (folder / name).is_file()}
 
 
 def _find_files(path: Path) -> list[Path]:

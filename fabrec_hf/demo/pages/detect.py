@@ -9,7 +9,8 @@ import numpy as np
 from ...errors import ImageError
 from ...inference.face_records import count_faces
 from ...inference.score_words import score_note
-from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream, find_faces
+from ..detection import SEARCH_SIDE, FoundFaces, WebcamStream
+from ..picture_input import picture_input
 from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, guarded
 
 
@@ -42,13 +43,7 @@ def _build_photograph(services: Services) -> None:
     found = gr.State(None, time_to_live=STATE_SECONDS)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
-            image = gr.Image(
-                label="Photograph",
-                type="filepath",
-                image_mode=None,
-                sources=["upload", "webcam", "clipboard"],
-                height=360,
-            )
+            image = picture_input(label="Photograph", sources=["upload", "webcam", "clipboard"], height=360)
             if services.examples:
                 gr.Examples([str(path) for path in services.examples], image, label="Or try one of these")
             button = gr.Button("Find faces", variant="primary", interactive=False)
@@ -79,7 +74,7 @@ def _build_photograph(services: Services) -> None:
         if not path:
             raise ImageError("Choose a photograph first.")
         photograph = services.uploads.read_picture(path, SEARCH_SIDE)
-        result = find_faces(photograph, services.shelf.finder(), services.shelf, services.limits)
+        result = services.find_faces(photograph)
         choices = [(f"Face {number + 1}", number) for number in range(len(result.faces))]
         return (
             result,
@@ -135,7 +130,7 @@ def _views(result: FoundFaces | None, number: int, lowest: float) -> tuple[Any, 
 
 def _summary(result: FoundFaces, services: Services) -> str:
     if not result.faces:
-        return "No face was found: try a photograph in which faces are larger."
+        return f"No face was found: try a photograph in which faces are larger. {_first_picture(result)}".rstrip()
     score = np.concatenate([face.scores for face in result.faces]).mean()
     line = f"**{count_faces(len(result.faces))}**, mean score {score:.2f}, in {result.seconds:.2f} s."
     if result.left_out:
@@ -143,8 +138,15 @@ def _summary(result: FoundFaces, services: Services) -> str:
             f" {result.left_out} more, smaller ones were found and not looked at: this page takes "
             f"{len(result.faces)} faces of a photograph, `fabrec detect` takes all."
         )
+    line = f"{line} {_first_picture(result)}".rstrip()
     note = score_note(services.shelf.finder().model.config)
     return f"{line}\n\n{note}" if note else line
+
+
+def _first_picture(result: FoundFaces) -> str:
+    """Say of a file that holds several pictures which one was looked at."""
+    note = result.photograph.note
+    return f"{result.photograph.name}: {note}" if note else ""
 
 
 def _files(services: Services, result: FoundFaces, lowest: float) -> list[str] | None:
@@ -165,9 +167,7 @@ def _build_camera(services: Services) -> None:
         f"{STREAM_SECONDS // 60} minutes it stops by itself."
     )
     with gr.Row(equal_height=False):
-        camera = gr.Image(
-            label="Camera", type="filepath", image_mode=None, sources=["webcam"], streaming=True, min_width=300
-        )
+        camera = picture_input(label="Camera", sources=["webcam"], streaming=True, min_width=300)
         drawn = gr.Image(label="Landmarks", interactive=False, buttons=BUTTONS, format="jpeg", min_width=300)
     lowest = gr.Slider(0, 1, 0, step=0.05, label="Threshold: leave out landmarks that score lower")
     rate = gr.Markdown("", elem_id="camera-rate")

@@ -7,6 +7,7 @@ import gradio as gr
 
 from ..detection import SEARCH_SIDE
 from ..latent import LARGEST_SEED, LOOKS, SHAPES, LatentExplorer, animate
+from ..picture_input import picture_input
 from ..services import AT_ONCE, BUTTONS, COMPUTE, GALLERY, HIDDEN, Services, guarded
 
 
@@ -39,12 +40,8 @@ def build(services: Services) -> None:
         "that is not chosen is drawn from the seed."
     )
     with gr.Row():
-        first = gr.Image(
-            label="From", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
-        )
-        last = gr.Image(
-            label="To", type="filepath", image_mode=None, sources=["upload", "webcam"], height=240, min_width=200
-        )
+        first = picture_input(label="From", sources=["upload", "webcam"], height=240, min_width=200)
+        last = picture_input(label="To", sources=["upload", "webcam"], height=240, min_width=200)
     if services.examples:
         examples = [str(path) for path in services.examples]
         pairs = [[one, other] for one, other in zip(examples, examples[1:], strict=False)]

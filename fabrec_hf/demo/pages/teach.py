@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...data.picture_files import PICTURE_SUFFIXES
 from ...errors import DataError
 from ...inference.face_records import count_faces
 from ..annotation import Project, parse_names
@@ -71,20 +72,22 @@ def _lay_out_photographs(services: Services) -> _Photographs:
     with gr.Row():
         folder = gr.File(label="A folder of photographs", file_count="directory", height=180, min_width=260)
         with gr.Column(min_width=220):
-            single = gr.UploadButton("Or choose photographs", file_count="multiple", file_types=["image"])
+            single = gr.UploadButton(
+                "Or choose photographs", file_count="multiple", file_types=["image", *PICTURE_SUFFIXES]
+            )
             samples = gr.Button(f"Or try {len(services.examples) + DRAWN} sample faces")
             summary = gr.Markdown("", elem_id="teach-photographs")
     return _Photographs(folder, single, samples, summary)
 
 
-def _lay_out_points() -> _Points:
+def _lay_out_points(faces: int) -> _Points:
     gr.Markdown(
         "### 2. Points\nName the points of your own scheme once, with commas between them. Names that differ in "
         "*left* and *right* mirror each other. The faces that stand best for all others are chosen for you."
     )
     with gr.Row():
         names = gr.Textbox(NAMES, label="Names of the points", lines=2, min_width=260)
-        count = gr.Slider(1, 50, 10, step=1, label="Faces to annotate", min_width=160)
+        count = gr.Slider(1, 50, faces, step=1, label="Faces to annotate", min_width=160)
     choose = gr.Button("Choose the faces to annotate", variant="primary", interactive=False)
     return _Points(names, count, choose)
 
@@ -125,7 +128,9 @@ def build(services: Services, key: gr.State) -> training.Parts:
     Returns:
         What shows the state of a session, for when a page is opened again.
     """
-    photos, points = _lay_out_photographs(services), _lay_out_points()
+    # Whoever names a folder has chosen its faces.
+    chosen = len(services.sessions.keep(services.prepared).project.faces) if services.prepared else 10
+    photos, points = _lay_out_photographs(services), _lay_out_points(max(1, min(chosen, 50)))
     clicks = _lay_out_clicks()
     parts = training.build(services, key)
     buttons = [points.choose, *clicks.buttons.values(), *clicks.moves, parts.train, parts.make]

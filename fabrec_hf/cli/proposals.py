@@ -1,0 +1,112 @@
+"""The faces that `fabrec detect` finds, as proposals in the form of an annotation tool."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.output_folder import write_files
+from ..errors import FabRecError
+
+
+if TYPE_CHECKING:
+    from ..data.formats.annotated import AnnotatedPicture
+    from ..inference.landmark_finder import LandmarkFinder
+
+__all__ = ["check_proposals", "write_proposals"]
+
+_FILES = {"cvat": "annotations.xml", "labelstudio": "tasks.json", "via": "via_project.json"}
+"""The file with all annotations of a tool; labelme has one a picture."""
+
+
+def check_proposals(tool: str, output: Path | None, paths: Sequence[Path], labels: str | None) -> None:
+    """Refuse proposals that cannot be written, or would overwrite annotations, before anything is computed.
+
+    Raises:
+        FabRecError: If so.
+    """
+    from ..inference.input_files import is_video
+
+    if output is None:
+        raise FabRecError("--to is a form of files: say where to write them with --output DIR.")
+    if labels:
+        raise FabRecError("--draw-names and --draw-index are for drawings, and --to writes none.")
+    if any(map(is_video, paths)):
+        raise FabRecError("--to is for pictures: take frames out of videos first.")
+    stems = [path.stem for path in paths]
+    if tool == "labelme" and len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise FabRecError(f"Two pictures are called {twice}, and labelme tells them by this name; rename one.")
+    names = [f"{stem}.json" for stem in stems] if tool == "labelme" else [_FILES[tool]]
+    taken = next((output / name for name in names if (output / name).exists()), None)
+    if taken:
+        raise FabRecError(f"{taken} exists already, and may have been corrected; name another folder.")
+
+
+def write_proposals(tool: str, output: Path, records: Sequence[Mapping[str, Any]], finder: "LandmarkFinder") -> str:
+    """Write what was found in pictures for a tool.
+
+    Args:
+        tool: One of `TOOLS`.
+        output: Where to write.
+        records: What `picture_record` says of each picture with a face.
+        finder: What has found the faces.
+
+    Returns:
+        What was written, and how the tool is started on it.
+
+    Raises:
+        FabRecError: If the folder cannot be written to.
+    """
+    from ..data.formats.tool_writer import setup_files, tool_files
+    from ..model.known_schemes import LandmarkScheme
+
+    scheme = finder.scheme or LandmarkScheme("custom", finder.num_landmarks)
+    folder = _common_folder([Path(record["image"]) for record in records])
+    pictures = [_picture(record, folder, with_boxes=tool != "cvat") for record in records]
+    place = folder.name if tool == "labelstudio" else os.path.relpath(folder, output).replace(os.sep, "/")
+    files = tool_files(tool, pictures, scheme, place, finder.name)
+    write_files(output, files | setup_files(tool, scheme, boxes=False))
+    faces = sum(len(picture.faces) for picture in pictures)
+    return f"{faces} faces of {len(pictures)} pictures -> {output}. {_advice(tool, output, folder)}"
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    """Return the folder that all pictures are below."""
+    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+
+
+def _picture(record: Mapping[str, Any], folder: Path, with_boxes: bool) -> "AnnotatedPicture":
+    """Return a picture to write; the box of a turned face is turned, which tools know no rectangle for."""
+    import numpy as np
+
+    from ..data.formats.annotated import AnnotatedFace, AnnotatedPicture
+
+    path = Path(record["image"]).absolute()
+    faces = []
+    for face in record["faces"]:
+        if face.get("is_face", True):
+            points = np.array([point or (np.nan, np.nan) for point in face["keypoints"]], dtype=np.float32)
+            box = face["bbox"] if with_boxes and "roll" not in face else None
+            faces.append(AnnotatedFace(points, [True] * len(points), box, face["scores"]))
+    size = (record["width"], record["height"])
+    return AnnotatedPicture(path.relative_to(folder).as_posix(), size, path.stat().st_size, faces)
+
+
+def _advice(tool: str, output: Path, pictures: Path) -> str:
+    """Say how the tool is started on the proposals."""
+    if tool == "cvat":
+        return (
+            "In CVAT paste cvat_labels.json as the raw labels of a task with these pictures, then upload "
+            'annotations.xml as "CVAT 1.1".'
+        )
+    if tool == "labelme":
+        words = ["labelme", str(pictures), "--output", str(output), "--labels", str(output / "labels.txt")]
+        return f"Run: {shlex.join(words)}"
+    if tool == "via":
+        return f"In VIA open {output / 'via_project.json'}."
+    return (
+        "Paste labelstudio_interface.xml as the labeling interface of a Label Studio project and import tasks.json; "
+        f"its local files have the root {pictures.parent} and a storage {pictures}."
+    )

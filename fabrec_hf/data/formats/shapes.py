@@ -1,0 +1,204 @@
+"""Shapes that people draw in annotation tools, and how those of one picture become faces.
+
+A tool knows points, boxes, outlines and skeletons. Which points are one face shows by a group, by a box around them,
+or because there is nothing else in the picture.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ...errors import DataError
+
+
+__all__ = ["Box", "Outline", "Picture", "Point", "ShapeFace", "Skeleton", "faces_of", "object_labels"]
+
+Rectangle = tuple[float, float, float, float]
+"""x, y, width, height in pixels."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point; without a label it counts by its place among the points of its face."""
+
+    label: str | None
+    x: float
+    y: float
+    group: Hashable = None
+    visible: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, as x, y, width, height."""
+
+    rectangle: Rectangle
+    group: Hashable = None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Several points in order, whose label says what they are together."""
+
+    label: str
+    places: tuple[tuple[float, float], ...]
+    group: Hashable = None
+    visible: bool = True
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Several points with labels, and the label of what they are together."""
+
+    label: str
+    points: tuple[Point, ...]
+    group: Hashable = None
+
+
+@dataclass
+class Picture:
+    """What was drawn in a picture.
+
+    Attributes:
+        name: The picture as the tool calls it.
+        where: The file and the picture, for errors.
+        size: (width, height) that the tool states.
+        split: The split that the tool states.
+    """
+
+    name: str
+    where: str
+    size: tuple[float | None, float | None] = (None, None)
+    split: str | None = None
+    points: list[Point] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    outlines: list[Outline] = field(default_factory=list)
+    skeletons: list[Skeleton] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ShapeFace:
+    """The points of a face by their labels, and its box if there is one."""
+
+    points: Mapping[str, Point]
+    box: Rectangle | None = None
+
+
+def object_labels(pictures: Iterable[Picture]) -> tuple[str, list[str]]:
+    """Say what carries the faces of a set, and the labels of the objects that it has of these.
+
+    Returns:
+        `"skeletons"`, else `"points"`, else `"outlines"`, whichever there are, or `""`; and the labels, none for
+        single points.
+    """
+    skeletons: dict[str, None] = {}
+    outlines: dict[str, None] = {}
+    points = False
+    for picture in pictures:
+        skeletons |= dict.fromkeys(skeleton.label for skeleton in picture.skeletons)
+        outlines |= dict.fromkeys(outline.label for outline in picture.outlines)
+        points = points or bool(picture.points)
+    if skeletons:
+        return "skeletons", list(skeletons)
+    if points:
+        return "points", []
+    return ("outlines", list(outlines)) if outlines else ("", [])
+
+
+def faces_of(
+    picture: Picture, carrier: str, category: str | None, advice: str, left_out: Counter[str]
+) -> list[ShapeFace]:
+    """Return the faces of a picture.
+
+    Args:
+        picture: What was drawn.
+        carrier: What `object_labels` says of the set.
+        category: The label of the objects that are faces; None: single points.
+        advice: What to do in the tool where points cannot be told apart.
+        left_out: Counts what is not used.
+
+    Raises:
+        DataError: If a face has a point twice.
+    """
+    groups: dict[Hashable, list[Point]] = {}
+    whole: list[tuple[Hashable, list[Point]]] = []
+    free_boxes = [box for box in picture.boxes if box.group is None]
+    boxes = {box.group: box.rectangle for box in picture.boxes if box.group is not None}
+    if carrier == "points":
+        groups = _group(picture)
+        left_out["shapes"] += len(picture.outlines)
+    else:
+        objects = [_whole(shape) for shape in getattr(picture, carrier or "outlines") if shape.label == category]
+        whole = [(group, points) for group, points in objects if points]
+        left_out["faces"] += len(objects) - len(whole)
+        left_out["shapes"] += len(picture.skeletons) + len(picture.outlines) + len(picture.points) - len(objects)
+    faces, used = [], set[int]()
+    for group, points in [*groups.items(), *whole]:
+        box = boxes.get(group) if group is not None else None
+        if isinstance(group, _InBox):
+            used.add(group.index)
+            box = free_boxes[group.index].rectangle
+        elif box is None and free_boxes:
+            index = _around(points, free_boxes, used)
+            if index is not None:
+                used.add(index)
+                box = free_boxes[index].rectangle
+        faces.append(ShapeFace(_labeled(points, picture.where, advice), box))
+    left_out["boxes"] += len(free_boxes) - len(used)
+    left_out["boxes"] += sum(group not in groups and group not in dict(whole) for group in boxes)
+    return faces
+
+
+@dataclass(frozen=True)
+class _InBox:
+    """The group of the points that lie in a box without a group of its own."""
+
+    index: int
+
+
+def _whole(shape: Skeleton | Outline) -> tuple[Hashable, list[Point]]:
+    if isinstance(shape, Skeleton):
+        return shape.group, list(shape.points)
+    return shape.group, [Point(str(i), x, y, visible=shape.visible) for i, (x, y) in enumerate(shape.places)]
+
+
+def _group(picture: Picture) -> dict[Hashable, list[Point]]:
+    """Part single points into faces: by their groups, else by the nearest box, else all are one face."""
+    free = [box for box in picture.boxes if box.group is None]
+    names = {id(box): _InBox(index) for index, box in enumerate(free)}
+    groups: dict[Hashable, list[Point]] = defaultdict(list)
+    for point in picture.points:
+        group = point.group
+        if group is None and picture.boxes:
+            box = min(picture.boxes, key=lambda box: _nearness(point, box))
+            group = names.get(id(box), box.group)
+        groups[group].append(point)
+    return dict(groups)
+
+
+def _nearness(point: Point, box: Box) -> tuple[float, float]:
+    """Return how far a point lies outside a box, and of boxes that hold it how large they are."""
+    x, y, width, height = box.rectangle
+    across, down = max(x - point.x, point.x - x - width, 0), max(y - point.y, point.y - y - height, 0)
+    return across**2 + down**2, width * height
+
+
+def _around(points: Sequence[Point], boxes: Sequence[Box], used: set[int]) -> int | None:
+    """Return the smallest box that holds the middle of the points, if there is one."""
+    middle = Point(None, sum(p.x for p in points) / len(points), sum(p.y for p in points) / len(points))
+    found = [(*_nearness(middle, box), i) for i, box in enumerate(boxes) if i not in used]
+    return next((index for outside, _, index in sorted(found) if outside == 0), None)
+
+
+def _labeled(points: Sequence[Point], where: str, advice: str) -> dict[str, Point]:
+    """Return the points of a face by label; those without a label are numbered in their order."""
+    named = [point for point in points if point.label is not None]
+    if named and len(named) < len(points):
+        raise DataError(f"{where}: some points have a label and others none; label all of them.")
+    found: dict[str, Point] = {}
+    for index, point in enumerate(points):
+        label = str(index) if point.label is None else point.label
+        if label in found:
+            raise DataError(f"{where}: the point {label!r} stands twice in one face; {advice}.")
+        found[label] = point
+    return found
