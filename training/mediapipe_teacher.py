@@ -20,7 +20,7 @@ import torch
 
 from fabrec_hf.errors import FabRecError
 from fabrec_hf.inference.landmark_finder import Box, Face
-from fabrec_hf.model.image_inputs import load_rgb
+from fabrec_hf.model.image_inputs import as_picture
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.mesh_scheme import FOREHEAD, MESH_VERTICES, mesh_scheme
 
@@ -77,8 +77,7 @@ class MediaPipeTeacher:
 
     def detect(self, image: Any) -> list[Box]:
         """Take a picture without a box for a face crop: (0, 0, width, height)."""
-        height, width = load_rgb(image).shape[-2:]
-        return [(0.0, 0.0, float(width), float(height))]
+        return [(0.0, 0.0, *map(float, as_picture(image).size))]
 
     def find(
         self, images: Sequence[Any], boxes: Sequence[Sequence[Any]], min_score: float | None = None
@@ -105,7 +104,7 @@ class MediaPipeTeacher:
         Returns:
             (478, 2) pixels of the picture with centers at integers, NaN where MediaPipe finds no face.
         """
-        pixels = load_rgb(image).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        pixels = as_picture(image).rgb
         x, y, width, height = (float(value) for value in box)
         margin = MARGIN * max(width, height)
         left, top = round(x - margin), round(y - margin)

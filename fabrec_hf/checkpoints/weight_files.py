@@ -10,7 +10,15 @@ from transformers import PreTrainedModel
 from ..errors import CheckpointError
 
 
-__all__ = ["INDEX_NAME", "SHARD_NAME", "WEIGHTS_NAME", "check_shard_size", "save_shards", "weight_files"]
+__all__ = [
+    "INDEX_NAME",
+    "SHARD_NAME",
+    "WEIGHTS_NAME",
+    "check_shard_size",
+    "save_shards",
+    "shard_names",
+    "weight_files",
+]
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -36,16 +44,31 @@ def weight_files(folder: str | Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        strange = [name for name in names if not SHARD_NAME.fullmatch(name)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of shards: copy it again from where it was saved.") from (error)
-    if strange or not names:
-        raise CheckpointError(f"{index} names {strange[0] if strange else 'no file'}, which is no shard of weights.")
+        names = shard_names(index.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{index} cannot be read: {error.strerror}.") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{index} {error}") from error
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} lacks {missing[0]}, which its {INDEX_NAME} names: copy all shards.")
     return [folder / name for name in names]
+
+
+def shard_names(index: bytes) -> list[str]:
+    """Return the names of the shards that the content of an index lists, in order.
+
+    Raises:
+        CheckpointError: It is no index, or lists something else; the message goes on after the name of the file.
+    """
+    try:
+        names = sorted(set(json.loads(index)["weight_map"].values()))
+        strange = [name for name in names if not SHARD_NAME.fullmatch(name)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError("is no index of shards: copy it again from where it was saved.") from error
+    if strange or not names:
+        raise CheckpointError(f"names {strange[0] if strange else 'no file'}, which is no shard of weights.")
+    return names
 
 
 def check_shard_size(size: str | None) -> None:

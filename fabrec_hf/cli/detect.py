@@ -49,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "are searched for",
     )
     parser.add_argument(
+        "--small-faces",
+        action="store_true",
+        help="search for small faces also where larger ones are found at once, which takes several times as long",
+    )
+    parser.add_argument(
         "--min-score",
         type=float,
         metavar="S",
@@ -126,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.score_words import score_note
 
-    finder = LandmarkFinder(arguments.model, device=arguments.device)
+    finder = LandmarkFinder(arguments.model, device=arguments.device, small_faces=arguments.small_faces)
     entries = zip(paths, distinct_names(paths), strict=True)
     # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+", encoding="utf-8") as document:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from .face_boxes import tight_box
 from .face_table import FaceTable
 
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["DERIVED", "adapt_columns", "tight_box"]
+__all__ = ["DERIVED", "adapt_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,23 +24,6 @@ DERIVED = {"box": "landmarks"}
 
 ROWS = 1024
 """Annotations that are read at a time."""
-
-
-def tight_box(landmarks: Any) -> list[float] | None:
-    """Return the box (x, y, width, height) in pixels around a face's points.
-
-    Args:
-        landmarks: (L, 2) pixels; a point that is None or has a NaN is not annotated.
-
-    Returns:
-        None where the annotated points enclose no area.
-    """
-    points = np.array([point for point in landmarks if point is not None], dtype=np.float64).reshape(-1, 2)
-    points = points[np.isfinite(points).all(axis=1)]
-    if not len(points):
-        return None
-    low, high = points.min(axis=0), points.max(axis=0)
-    return [*low.tolist(), *(high - low).tolist()] if (high > low).all() else None
 
 
 def adapt_columns(
@@ -81,8 +65,13 @@ def adapt_columns(
         faces = _put_column(faces, "landmarks", "landmarks", _without_visibility)
     if "box" in columns and "box" not in found:
         logger.warning("%s has no column box: the box of a face is the tight box of its points.", source)
-        faces = _put_column(faces, "box", "landmarks", lambda points: None if points is None else tight_box(points))
+        faces = _put_column(faces, "box", "landmarks", _box_of)
     return faces
+
+
+def _box_of(points: Any) -> list[float] | None:
+    box = None if points is None else tight_box(points)
+    return None if box is None else box.tolist()
 
 
 def _decode_images(faces: Any) -> Any:

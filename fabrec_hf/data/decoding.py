@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DataError
 from ..model.geometry import crop_box_from_box
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 from .face_table import encoded_images
 
 
@@ -109,10 +109,10 @@ def open_picture_of_row(row: dict) -> Image.Image:
     source = row["image"]
     try:
         image = Image.open(io.BytesIO(source["bytes"]) if source["bytes"] else source["path"])
-        pixels = load_rgb(image).round().to(torch.uint8)
+        pixels = Picture(image).rgb
     except (OSError, ValueError) as error:
         raise DataError(f"The picture in row {row['row']} cannot be read: {error}") from error
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(pixels)
 
 
 def _decode_all(

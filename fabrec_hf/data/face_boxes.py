@@ -6,7 +6,6 @@ head, corners instead of width and height.
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from ..model.face_detection import default_face_detector
+from ..model.geometry import box_overlap
 from .picture_files import heic_is_readable
 
 
-__all__ = ["BoxPlan", "Relation", "box_overlap", "detected_box", "is_tight", "tight_box"]
+__all__ = ["BoxPlan", "Relation", "detected_box", "is_tight", "tight_box"]
 
 # A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
 _TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02
@@ -113,17 +113,25 @@ def _make_box(
     for way in _WAYS[rule]:
         box = makers[way]()
         if box is not None:
-            return box, way
+            return box.astype(np.float32), way
     return None, "none"
 
 
-def tight_box(landmarks: np.ndarray) -> np.ndarray | None:
-    """Return the box of the annotated points; None where they span no area."""
-    known = landmarks[~np.isnan(landmarks).any(axis=1)]
-    if not len(known):
+def tight_box(landmarks: Any) -> np.ndarray | None:
+    """Return the box of the annotated points.
+
+    Args:
+        landmarks: (L, 2) pixels; a point that is None or not finite is not annotated.
+
+    Returns:
+        (x, y, width, height) in float64; None where the points enclose no area.
+    """
+    points = np.array([point for point in landmarks if point is not None], dtype=np.float64).reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
         return None
-    low, high = known.min(axis=0), known.max(axis=0)
-    return np.concatenate([low, high - low]).astype(np.float32) if (high > low).all() else None
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.concatenate([low, high - low]) if (high > low).all() else None
 
 
 def is_tight(box: np.ndarray, landmarks: np.ndarray) -> bool:
@@ -166,11 +174,3 @@ def share_inside(landmarks: np.ndarray, box: np.ndarray) -> float:
     margin = box[2:] / 4
     inside = ((landmarks >= box[:2] - margin) & (landmarks <= box[:2] + box[2:] + margin)).all(axis=1)
     return float(inside.sum() / max(1, (~np.isnan(landmarks).any(axis=1)).sum()))
-
-
-def box_overlap(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
-    """Return the area that two boxes (x, y, width, height) share over the area that they cover together."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(sides.clip(0)))
-    return shared / (float(np.prod(a[2:]) + np.prod(b[2:])) - shared)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from .face_table import encoded_images
+from .splits import picture_content
 
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ def picture_digests(dataset: "datasets.Dataset") -> list[str]:
     """
     rows = encoded_images(dataset.select_columns(["image"]))
     try:
-        return [
-            blake2b(row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes(), digest_size=8).hexdigest()
-            for row in rows
-        ]
+        return [blake2b(picture_content(row["image"]), digest_size=8).hexdigest() for row in rows]
     except OSError as error:
         raise DataError(f"A picture cannot be read: {error}.") from error
 

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["first_shots", "held_out_faces", "is_held_out", "random_rows", "random_shots", "validation_split"]
+__all__ = [
+    "first_shots",
+    "held_out_faces",
+    "is_held_out",
+    "picture_content",
+    "random_rows",
+    "random_shots",
+    "validation_split",
+]
 
 
 def _position(key: bytes) -> int:
@@ -94,10 +102,15 @@ def is_held_out(image: dict, fraction: float = 0.02) -> bool:
         image: The face's picture, encoded: `{"bytes": ..., "path": ...}`.
         fraction: The share of faces that is set aside.
     """
-    return _position(_content(image)) >= int((1 - fraction) * 2**64)
+    return _position(picture_content(image)) >= int((1 - fraction) * 2**64)
 
 
-def _content(image: dict) -> bytes:
+def picture_content(image: dict) -> bytes:
+    """Return the encoded picture of what `datasets` stores, `{"bytes": ..., "path": ...}`.
+
+    Raises:
+        OSError: If it is a path that cannot be read.
+    """
     if image["bytes"] is not None:
         return image["bytes"]
     with open(image["path"], "rb") as file:

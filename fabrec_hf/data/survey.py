@@ -17,8 +17,9 @@ from PIL import Image
 
 from ..errors import DataError
 from ..model.face_detection import default_face_detector
+from ..model.geometry import box_overlap
 from ..model.known_schemes import get_scheme
-from .face_boxes import BoxPlan, Relation, box_of_points, box_overlap, is_tight, nearest_box, share_inside, tight_box
+from .face_boxes import BoxPlan, Relation, box_of_points, is_tight, nearest_box, share_inside, tight_box
 from .picture_sizes import PictureSize, read_size, turn_box, turn_points
 from .source import FaceSource, Row, describe
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..checkpoints.weight_files import INDEX_NAME, SHARD_NAME, WEIGHTS_NAME
+from ..checkpoints.weight_files import INDEX_NAME, SHARD_NAME, WEIGHTS_NAME, shard_names
 from ..data.formats.pts import read_pts
 from ..errors import CheckpointError, DataError
 from ..inference.drawing import face_tile, tile_points
 from ..inference.landmark_finder import LandmarkFinder
 from ..metrics import normalized_mean_error
+from ..model.image_inputs import Picture
 from .uploads import Photograph, Uploads
 
 
@@ -92,19 +93,20 @@ def compare(
     for row, photo in enumerate(photographs):
         truth = labels.get(Path(photo.name).stem)
         first: Mapping[str, Any] | None = None
+        pixels = Picture(photo.image)
         for column, (name, finder) in enumerate(finders.items()):
             # Each model has boxes of its own convention for the same face.
-            boxes = finder.detect(photo.image)
+            boxes = finder.detect(pixels)
             if truth is not None and len(boxes) > 1:
                 boxes = sorted(boxes, key=lambda box: -_points_inside(box, truth / photo.scale))
-            faces = finder.find([photo.image], [boxes[:1]])[0]
+            faces = finder.find([pixels], [boxes[:1]])[0]
             error = _error(faces[0], truth, finder, photo.scale) if faces else np.nan
             comparison.errors[row, column] = error
             picture = photo.image.copy()
             picture.thumbnail((TILE, TILE))
             if faces:
                 first = faces[0] if first is None else first
-                picture = _draw(photo.image, faces[0], first, finder)
+                picture = _draw(pixels, faces[0], first, finder)
             caption = f"{name}: no face" if not faces else name if np.isnan(error) else f"{name}: {error:.2f} %"
             comparison.pictures.append((picture, f"{photo.name} · {caption}"))
     return comparison
@@ -124,9 +126,7 @@ def differing_points(face: Mapping[str, Any], other: Mapping[str, Any]) -> np.nd
     return np.linalg.norm(points - others, axis=1) > DIFFERING * side
 
 
-def _draw(
-    image: Image.Image, face: Mapping[str, Any], first: Mapping[str, Any], finder: LandmarkFinder
-) -> Image.Image:
+def _draw(image: Picture, face: Mapping[str, Any], first: Mapping[str, Any], finder: LandmarkFinder) -> Image.Image:
     """Draw a face enlarged, with rings about the points that the first checkpoint has elsewhere."""
     # The same cut for all checkpoints.
     picture = face_tile(image, {**face, "bbox": first["bbox"]}, TILE, finder.scheme)
@@ -217,12 +217,9 @@ def _missing(files: Mapping[str, bytes]) -> list[str]:
     needed = [WEIGHTS_NAME]
     if WEIGHTS_NAME not in files and INDEX_NAME in files:
         try:
-            needed = sorted(set(json.loads(files[INDEX_NAME])["weight_map"].values()))
-            known = all(SHARD_NAME.fullmatch(name) for name in needed)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            known = False
-        if not known or not needed:
-            raise CheckpointError(f"{INDEX_NAME} is no index of shards.")
+            needed = shard_names(files[INDEX_NAME])
+        except CheckpointError as error:
+            raise CheckpointError(f"{INDEX_NAME} is no index of shards.") from error
     return [entry for entry in (*DESCRIPTIONS, *needed) if entry not in files]
 
 

@@ -16,6 +16,7 @@ from ..inference.drawing import draw_landmarks, draw_overview, heat_colors
 from ..inference.explained_away import explained_away
 from ..inference.face_records import picture_record, picture_table
 from ..inference.landmark_finder import LandmarkFinder
+from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
 from .models import ModelShelf
 from .uploads import Limits, Photograph
@@ -148,20 +149,22 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         ImageError: If the picture cannot be searched.
     """
     start = time.perf_counter()
-    detected = finder.detect(photograph.image)
+    picture = Picture(photograph.image)
+    detected = finder.detect(picture)
     boxes = detected[: limits.faces]
     faces: tuple[FaceViews, ...] = ()
     if boxes:
-        found = finder.find([photograph.image], [boxes])[0]
+        found = finder.find([picture], [boxes])[0]
         boxes = [list(map(float, face["bbox"])) for face in found]
         rolls = [float(face.get("roll", 0.0)) for face in found]
         errors = [None if (each := face.get("expected_errors")) is None else each.double().numpy() for face in found]
-        # Once more for what else the model knows of a face: heatmaps, and points as fractions of its crop.
-        inputs = finder.processor(photograph.image, boxes=boxes, rolls=rolls)
+        # Once more for what else the model knows of a face: its heatmaps.
+        inputs = finder.processor(picture, boxes=boxes, rolls=rolls)
         pixel_values = inputs.pop("pixel_values")
         outputs = finder.model(pixel_values.to(finder.model.device, finder.model.dtype))
         reconstruction = shelf.reconstruct(pixel_values, finder)
-        points = outputs.landmarks.double().cpu().numpy()
+        keypoints = np.stack([face["keypoints"].double().numpy() for face in found])
+        points = finder.processor.landmarks_to_crop(keypoints, inputs["crop_boxes"], inputs["rolls"])
         heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
         heat = F.interpolate(heat, size=pixel_values.shape[-1], mode="bilinear").clamp(0, 1)[:, 0].numpy()
         maps = explained_away(pixel_values, reconstruction).numpy()

@@ -25,6 +25,7 @@ from PIL import Image
 from ..errors import DataError, ImageError
 from ..inference.drawing import draw_landmarks, heat_colors
 from ..inference.landmark_finder import LandmarkFinder
+from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
 from .detection import to_pictures
 from .models import ModelShelf
@@ -116,12 +117,13 @@ class LatentExplorer:
         Raises:
             ImageError: If there is no face.
         """
-        boxes = self._finder.detect(photograph.image)
+        picture = Picture(photograph.image)
+        boxes = self._finder.detect(picture)
         if not boxes:
             raise ImageError(f"No face was found in {photograph.name}: choose another photograph.")
-        face = self._finder.find([photograph.image], [boxes[:1]])[0][0]
+        face = self._finder.find([picture], [boxes[:1]])[0][0]
         box, roll = face["bbox"].tolist(), float(face.get("roll", 0.0))
-        pixel_values = self._finder.processor(photograph.image, boxes=[box], rolls=[roll])["pixel_values"]
+        pixel_values = self._finder.processor(picture, boxes=[box], rolls=[roll])["pixel_values"]
         return self._autoencoder.encode(pixel_values.to(self._autoencoder.device)).cpu()
 
     @torch.inference_mode()

@@ -27,6 +27,7 @@ from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fi
 from ..learning.labelled_faces import LabelledFaces
 from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
+from ..model.landmark_reading import read_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .annotation import AnnotatedFace, Project
 from .annotation_view import SIDE, crop_of, cut_face
@@ -212,15 +213,11 @@ class Proposer:
             self._model, self.learned_from = model.eval(), len(rows)
         return result
 
-    @torch.inference_mode()
     def propose(self, face: AnnotatedFace, image: Image.Image) -> np.ndarray | None:
         """Return (L, 2) positions in pixels of the photograph; None as long as nothing is annotated."""
         if self._model is not None:
             processor = build_processor(None, self._model.config.image_size)
-            inputs = processor(image, boxes=[list(face.box)])
-            pixel_values = inputs["pixel_values"].to(self._model.device, self._model.dtype)
-            landmarks = self._model(pixel_values).landmarks.double().cpu().numpy()
-            return landmarks_from_crop(landmarks, inputs["crop_boxes"].numpy())[0]
+            return read_landmarks(self._model, processor, [image], [[face.box]], second_look=False).points[0]
         project = self._session.project
         rows = [row for row in project.annotated if project.faces[row].complete]
         if not rows:

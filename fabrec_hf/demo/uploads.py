@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..data.picture_files import NEEDS_HEIC, heic_is_readable, is_heic, pictures_note
 from ..errors import DataError, ImageError
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 
 
 __all__ = ["Limits", "Photograph", "Uploads", "checked_list", "decode_picture", "display_name"]
@@ -144,8 +143,7 @@ def decode_picture(content: bytes, name: str, limits: Limits, side: int | None =
                 image.draft("RGB", (side, side))
             image.load()
             # As everywhere in the package: 16 bits are scaled, and what is transparent is black.
-            pixels = load_rgb(ImageOps.exif_transpose(image)).round().to(torch.uint8)
-            upright = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+            upright = Image.fromarray(Picture(image).rgb)
     except ImageError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, DecompressionBombError, ...

@@ -11,7 +11,7 @@ from ..data.decoding import CANVAS_RATIO, cut_canvas
 from ..inference.drawing import confidence_colors, draw_landmarks
 from ..metrics import cumulative_error_distribution, summarize_errors
 from ..model.geometry import crop_box_from_box, landmarks_to_crop
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
 from .scoring import FaceScores, ScoredFace
 
@@ -159,7 +159,7 @@ def _shorten(pen: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> st
 
 def _draw_tile(row: Mapping[str, Any], face: ScoredFace) -> Image.Image:
     """Cut a face out, a little wider than the model saw it, and join what is annotated to what was predicted."""
-    pixels = load_rgb(row["image"]).permute(1, 2, 0).round().byte().numpy()
+    pixels = Picture(row["image"]).rgb
     x, y, side, _ = crop_box_from_box(row["box"])
     square = _about_center(x, y, side, CONTEXT)
     # `cut_canvas` adds a margin around what it is given.

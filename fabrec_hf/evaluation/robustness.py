@@ -13,9 +13,10 @@ from ..data.annotations import annotations
 from ..errors import DataError
 from ..inference.dataset_prediction import FACES_PER_THREAD, checkpoint_scheme, lone_threads
 from ..metrics import normalized_mean_error, normalizing_distance, summarize_errors
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import Normalizer
+from ..model.landmark_reading import read_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .perturbations import PERTURBATIONS, FaceInPicture, Perturbation, cut_region, perturb
 
@@ -155,17 +156,16 @@ class _Measurement:
     def _read(self, row: int) -> FaceInPicture:
         """Read a picture as the image processor does, and keep the surroundings of the face."""
         try:
-            pixels = load_rgb(self.dataset[int(row)]["image"]).round().to(torch.uint8)
+            pixels = Picture(self.dataset[int(row)]["image"]).rgb
         except (OSError, ValueError) as error:
             raise DataError(f"The picture in row {row} cannot be read: {error}") from error
-        return cut_region(FaceInPicture(pixels.permute(1, 2, 0).numpy(), self.targets[row], self.boxes[row]))
+        return cut_region(FaceInPicture(pixels, self.targets[row], self.boxes[row]))
 
-    @torch.inference_mode()
     def _score(self, faces: Sequence[FaceInPicture], rows: np.ndarray) -> np.ndarray:
         """Return each face's error in percent, (n,), over the length of the undisturbed face."""
-        inputs = self.processor([face.pixels for face in faces], boxes=[[face.box] for face in faces])
-        outputs = self.model(inputs["pixel_values"].to(self.model.device, self.model.dtype))
-        landmarks = outputs.landmarks.cpu().double().numpy()
-        landmarks = self.processor.landmarks_from_crop(landmarks, inputs["crop_boxes"])
+        pictures, boxes = [face.pixels for face in faces], [[face.box] for face in faces]
+        reading = read_landmarks(
+            self.model, self.processor, pictures, boxes, second_look=False, faces_per_pass=len(faces)
+        )
         truth = np.stack([face.points for face in faces])
-        return normalized_mean_error(landmarks, truth, self.normalizer, self.boxes[rows])
+        return normalized_mean_error(reading.points, truth, self.normalizer, self.boxes[rows])

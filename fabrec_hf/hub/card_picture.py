@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import ImageError
 from ..inference.drawing import draw_landmarks, heat_colors
 from ..model.face_detection import default_face_detector
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
@@ -44,20 +44,19 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
     Raises:
         ImageError: A photograph cannot be read, or no face is found in it.
     """
-    detector = default_face_detector()
+    detector = default_face_detector(small_faces=True)  # the better box; a card is drawn once
     tiles: list[Image.Image] = []
     for photo in photos:
         try:
-            pixels = load_rgb(str(photo)).round().clamp(0, 255).byte()
+            picture = Picture(str(photo))
         except (OSError, ValueError) as error:
             raise ImageError(str(error)) from error
-        faces = detector(pixels.permute(1, 2, 0).numpy())
+        faces = detector(picture.rgb)
         upright = [face.box for face in faces if abs(getattr(face, "roll", None) or 0.0) <= TURNED_FROM]
         found = processor.boxes_from_detections(upright)
         if not len(found):
             raise ImageError(f"No upright face was found in {photo}: name another photograph.")
-        inputs = processor(pixels, boxes=[list(map(float, found[0]))], input_data_format="channels_first")
-        tiles += _draw_face(model, processor, pixels, inputs)
+        tiles += _draw_face(model, processor, picture, found[0])
     sheet = Image.new("RGB", (TILE * len(tiles), TILE))
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (TILE * place, 0))
@@ -66,12 +65,10 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
     return file.getvalue()
 
 
-def _draw_face(model: Any, processor: FabRecImageProcessor, pixels: torch.Tensor, inputs: Any) -> list[Image.Image]:
-    x, y, side = inputs["crop_boxes"][0].tolist()[:3]
-    photo = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    # Beyond the photograph the tile is black, as the model's crop is.
-    place = (side / TILE, 0, x, 0, side / TILE, y)
-    tile = photo.transform((TILE, TILE), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)
+def _draw_face(model: Any, processor: FabRecImageProcessor, picture: Picture, box: Any) -> list[Image.Image]:
+    # Not by `read_landmarks`: heatmaps and reconstruction are shown, too.
+    inputs = processor(picture, boxes=[box])
+    tile = _tile(picture, inputs["crop_boxes"][0].tolist())
     is_detector = isinstance(model, FabRecForLandmarkDetection)
     wanted = {"output_reconstruction": True} if is_detector and shows_reconstruction(model.config.backbone) else {}
     outputs = model(inputs["pixel_values"].to(model.device), **wanted)
@@ -104,3 +101,11 @@ def _reconstruction(outputs: Any, processor: FabRecImageProcessor) -> Image.Imag
     mean = torch.tensor(processor.image_mean).view(3, 1, 1)
     shown = ((outputs.reconstruction[0].cpu() + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+
+
+def _tile(picture: Picture, crop_box: Sequence[float]) -> Image.Image:
+    """Cut a crop (x, y, side, side) out of a photograph; black beyond it, as the model's crop is."""
+    x, y, side, _ = crop_box
+    place = (side / TILE, 0, x, 0, side / TILE, y)
+    photo = Image.fromarray(picture.rgb)
+    return photo.transform((TILE, TILE), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR)

@@ -20,6 +20,7 @@ from ..errors import DataError, SchemeError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
+from ..model.landmark_reading import read_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
@@ -100,12 +101,9 @@ def iterate_predictions(
 
     def predict(start: int) -> tuple[int, dict[str, list], np.ndarray, np.ndarray]:
         rows = dataset[start : start + size]
-        with torch.inference_mode():
-            inputs = processor(rows.pop("image"), boxes=[[box] for box in rows["box"]])
-            outputs = model(inputs["pixel_values"].to(model.device, model.dtype))
-            landmarks = outputs.landmarks.cpu().double().numpy()
-            scores = outputs.scores.cpu().double().numpy()
-        return start, rows, processor.landmarks_from_crop(landmarks, inputs["crop_boxes"]), scores
+        boxes = [[box] for box in rows["box"]]
+        reading = read_landmarks(model, processor, rows.pop("image"), boxes, second_look=False, faces_per_pass=size)
+        return start, rows, reading.points, reading.scores.double().numpy()
 
     starts = range(rank * size, len(dataset), world_size * size)
     total = sum(min(size, len(dataset) - start) for start in starts)

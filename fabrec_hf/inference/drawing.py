@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import SchemeError
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import as_picture
 from ..model.known_schemes import LandmarkScheme
 from ..model.turned_crops import turn_points
 
@@ -99,7 +99,7 @@ def draw_landmarks(
         (100, 80)
     """
     texts = _point_texts(labels, scheme)
-    canvas = Image.fromarray(_pixels(image))
+    canvas = Image.fromarray(as_picture(image).rgb)  # which copies it before anything is drawn
     for face in faces:
         points = np.asarray(face["keypoints"], dtype=float).reshape(-1, 2).copy()
         scores = np.ones(len(points)) if face.get("scores") is None else np.asarray(face["scores"], dtype=float)
@@ -142,7 +142,8 @@ def draw_overview(
     Raises:
         SchemeError, ValueError: as `draw_landmarks`.
     """
-    plain = Image.fromarray(_pixels(image))
+    picture = as_picture(image)
+    plain = Image.fromarray(picture.rgb)
     boxes = {
         index: np.asarray(face["bbox"], dtype=float)
         for index, face in enumerate(faces)
@@ -150,12 +151,12 @@ def draw_overview(
     }
     small = [index for index, box in boxes.items() if 0 < box[2:].max() < SMALL_FACE * max(plain.size)][:MOST_INSETS]
     if not small:
-        return draw_landmarks(plain, faces, scheme, min_score, labels=labels)
+        return draw_landmarks(picture, faces, scheme, min_score, labels=labels)
     numbered = [
         {**face, "label": face.get("label") or (str(index + 1) if index in small else "")}
         for index, face in enumerate(faces)
     ]
-    drawn = draw_landmarks(plain, numbered, scheme, min_score)
+    drawn = draw_landmarks(picture, numbered, scheme, min_score)
     side = min(plain.width // max(len(small), 3), plain.width)
     strip = Image.new("RGB", (plain.width, side), (20, 20, 30))
     for place, index in enumerate(small):
@@ -184,7 +185,7 @@ def face_tile(
         min_score: points that score lower are left out.
         labels: what is written beside points.
     """
-    return _enlarged(Image.fromarray(_pixels(image)), face, side, scheme, min_score, labels)
+    return _enlarged(Image.fromarray(as_picture(image).rgb), face, side, scheme, min_score, labels)
 
 
 def tile_points(points: Any, box: Any, side: int) -> np.ndarray:
@@ -219,12 +220,6 @@ def _enlarged(
         margin = side / 20
         _draw_label(drawn, np.array([margin, 3.2 * margin, side / 2, side / 2]), str(face["label"]))
     return drawn
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """Return any picture as (H, W, 3) uint8."""
-    pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-    return np.ascontiguousarray(pixels)
 
 
 def _point_texts(labels: str | None, scheme: LandmarkScheme | None) -> list[str] | None:

@@ -17,12 +17,14 @@ from ..data.picture_files import (
     skipped_files,
 )
 from ..errors import BoxError, ImageError
+from ..model.image_inputs import Picture
 from .video_files import VIDEO_SUFFIXES
 
 
 __all__ = [
     "check_inside",
     "collect_inputs",
+    "decode_picture",
     "distinct_names",
     "is_video",
     "open_picture",
@@ -135,6 +137,21 @@ def read_picture(path: Path) -> tuple[Image.Image, str]:
         raise ImageError("there is no permission to read it.") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError(f"it cannot be read: {' '.join(str(error).split()) or type(error).__name__}.") from error
+
+
+def decode_picture(path: Path) -> tuple[Picture, str]:
+    """Read a picture as all that works on it takes it, decoded once; and the sentence of `read_picture`.
+
+    Raises:
+        ImageError: As from `open_picture`.
+    """
+    image, note = read_picture(path)
+    try:
+        return Picture(image), note
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(str(error)) from error
 
 
 def parse_boxes(texts: Iterable[str]) -> list[tuple[float, float, float, float]]:

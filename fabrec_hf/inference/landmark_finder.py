@@ -9,8 +9,10 @@ import torch
 from ..checkpoints.loading import load_landmark_model, move_to_device
 from ..errors import FabRecError, ImageError
 from ..model.face_detection import Detection, can_find_faces, default_face_detector
+from ..model.image_inputs import as_picture
 from ..model.known_schemes import LandmarkScheme
-from ..model.second_look import SecondLook, boxes_of, mark_faceless, run_in_passes
+from ..model.landmark_reading import faces_of, read_landmarks
+from ..model.second_look import boxes_of
 from .expected_pixels import add_expected_errors
 
 
@@ -57,6 +59,8 @@ class LandmarkFinder:
         model: Folder, embedded name or Hub name of the checkpoint.
         device: Where to compute; the GPU by default where there is one.
         detector: Finds the faces; the default detector, loaded when first needed, if None.
+        small_faces: Whether the default detector searches for small faces also where there are larger ones, which
+            takes several times as long.
 
     Attributes:
         name: The checkpoint as it was named.
@@ -74,16 +78,17 @@ class LandmarkFinder:
         model: str,
         device: str | None = None,
         detector: Callable[[Any], list[Detection]] | None = None,
+        small_faces: bool = False,
     ):
         self.name = str(model)
         self.model, self.processor = load_landmark_model(model)
         # The same landmarks sooner; the model itself is kept for callers that ask it for more.
         self._fused = move_to_device(self.model, device).fuse()
-        self._detector = detector
+        self._given_detector, self._small_faces = detector, small_faces
         values = self.model.config.landmark_scheme
         self.scheme = LandmarkScheme.from_dict(values) if values else None
-        look = self._look if hasattr(detector, "look_at") or (detector is None and can_find_faces()) else None
-        self._second_look = SecondLook(self._run, self.processor, self.model.config, look)
+        can_look = hasattr(detector, "look_at") or (detector is None and can_find_faces())
+        self._look = self._look_at if can_look else None
 
     @property
     def scheme_name(self) -> str | None:
@@ -122,7 +127,7 @@ class LandmarkFinder:
             ImportError: If the detector's packages are not installed.
         """
         try:
-            found = (self._detector or default_face_detector())(image)
+            found = self._detector(as_picture(image).rgb)
         except FabRecError:
             raise
         except ValueError as error:
@@ -135,7 +140,8 @@ class LandmarkFinder:
         """Find the landmarks of the faces in pictures.
 
         Args:
-            images: Upright pictures, in any form that the image processor takes.
+            images: Upright pictures, in any form that the image processor takes. A `Picture` is read once for all that
+                is done with it.
             boxes: The faces of each of them, perhaps none. Boxes of `detect` know how their faces are turned; a face
                 in another box is looked at a second time where it may be turned.
             min_score: Landmarks that score lower become NaN.
@@ -149,25 +155,22 @@ class LandmarkFinder:
             BoxError, ImageError: If a box or picture is not usable.
         """
         try:
-            reading = self._second_look(images, boxes)
+            pictures = [as_picture(image) for image in images]
+            reading = read_landmarks(self._fused, self.processor, pictures, boxes, self._look)
         except FabRecError:
             raise
         except ValueError as error:
             raise ImageError(str(error)) from error
-        found = self.processor.post_process_keypoint_detection(reading, **reading.geometry, num_images=len(images))
-        faces = [face for entry in found for face in entry]
-        add_expected_errors(faces, self.model.config)
-        if min_score is not None:
-            for face in faces:
-                unsure = (face["scores"] < min_score)[..., None]
-                face["keypoints"] = face["keypoints"].masked_fill(unsure, torch.nan)
-        return mark_faceless(found, reading.faceless)
+        found = faces_of(reading, self.processor, len(images), min_score)
+        add_expected_errors([face for entry in found for face in entry], self.model.config)
+        return found
 
-    @torch.inference_mode()
-    def _run(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return run_in_passes(self._fused, pixel_values)
-
-    def _look(self, image: Any, box: Sequence[float]) -> Detection | None:
+    def _look_at(self, image: Any, box: Sequence[float]) -> Detection | None:
         """Look closely at a face of a given box."""
-        detector: Any = self._detector or default_face_detector()
-        return detector.look_at(image, box)
+        return self._detector.look_at(image.rgb, box)
+
+    @property
+    def _detector(self) -> Any:
+        if self._given_detector is not None:
+            return self._given_detector
+        return default_face_detector(small_faces=True) if self._small_faces else default_face_detector()

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..common.thread_stages import Stages
 from ..errors import FabRecError
+from ..model.image_inputs import Picture
 from .drawing import draw_overview
 from .face_records import picture_record, picture_table
-from .input_files import check_inside, read_picture
+from .input_files import check_inside, decode_picture
 from .landmark_finder import Face, LandmarkFinder
 
 
@@ -49,7 +48,7 @@ class _Job:
     """A picture on its way through the stages; after an error the later stages pass it on."""
 
     path: Path
-    image: Image.Image | None = None
+    image: Picture | None = None
     boxes: Sequence[Any] = ()
     faces: Sequence[Face] = ()
     result: PictureResult | None = None
@@ -81,7 +80,7 @@ def landmark_pictures(
     groups = ([_Job(path) for path in paths[start : start + size]] for start in range(0, len(paths), size))
 
     def read(job: _Job) -> _Job:
-        image, note = read_picture(job.path)
+        image, note = decode_picture(job.path)
         return replace(job, image=image, note=note)
 
     def detect(job: _Job) -> _Job:

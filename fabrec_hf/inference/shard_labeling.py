@@ -29,7 +29,7 @@ from ..data.face_set import FaceSet
 from ..data.face_table import has_datasets
 from ..data.parquet import ADVICE, find_splits, shard_name
 from ..errors import DataError, ImageError
-from ..model.image_inputs import load_rgb
+from ..model.image_inputs import Picture
 from .dataset_prediction import FACES_PER_THREAD, lone_threads
 from .landmark_finder import Box, Face, Labeler
 
@@ -336,7 +336,8 @@ def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schem
 def _decode(rows: pyarrow.RecordBatch, finder: Labeler, settings: LabelSettings) -> _Batch:
     """Read the pictures of some rows, and find the faces of rows that come without a box."""
     given = rows.column("box").to_pylist() if "box" in rows.schema.names and not settings.search else None
-    images, boxes = [], []
+    images: list[Picture | None] = []
+    boxes: list[Sequence[Box]] = []
     for index, source in enumerate(rows.column("image").to_pylist()):
         try:
             image = _open(source)
@@ -349,10 +350,10 @@ def _decode(rows: pyarrow.RecordBatch, finder: Labeler, settings: LabelSettings)
     return _Batch(rows, images, boxes)
 
 
-def _open(source: dict[str, Any] | None) -> Any:
+def _open(source: dict[str, Any] | None) -> Picture:
     if not source or not (source.get("bytes") or source.get("path")):
         raise ImageError("the row has no picture.")
-    return load_rgb(Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]))
+    return Picture(Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]))
 
 
 def _find(batch: _Batch, finder: Labeler, settings: LabelSettings, pool: Any) -> _Batch:

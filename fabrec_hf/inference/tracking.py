@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..model.geometry import box_overlap
 from ..model.second_look import FaceBox
 from ..model.turned_crops import wrapped
 from .smoothing import FaceSmoother
@@ -169,16 +170,16 @@ class FaceTracker:
                 track.lost_since = time
         for track in sorted(self._live(), key=lambda track: track.scores.mean() / track.confirmed_score):
             others = [other for other in self._live() if other is not track]
-            if any(_overlap(track.box, other.box) > DOUBLE for other in others):
+            if any(box_overlap(track.box, other.box) > DOUBLE for other in others):
                 track.lost_since = time
 
     def _match(self, image: np.ndarray, boxes: list[Any], index: int, time: float) -> None:
         """Confirm the known faces by detections, find lost ones again, and begin new ones."""
         live = self._live()
-        confirmed = _pairs(live, boxes, lambda track, box: 1 - _overlap(track.box, box), 1 - SAME_FACE)
+        confirmed = _pairs(live, boxes, lambda track, box: 1 - box_overlap(track.box, box), 1 - SAME_FACE)
         renewed: list[tuple[_Track, Any]] = []
         for track, box in confirmed:
-            if _overlap(track.box, np.asarray(box, dtype=np.float64)) < DRIFTED:
+            if box_overlap(track.box, box) < DRIFTED:
                 renewed.append((track, box))
             else:
                 self._confirm(track, index)
@@ -321,11 +322,3 @@ def _distance(track: _Track, box: np.ndarray) -> float:
 
 def _centre(box: np.ndarray) -> np.ndarray:
     return box[:2] + box[2:] / 2
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    low = np.maximum(first[:2], second[:2])
-    high = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
-    shared = float(np.maximum(high - low, 0).prod())
-    return shared / (float(first[2:].prod() + second[2:].prod()) - shared)

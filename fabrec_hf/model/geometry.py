@@ -310,10 +310,19 @@ def boxes_per_image(boxes: Any, num_images: int) -> list[np.ndarray | None]:
     return [None if entry is None else _check_image_boxes(entry, index) for index, entry in enumerate(boxes)]
 
 
+def box_overlap(first: Any, second: Any) -> float:
+    """Return the area that two boxes (x, y, width, height) share over the area that they cover together."""
+    a, b = (np.asarray(box, dtype=np.float64) for box in (first, second))
+    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(sides.clip(0)))
+    return shared / (float(np.prod(a[2:]) + np.prod(b[2:])) - shared)
+
+
 __all__ = [
     "EXTEND_BOTTOM",
     "EXTEND_TOP",
     "AxisPlan",
+    "box_overlap",
     "boxes_per_image",
     "crop_box_from_box",
     "crop_box_from_image_size",

@@ -3,12 +3,13 @@
 import importlib
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import ChannelDimension, load_image
 
 
@@ -20,12 +21,60 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 FLOAT_TOLERANCE = 0.01
 
 
+class Picture:
+    """A picture that was read, once: whatever takes an image takes it too, and reads it no second time.
+
+    Face detector, image processor and drawing each want another form of the same pixels.
+
+    Args:
+        image: what [`load_rgb`] takes.
+        index: the image's place in the call, for error messages.
+
+    Attributes:
+        pixels: (3, H, W) tensor as [`load_rgb`] returns it; not to be written to.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: as [`load_rgb`].
+
+    Example:
+        >>> picture = Picture(Image.new("L", (640, 480)))
+        >>> picture.size, picture.rgb.shape
+        ((640, 480), (480, 640, 3))
+    """
+
+    def __init__(self, image: Any, index: int = 0):
+        self.pixels = load_rgb(image, index)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the upright picture in pixels."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """The same as an (H, W, 3) array of uint8; not to be written to."""
+        pixels = self.pixels.cpu().permute(1, 2, 0)
+        if pixels.dtype != torch.uint8:
+            pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(pixels.numpy())
+
+
+def as_picture(image: Any) -> Picture:
+    """Returns an image of any kind as a [`Picture`]: itself if it is one."""
+    return image if _is_picture(image) else Picture(image)
+
+
+def _is_picture(image: Any) -> bool:
+    """Whether an image is a [`Picture`], be it of a copy of this file that came with another part of a checkpoint."""
+    return isinstance(getattr(image, "pixels", None), torch.Tensor)
+
+
 def as_image_list(images: Any) -> list[Any]:
     """Makes a flat list of images out of one image, a sequence of images, or a batched array or tensor.
 
     Args:
-        images: a PIL image, path, URL, (H, W) / (H, W, C) array or (H, W) / (C, H, W) tensor; a list or tuple of them;
-            or a 4-D array or tensor, one image a row.
+        images: a PIL image, path, URL, `Picture`, (H, W) / (H, W, C) array or (H, W) / (C, H, W) tensor; a list or
+            tuple of them; or a 4-D array or tensor, one image a row.
 
     Returns:
         The images, not yet read.
@@ -33,7 +82,7 @@ def as_image_list(images: Any) -> list[Any]:
     Raises:
         TypeError: if `images` is none of these.
     """
-    if isinstance(images, (str, os.PathLike, Image.Image)):
+    if isinstance(images, (str, os.PathLike, Image.Image)) or _is_picture(images):
         return [images]
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return list(images) if images.ndim == 4 else [images]
@@ -51,7 +100,8 @@ def load_rgb(image: Any, index: int = 0, input_data_format: str | ChannelDimensi
 
     Args:
         image: path, http(s) or data URL, PIL image of any mode, array (HWC or HW) or tensor (CHW or HW). Arrays and
-            tensors hold 1, 3 or 4 channels of uint8, uint16, integers in 0..255, bool, or floats in [0, 1].
+            tensors hold 1, 3 or 4 channels of uint8, uint16, integers in 0..255, bool, or floats in [0, 1]. A
+            `Picture` gives what was read already.
         index: the image's place in the call, for error messages.
         input_data_format: "channels_first" or "channels_last" of an array or tensor; inferred if None, and where both
             fit arrays are read as HWC and tensors as CHW.
@@ -65,6 +115,8 @@ def load_rgb(image: Any, index: int = 0, input_data_format: str | ChannelDimensi
         ValueError: if the image is empty, truncated, not an image, or holds values out of range; one line.
         TypeError: if `image` is none of the kinds above.
     """
+    if _is_picture(image):
+        return image.pixels
     name = f"image {index}"
     if isinstance(image, (str, os.PathLike)):
         name = f"image {index} ({os.fspath(image)[:200]})"
@@ -129,7 +181,8 @@ def _one_line(error: Exception) -> str:
 def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
     """Returns a PIL image of any mode, upright, as an (H, W) or (H, W, 3 or 4) array of 8, 16 or 32 bits."""
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # or a copy would be made for nothing
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
             return np.array(image)
         if image.mode in ("I", "F"):
@@ -138,7 +191,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
             # Premultiplied modes have no direct way to RGBA.
             image = image.convert("LA") if image.mode == "La" else image
             return np.array(image.convert("RGBA"))
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:  # a lazily opened image is decoded only here
         raise ValueError(f"{name} cannot be read: {_one_line(error)}.") from error
 
@@ -213,4 +266,4 @@ def _flatten_to_rgb(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-__all__ = ["as_image_list", "load_rgb"]
+__all__ = ["Picture", "as_image_list", "as_picture", "load_rgb"]

@@ -1,9 +1,7 @@
 """The pipeline `face-landmark-detection`: pictures in, faces with landmarks in the pictures' own pixels out."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,15 @@ import torch
 from transformers import Pipeline
 
 from .geometry import boxes_per_image
-from .image_inputs import as_image_list, load_rgb
-from .second_look import FaceBox, SecondLook, boxes_of, mark_faceless, run_in_passes
+from .image_inputs import Picture, as_image_list
+from .landmark_reading import FusedTwin, faces_of, read_landmarks
+from .second_look import FaceBox, Reading, boxes_of
 
 
 class FaceLandmarkPipeline(Pipeline):
     """Finds the landmarks of all faces in a picture.
+
+    A model in eval mode and 32 bits runs as its fused twin (`model.fuse()`), which finds the same landmarks sooner.
 
     Example:
         >>> import fabrec_hf
@@ -32,6 +33,10 @@ class FaceLandmarkPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._twin = FusedTwin()
 
     def __call__(self, images: Any, boxes: Any = None, **kwargs) -> Any:
         """Find the landmarks.
@@ -98,57 +103,38 @@ class FaceLandmarkPipeline(Pipeline):
         images, boxes = [], []
         for index, item in enumerate(items):
             image, faces = (item["image"], item.get("boxes")) if isinstance(item, dict) else (item, None)
-            pixels = load_rgb(image, index)
-            # Floats come back in [0, 255] and would go in again in [0, 1].
-            images.append(pixels / 255 if pixels.is_floating_point() else pixels)
+            images.append(Picture(image, index))
             if faces is None:
-                boxes.append(boxes_of(_find_faces(pixels, face_detector), self.image_processor))
+                boxes.append(boxes_of(_find_faces(images[-1], face_detector), self.image_processor))
             else:
                 (checked,) = boxes_per_image([faces], 1)
                 boxes.append([] if checked is None else list(checked))
         num_images = len(items) if isinstance(input_, list) else None
-        # NumPy keeps pictures and boxes off the model's device, which gets the crops alone.
+        # The model's device gets the crops alone: the base class moves neither pictures nor arrays to it.
         rolls = [np.array([getattr(box, "roll", np.nan) for box in entry]) for entry in boxes]
         return {
-            "images": [image.cpu().numpy() for image in images],
+            "images": images,
             "boxes": [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes],
             "rolls": rolls,
             "num_images": num_images,
         }
 
     def _forward(self, input_tensors: dict[str, Any], face_detector: Callable | None = None) -> dict[str, Any]:
-        second_look = SecondLook(
-            partial(run_in_passes, self.model),
-            self.image_processor,
-            self.model.config,
-            _look_of(face_detector),
-            input_data_format="channels_first",
-        )
         boxes = [
             [box if np.isnan(roll) else FaceBox(box, roll) for box, roll in zip(entry, rolls, strict=True)]
             for entry, rolls in zip(input_tensors["boxes"], input_tensors["rolls"], strict=True)
         ]
-        reading = second_look(input_tensors["images"], boxes)
+        images, look = input_tensors["images"], _look_of(face_detector)
+        reading = read_landmarks(self._twin(self.model), self.image_processor, images, boxes, look)
         # NumPy keeps the geometry in 64 bits, wherever the base class moves the tensors.
         geometry = {name: np.asarray(value) for name, value in reading.geometry.items()}
-        return {
-            "landmarks": reading.landmarks,
-            "scores": reading.scores,
-            "geometry": geometry,
-            "faceless": reading.faceless,
-            "num_images": input_tensors["num_images"],
-        }
+        return {**reading._replace(geometry=geometry)._asdict(), "num_images": input_tensors["num_images"]}
 
     def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> list:
         """Take the landmarks back to the pictures' pixels, as plain lists and floats."""
-        num_images = model_outputs["num_images"]
-        results = self.image_processor.post_process_keypoint_detection(
-            SimpleNamespace(landmarks=model_outputs["landmarks"], scores=model_outputs["scores"]),
-            **model_outputs["geometry"],
-            num_images=1 if num_images is None else num_images,
-            threshold=threshold,
-        )
-        results = mark_faceless(results, model_outputs["faceless"])
+        num_images = model_outputs.pop("num_images")
+        reading = Reading(**model_outputs)
+        results = faces_of(reading, self.image_processor, 1 if num_images is None else num_images, threshold)
         plain = [[{name: value.tolist() for name, value in face.items()} for face in faces] for faces in results]
         return plain[0] if num_images is None else plain
 
@@ -167,11 +153,11 @@ def _look_of(face_detector: Callable | None) -> Callable[[Any, Any], Any] | None
 
         face_detector = default_face_detector() if can_find_faces() else None
     look = getattr(face_detector, "look_at", None)
-    return None if look is None else lambda image, box: look(torch.from_numpy(image), box)
+    return None if look is None else lambda image, box: look(image.rgb, box)
 
 
-def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[Any]:
-    """Return what the detector finds in a (3, H, W) picture with values in [0, 255]."""
+def _find_faces(picture: Picture, face_detector: Callable | None) -> list[Any]:
+    """Return what the detector finds in a picture."""
     if face_detector is None:
         try:
             from .face_detection import default_face_detector
@@ -179,8 +165,7 @@ def _find_faces(pixels: torch.Tensor, face_detector: Callable | None) -> list[An
             face_detector = default_face_detector()
         except ImportError as error:
             raise ValueError(f"No boxes were given and no faces can be found: {error} Or give boxes=.") from error
-    picture = pixels.cpu().permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
-    return list(face_detector(picture))
+    return list(face_detector(picture.rgb))
 
 
 __all__ = ["FaceLandmarkPipeline"]

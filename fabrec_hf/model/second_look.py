@@ -18,8 +18,6 @@ SURE_OF_FACE = 0.6
 LOWEST_SCORE = 0.5
 # Second looks at a face: one for the turn that the detector sees, one for what the landmarks add to it.
 MOST_LOOKS = 2
-# Faces in one forward pass: a crowd in one picture shall not fill the memory.
-FACES_PER_PASS = 32
 
 
 class FaceBox(tuple):
@@ -53,6 +51,13 @@ class Reading(NamedTuple):
     geometry: dict[str, Any]
     faceless: frozenset[int] = frozenset()
 
+    @property
+    def points(self) -> np.ndarray:
+        """The landmarks as (N, L, 2) float64 in pixels of the pictures, pixel centers at integers."""
+        rolls = np.asarray(self.geometry["rolls"])
+        crops = np.asarray(self.geometry["crop_boxes"])
+        return landmarks_from_turned_crop(self.landmarks.double().numpy(), crops, rolls if rolls.any() else None)
+
 
 class SecondLook:
     """Reads landmarks, and reads those of turned faces again in crops that are turned with them.
@@ -64,7 +69,6 @@ class SecondLook:
         look: `look(image, box)` returns a `Detection` of the face about a box, or None where it sees none; what is
             needed for faces of given boxes that are turned far, and for boxes without a face. None where there is no
             face detector.
-        **kwargs: What the processor is called with, beside pictures and boxes.
     """
 
     def __init__(
@@ -73,13 +77,12 @@ class SecondLook:
         processor: Any,
         config: Any,
         look: Callable[[Any, Any], Any] | None = None,
-        **kwargs: Any,
     ):
         self._run, self._processor = run, processor
         self._flip_pairs = (config.landmark_scheme or {}).get("flip_pairs", ())
         # Heights of heatmaps say nothing of whether a face is upright.
         self._sure = SURE_OF_FACE if config.calibration else np.inf
-        self._look, self._kwargs = look, kwargs
+        self._look = look
 
     def __call__(self, images: Sequence[Any], boxes: Sequence[Sequence[Any]]) -> Reading:
         """Read the faces of pictures.
@@ -89,11 +92,8 @@ class SecondLook:
             boxes: The faces of each of them: a `FaceBox` where it is known how a face is turned, any other box where
                 it is not.
         """
-        tables = [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes]
-        rolls = [[getattr(box, "roll", None) for box in entry] for entry in boxes]
-        is_known = [roll is not None for entry in rolls for roll in entry]
-        turned = [[_roll_of_crop(roll) for roll in entry] for entry in rolls]
-        reading = self._read(images, tables, turned)
+        reading = read_once(self._run, self._processor, images, boxes)
+        is_known = [hasattr(box, "roll") for entry in boxes for box in entry]
         for _ in range(MOST_LOOKS):
             wanted, faceless = self._wanted(images, reading, is_known)
             reading = reading._replace(faceless=reading.faceless | faceless)
@@ -103,23 +103,14 @@ class SecondLook:
             is_known = [True] * len(is_known)
         return reading
 
-    def _read(self, images: Sequence[Any], boxes: Sequence[np.ndarray], rolls: Sequence[Sequence[float]]) -> Reading:
-        given = {"rolls": list(rolls)} if any(roll for entry in rolls for roll in entry) else {}
-        inputs = self._processor(list(images), boxes=list(boxes), **given, **self._kwargs)
-        landmarks, scores = self._run(inputs.pop("pixel_values"))
-        geometry = dict(inputs)
-        geometry.setdefault("rolls", torch.zeros(len(landmarks), dtype=torch.float64))
-        return Reading(landmarks, scores, geometry)
-
     def _wanted(
         self, images: Sequence[Any], reading: Reading, is_known: Sequence[bool]
     ) -> tuple[dict[int, FaceBox], set[int]]:
         """Return the faces to read again, by their row, and how they are turned; and the rows without a face."""
         geometry = {name: np.asarray(value) for name, value in reading.geometry.items()}
         rolls, boxes = geometry["rolls"], geometry["face_boxes"]
-        points = landmarks_from_turned_crop(reading.landmarks.double().numpy(), geometry["crop_boxes"], rolls)
         # Half a turn more or less is the same to the landmarks: the nearer one is meant.
-        seen = rolls + (roll_of_landmarks(points, self._flip_pairs) - rolls + 90.0) % 180.0 - 90.0
+        seen = rolls + (roll_of_landmarks(reading.points, self._flip_pairs) - rolls + 90.0) % 180.0 - 90.0
         wanted, faceless = {}, set()
         for row, (roll, known, score) in enumerate(zip(rolls, is_known, reading.scores.mean(1).tolist(), strict=True)):
             off = abs(seen[row] - roll)
@@ -142,11 +133,8 @@ class SecondLook:
         """Read faces in other crops, and keep of each what scores higher."""
         rows = list(wanted)
         pictures = np.asarray(reading.geometry["image_indices"])[rows]
-        again = self._read(
-            [images[index] for index in pictures],
-            [np.array([box]) for box in wanted.values()],
-            [[box.roll] for box in wanted.values()],
-        )
+        faces, rolls = [[box] for box in wanted.values()], [[box.roll] for box in wanted.values()]
+        again = read_once(self._run, self._processor, [images[index] for index in pictures], faces, rolls)
         better = (again.scores.mean(1) >= reading.scores.mean(1)[rows]).numpy()
         rows = np.array(rows)[better]
         landmarks, scores = reading.landmarks.clone(), reading.scores.clone()
@@ -157,18 +145,30 @@ class SecondLook:
         return reading._replace(landmarks=landmarks, scores=scores, geometry=geometry)
 
 
+def read_once(
+    run: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    processor: Any,
+    images: Sequence[Any],
+    boxes: Sequence[Sequence[Any]],
+    rolls: list[list[float]] | None = None,
+) -> Reading:
+    """Read faces in crops that are turned as told, or as their boxes say; other arguments as those of `SecondLook`."""
+    tables = [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes]
+    if rolls is None:
+        rolls = [[_roll_of_crop(getattr(box, "roll", None)) for box in entry] for entry in boxes]
+    given = {"rolls": rolls} if any(roll for entry in rolls for roll in entry) else {}
+    inputs = processor(list(images), boxes=tables, **given)
+    landmarks, scores = run(inputs.pop("pixel_values"))
+    geometry = dict(inputs)
+    geometry.setdefault("rolls", torch.zeros(len(landmarks), dtype=torch.float64))
+    return Reading(landmarks, scores, geometry)
+
+
 def boxes_of(found: Sequence[Any], processor: Any) -> list[Any]:
     """Return the boxes of `Detection`s in the convention of the model, turned with the faces where that is known."""
     rolls = [getattr(face, "roll", None) for face in found]
     boxes = processor.boxes_from_detections([face.box for face in found], [roll or 0.0 for roll in rolls])
     return [box if roll is None else FaceBox(box, roll) for box, roll in zip(boxes, rolls, strict=True)]
-
-
-def run_in_passes(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return landmarks and scores of any number of crops on the CPU, in several passes where they are many."""
-    passes = [model(part.to(model.device, model.dtype)) for part in pixel_values.split(FACES_PER_PASS)]
-    landmarks, scores = (torch.cat([part[name] for part in passes]).float() for name in ("landmarks", "scores"))
-    return landmarks.cpu(), scores.cpu()
 
 
 def mark_faceless(results: list[list[dict[str, Any]]], faceless: frozenset[int]) -> list[list[dict[str, Any]]]:
@@ -184,4 +184,4 @@ def _roll_of_crop(roll: float | None) -> float:
     return float(roll) if roll is not None and abs(roll) > TURNED_FROM else 0.0
 
 
-__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "run_in_passes"]
+__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "read_once"]

@@ -20,6 +20,8 @@ from fabrec_hf.cli import main
 from fabrec_hf.errors import BoxError
 from fabrec_hf.inference.input_files import collect_inputs, distinct_names, parse_boxes
 from fabrec_hf.inference.score_words import UNCALIBRATED
+from fabrec_hf.model import image_inputs
+from fabrec_hf.model.face_detection import YuNetFaceDetector
 from support.commands import fails_with
 from support.landmark_checkpoints import TINY, save_landmark_model
 
@@ -103,6 +105,32 @@ def test_detect_prints_one_line_a_picture(checkpoint, photo, capsys):
 def test_a_calibrated_detector_is_said_nothing_of(photo, capsys):
     assert main(["detect", str(photo), "--model", "3fabrec-300w", "--boxes", "20,10,30,24"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("more", [[], ["--small-faces"]])
+def test_a_thorough_search_is_made_where_it_is_asked_for(checkpoint, more, monkeypatch, capsys):
+    searches, search = [], YuNetFaceDetector._all_faces
+    monkeypatch.setattr(
+        YuNetFaceDetector,
+        "_all_faces",
+        lambda self, rgb, *more: searches.append(rgb.shape) or search(self, rgb, *more),
+    )
+    photograph = str(EXAMPLES / "astronaut.jpg")
+    assert main(["detect", photograph, "--model", str(checkpoint), "--device", "cpu", *more]) == 0
+    assert searches == [(512, 512, 3)] * len(more)
+    assert "1 face" in capsys.readouterr().out
+
+
+def test_a_picture_is_decoded_once(checkpoint, photo, tmp_path, monkeypatch, capsys):
+    decoded, decode = [], image_inputs._pil_to_array
+    monkeypatch.setattr(image_inputs, "_pil_to_array", lambda image, name: decoded.append(name) or decode(image, name))
+    output = ["--output", str(tmp_path)]
+    # A face that is searched for, one of a given box that is looked at closely, and both drawn.
+    assert main(["detect", str(EXAMPLES / "astronaut.jpg"), "--model", str(checkpoint), *output]) == 0
+    assert len(decoded) == 1
+    assert main(["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24", *output]) == 0
+    assert len(decoded) == 2
+    capsys.readouterr()
 
 
 def test_names_and_numbers_are_drawn_where_they_are_asked_for(checkpoint, photo, tmp_path, capsys):

@@ -126,7 +126,7 @@ class MarkerFinder:
         total = light.sum(dim=(2, 3))
         x = (light.sum(dim=2) * self.positions).sum(dim=2) / total
         y = (light.sum(dim=3) * self.positions).sum(dim=2) / total
-        return SimpleNamespace(landmarks=torch.stack([x, y], dim=-1))
+        return SimpleNamespace(landmarks=torch.stack([x, y], dim=-1), scores=torch.ones_like(x))
 
 
 @pytest.mark.parametrize("normalizer", [{"kind": "points", "points": [0, 1]}, {"kind": "box"}])
@@ -160,7 +160,8 @@ def test_errors_are_in_lengths_of_the_undisturbed_face():
 
     class Middle(MarkerFinder):
         def __call__(self, pixel_values):
-            return SimpleNamespace(landmarks=torch.full((len(pixel_values), 3, 2), 0.5))
+            middle = torch.full((len(pixel_values), 3, 2), 0.5)
+            return SimpleNamespace(landmarks=middle, scores=middle[..., 0])
 
     random = np.random.default_rng(1)
     landmarks, boxes = random.uniform(20, 60, (4, 3, 2)), [[10.0, 15.0, 50.0, 40.0]] * 4

@@ -116,6 +116,43 @@ def test_a_stricter_detector_finds_less():
     assert YuNetFaceDetector(0.99)(astronaut()) == []
 
 
+def counted(detector: YuNetFaceDetector, monkeypatch) -> list[float]:
+    """The scales at which a detector searches from now on."""
+    scales, search = [], detector._search
+    monkeypatch.setattr(
+        detector, "_search", lambda rgb, scale, *rest: scales.append(scale) or search(rgb, scale, *rest)
+    )
+    return scales
+
+
+def test_a_picture_with_a_sure_face_is_searched_once_at_half_its_size(monkeypatch):
+    picture = astronaut().resize((800, 800), Image.Resampling.BICUBIC)
+    quick, thorough = YuNetFaceDetector(), YuNetFaceDetector(small_faces=True)
+    scales, more = counted(quick, monkeypatch), counted(thorough, monkeypatch)
+    (found,), (expected,) = quick(picture), thorough(picture)
+    assert scales == [0.5] and len(more) > 1
+    assert iou(found.box, expected.box) > 0.9
+    # Half of 512 is less than what is searched at least, and half of 1,600 more than what is searched at most.
+    assert [len(quick(astronaut().resize((side, side)))) for side in (512, 1600)] == [1, 1]
+    assert scales == [0.5, 320 / 512, 720 / 1600]
+
+
+def test_small_faces_beside_a_large_one_are_not_missed(monkeypatch):
+    picture = Image.new("RGB", (640, 480), (90, 110, 90))
+    hopper = Image.open(EXAMPLES / "grace_hopper.jpg").convert("RGB").crop((120, 100, 420, 400))
+    picture.paste(hopper.resize((300, 300)), (330, 20))
+    # The astronaut's face is 92 px wide in a cut of 240 px.
+    small = astronaut().crop((110, 20, 350, 260)).resize((63, 63), Image.Resampling.LANCZOS)
+    for y in range(10, 400, 75):
+        for x in (10, 95, 180):
+            picture.paste(small, (x, y))
+    detector = YuNetFaceDetector()
+    scales = counted(detector, monkeypatch)
+    found = detector(picture)
+    assert len(found) == len(YuNetFaceDetector(small_faces=True)(picture)) == 19
+    assert len(scales) > 1
+
+
 def test_the_default_is_loaded_once():
     assert default_face_detector() is default_face_detector()
 

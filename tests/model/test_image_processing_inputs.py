@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageOps
 
 from fabrec_hf.model.geometry import landmarks_to_crop
+from fabrec_hf.model.image_inputs import Picture, as_picture
 from support.processor_cases import BOXES, HEIGHT, WIDTH, centroid, dot, noise, raw_pixels
 
 
@@ -265,3 +266,16 @@ def test_unknown_argument(backend):
     """A typing error is not swallowed."""
     with pytest.raises(TypeError, match="extend_left"):
         backend(size=8)(noise(), extend_left=0.3)
+
+
+def test_a_picture_that_was_read_is_taken_as_it_is(backend):
+    processor = backend(size=32)
+    for name, image, shown in modes():
+        picture = Picture(image)
+        assert picture.size == (WIDTH, HEIGHT) and picture.rgb.dtype == np.uint8
+        assert np.abs(picture.rgb.astype(int) - np.asarray(shown)).max() <= 1, name
+        assert picture.rgb is picture.rgb and as_picture(picture) is picture
+        found, expected = (processor(given, boxes=BOXES[:1])["pixel_values"] for given in (picture, image))
+        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+        several = processor([picture, image], boxes=[BOXES[:1], BOXES[:1]])["pixel_values"]
+        torch.testing.assert_close(several, torch.cat([expected, expected]), atol=0, rtol=0)

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...errors import DataError
 from ..picture_files import PICTURE_SUFFIXES, heic_is_readable
+from ..picture_sizes import read_size
 from ..source import face_features
 from ..split_names import SPLITS, canonical_split
 
@@ -213,7 +214,6 @@ def _cast(value: Any, kind: str) -> Any:
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
 _SUFFIXES |= {"AVIF": ".avif", "HEIF": ".heic", "GIF": ".gif", "JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga"}
-_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def encoded_picture(image: Mapping[str, Any] | None, row: int) -> tuple[bytes, str, tuple[int, int]]:
@@ -231,13 +231,12 @@ def encoded_picture(image: Mapping[str, Any] | None, row: int) -> tuple[bytes, s
     try:
         content = image.get("bytes") or Path(image.get("path") or "").read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
-            form, size = opened.format or "", opened.size
-            turned = opened.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            form, size = opened.format or "", read_size(opened).upright
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"The picture in row {row} cannot be read; is it an image, and whole?") from error
     if form not in _SUFFIXES:
         raise DataError(f"The picture in row {row} is {form}; convert it to one of {', '.join(_SUFFIXES)}.")
-    return content, _SUFFIXES[form], (size[1], size[0]) if turned else size
+    return content, _SUFFIXES[form], size
 
 
 def file_stem(row: int, name: str | None) -> str:
