@@ -47,7 +47,7 @@ def score_points(evidence: torch.Tensor, error_model: dict[str, Any]) -> torch.T
     weights, offsets = (evidence.new_tensor(error_model[name]) for name in ("weights", "offsets"))
     if len(weights) == 4:  # fitted before there was a closer look, without moves
         evidence = torch.cat([evidence[..., :2], evidence[..., 4:6]], dim=-1)
-    expected = evidence @ weights + offsets
+    expected = (evidence * weights).sum(-1) + offsets  # OpenVINO 2026.4 cannot load a product with a vector here
     limit = torch.log(evidence.new_tensor(error_model["tolerance"]))
     return 0.5 * (1 + torch.erf((limit - expected) / (error_model["spread"] * 2**0.5)))
 

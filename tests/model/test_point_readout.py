@@ -134,6 +134,8 @@ def test_an_export_reads_out_anchors_and_looks_closer(format, tmp_path):
     generator = torch.Generator().manual_seed(1)
     model.local_refinement.gain.copy_(0.02 * torch.randn(model.local_refinement.gain.shape, generator=generator))
     model.local_refinement.flip_index.copy_(torch.tensor(SCHEME.flip_index))
+    told = {"weights": [-0.5, 0.3, 0.1, 0.2, 0.1, -0.1, 0.05, 0.2], "offsets": [0.1, 0.5, 0.9, 1.3, 1.7]}
+    model.config.error_model = told | {"spread": 0.6, "tolerance": 5.0, "count": 50}
     model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
     model.point_regression.share.fill_(0.5)
     export_model(model, build_processor(None, model.config.image_size), tmp_path / "out", format)
