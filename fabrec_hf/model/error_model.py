@@ -8,6 +8,7 @@ the point and of its face, plus an offset of the point's own: the contour of a f
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 # Below these, a heatmap is as good as empty, and two opinions are as good as one.
@@ -47,7 +48,8 @@ def score_points(evidence: torch.Tensor, error_model: dict[str, Any]) -> torch.T
     weights, offsets = (evidence.new_tensor(error_model[name]) for name in ("weights", "offsets"))
     if len(weights) == 4:  # fitted before there was a closer look, without moves
         evidence = torch.cat([evidence[..., :2], evidence[..., 4:6]], dim=-1)
-    expected = (evidence * weights).sum(-1) + offsets  # OpenVINO 2026.4 cannot load a product with a vector here
+    # As a layer of one output: OpenVINO 2026.4 does not load a product with a vector here, and gets sums wrong.
+    expected = F.linear(evidence, weights[None])[..., 0] + offsets
     limit = torch.log(evidence.new_tensor(error_model["tolerance"]))
     return 0.5 * (1 + torch.erf((limit - expected) / (error_model["spread"] * 2**0.5)))
 
