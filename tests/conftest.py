@@ -73,9 +73,9 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="session")
-def labelled(tmp_path_factory):
+def labeled(tmp_path_factory):
     """A converted-like folder with a train and a test split of noise pictures and labels."""
-    folder = tmp_path_factory.mktemp("labelled")
+    folder = tmp_path_factory.mktemp("labeled")
     random = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
         rows = {

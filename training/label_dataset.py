@@ -112,7 +112,7 @@ def main(arguments: LabelArguments) -> Pause | None:
     return pause
 
 
-def print_summary(reports: dict[str, LabelReport], shards: int, labelled: int) -> None:
+def print_summary(reports: dict[str, LabelReport], shards: int, labeled: int) -> None:
     """Print one summary of all processes."""
     for split, report in reports.items():
         mean = report.score_sum / max(1, report.faces)
@@ -120,7 +120,7 @@ def print_summary(reports: dict[str, LabelReport], shards: int, labelled: int) -
             f"{split}: {report.pictures:,} pictures, {report.faces:,} faces, {report.without_face:,} pictures without "
             f"a face, {report.unreadable:,} unreadable, mean score {mean:.3f}"
         )
-    print(f"{shards} shards, {labelled} of them labelled now")
+    print(f"{shards} shards, {labeled} of them labeled now")
 
 
 if __name__ == "__main__":

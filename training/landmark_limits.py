@@ -1,6 +1,6 @@
 """What the error of a landmark detector is made of: encoder, latent space, or generator with its transfer layers.
 
-    python training/landmark_limits.py --model 3fabrec-300w --data LABELLED --split train --faces 200
+    python training/landmark_limits.py --model 3fabrec-300w --data LABELED --split train --faces 200
 
 The same faces are scored with three latent vectors each. The encoder's own is what `fabrec detect` uses. The one
 that redraws the picture best (found by gradient descent, knowing no landmark) shows what a better encoder would give.

@@ -167,7 +167,7 @@ class Trainer:
         return None
 
     def evaluate(self, faces: LabelledFaces) -> float:
-        """NME in percent over faces never learned from; the scheme's normaliser, crops without augmentation."""
+        """NME in percent over faces never learned from; the scheme's normalizer, crops without augmentation."""
         landmarks = predict_landmarks(self.model, faces, self.accelerator.device).landmarks
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 

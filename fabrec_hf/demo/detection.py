@@ -125,9 +125,9 @@ class FoundFaces:
     def explained_picture(self, face: int) -> Image.Image:
         """Return what of a face is not reconstructed, red over its crop, which is shown gray."""
         views = self.faces[face]
-        grey = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
+        gray = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
         opacity = 0.85 * views.explained[..., None]
-        return _tile(np.round(grey * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8))
+        return _tile(np.round(gray * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8))
 
     def slider_pictures(self, face: int) -> tuple[Image.Image, Image.Image]:
         """Return the crop of a face and its reconstruction."""

@@ -12,7 +12,7 @@ from .scoring import FaceScores
 __all__ = ["draw_confidence"]
 
 # Okabe and Ito's colors, which people with any color vision tell apart.
-BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#555555"
+BLUE, GREEN, ORANGE, GRAY = "#0072B2", "#009E73", "#D55E00", "#555555"
 PALE = "#D9D9D9"
 
 KNOTS = 1000
@@ -63,7 +63,7 @@ def _draw_risk(axes: Any, sureness: np.ndarray, errors: np.ndarray, summary: dic
     mean, kept = summary["mean_error"], summary["kept"]
     area = summary["area_under_risk_coverage"]
     curves = {
-        f"no order: area {mean:.2f} %": (np.array([0.0, 1.0]), np.array([mean, mean]), GREY, "--"),
+        f"no order: area {mean:.2f} %": (np.array([0.0, 1.0]), np.array([mean, mean]), GRAY, "--"),
         f"ordered by score: area {area:.2f} %": (*risk_coverage(sureness, errors), BLUE, "-"),
         f"perfect order: area {summary['perfect_order']:.2f} %": (*risk_coverage(-errors, errors), GREEN, "-."),
     }
@@ -92,7 +92,7 @@ def _draw_reliability(axes: Any, sureness: np.ndarray, errors: np.ndarray, calib
     claimed, found, counts = reliability(sureness, errors <= calibration["tolerance"])
     places = np.floor(np.clip(10 * claimed, 0, 9)) / 10 + 0.05
     axes.bar(places, counts / counts.sum(), width=0.096, color=PALE, zorder=1, label="share of all points")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.4, label="scores that keep their word")
+    axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1.4, label="scores that keep their word")
     label = f"points found, calibration error {calibration['error']:.3f}"
     axes.plot(claimed, found, color=BLUE, marker="o", markersize=6, linewidth=2, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score")

@@ -52,7 +52,7 @@ class FaceInPicture:
         return max(float(self.box[2:].max()), 1.0)
 
     @property
-    def centre(self) -> np.ndarray:
+    def center(self) -> np.ndarray:
         """The center of the box, (2,), where edges lie: half a pixel more than points."""
         return self.box[:2] + self.box[2:] / 2
 
@@ -112,26 +112,26 @@ def cut_region(face: FaceInPicture) -> FaceInPicture:
     """
     reach = REGION_REACH * face.side
     height, width = face.pixels.shape[:2]
-    first = np.floor(face.centre - reach).clip(0, [width - 1, height - 1]).astype(int)
-    stop = np.ceil(face.centre + reach).clip(first + 1, [width, height]).astype(int)
+    first = np.floor(face.center - reach).clip(0, [width - 1, height - 1]).astype(int)
+    stop = np.ceil(face.center + reach).clip(first + 1, [width, height]).astype(int)
     pixels = face.pixels[first[1] : stop[1], first[0] : stop[0]]
     box = np.concatenate([face.box[:2] - first, face.box[2:]])
     return FaceInPicture(np.ascontiguousarray(pixels), face.points - first, box)
 
 
-def rotate_points(points: np.ndarray, centre: np.ndarray, degrees: float) -> np.ndarray:
+def rotate_points(points: np.ndarray, center: np.ndarray, degrees: float) -> np.ndarray:
     """Turn points (..., 2) clockwise, as seen in a picture, about a center given as edges are."""
     angle = math.radians(degrees)
     matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return (points + 0.5 - centre) @ matrix.T + centre - 0.5
+    return (points + 0.5 - center) @ matrix.T + center - 0.5
 
 
 def _jitter_box(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
     deviation = strength / 100
     draws = generator.standard_normal(3)
-    centre = face.centre + deviation * face.side * draws[:2]
+    center = face.center + deviation * face.side * draws[:2]
     size = face.box[2:] * math.exp(JITTER_SIZE_RATIO * deviation * draws[2])
-    return replace(face, box=np.concatenate([centre - size / 2, size]))
+    return replace(face, box=np.concatenate([center - size / 2, size]))
 
 
 def _blur(face: FaceInPicture, strength: float, generator: np.random.Generator) -> FaceInPicture:
@@ -179,12 +179,12 @@ def _rotate(face: FaceInPicture, strength: float, generator: np.random.Generator
     degrees = strength if generator.random() < 0.5 else -strength
     angle = math.radians(degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
-    x, y = face.centre
+    x, y = face.center
     # Pillow asks where a pixel of the result comes from, in edges: the turn backwards.
     backwards = (cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y)
     image = Image.fromarray(face.pixels)
     turned = image.transform(image.size, Image.Transform.AFFINE, backwards, Image.Resampling.BICUBIC)
-    points = rotate_points(face.points, face.centre, degrees)
+    points = rotate_points(face.points, face.center, degrees)
     return FaceInPicture(np.asarray(turned), points, _box_of_turned_points(face, points))
 
 

@@ -260,7 +260,7 @@ def _unlabelled(groups: Sequence[Group]) -> list[dict[str, Any]]:
     wholes = {group.source: len(group.rows) for group in groups if group.attribute is None}
     for source, count in wholes.items():
         for attribute in ATTRIBUTES:
-            labelled = [len(group.rows) for group in groups if (group.source, group.attribute) == (source, attribute)]
-            if labelled and sum(labelled) < count:
-                missing.append({"source": source, "attribute": attribute, "count": count - sum(labelled)})
+            labeled = [len(group.rows) for group in groups if (group.source, group.attribute) == (source, attribute)]
+            if labeled and sum(labeled) < count:
+                missing.append({"source": source, "attribute": attribute, "count": count - sum(labeled)})
     return missing

@@ -12,8 +12,8 @@ from .reconstruction_report import group_name
 __all__ = ["draw_results"]
 
 # Okabe and Ito's colors, which people with any color vision tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
-ATTRIBUTE_COLORS = {None: GREY, "age": BLUE, "gender": ORANGE, "race": GREEN}
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
+ATTRIBUTE_COLORS = {None: GRAY, "age": BLUE, "gender": ORANGE, "race": GREEN}
 
 DPI = 100
 WIDTH = 16.0  # inches: 1600 px
@@ -132,7 +132,7 @@ def _draw_groups(figure: Any, measured: Mapping[str, Any]) -> None:
 def _draw_bar(panel: Any, place: float, entry: Mapping[str, Any], measure: str) -> None:
     value = entry[measure]
     if value is None:
-        panel.text(0, place, " too few faces", va="center", fontsize=9, color=GREY)
+        panel.text(0, place, " too few faces", va="center", fontsize=9, color=GRAY)
         return
     panel.barh(place, value["mean"], height=0.78, color=ATTRIBUTE_COLORS[entry["attribute"]], alpha=BAR_ALPHA)
     panel.plot([value["low"], value["high"]], [place, place], color="black", linewidth=2.5)

@@ -115,8 +115,8 @@ class FaceSmoother:
         known = points[~np.isnan(points).any(axis=1)]
         if not len(known):
             return np.full_like(points, np.nan)
-        centre = known.mean(axis=0, keepdims=True)
-        return self._shape(points - centre, time, size) + self._centre(centre, time, size)
+        center = known.mean(axis=0, keepdims=True)
+        return self._shape(points - center, time, size) + self._centre(center, time, size)
 
 
 def _weight(cutoff: float | np.ndarray, elapsed: np.ndarray) -> np.ndarray:

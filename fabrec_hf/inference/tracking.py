@@ -264,7 +264,7 @@ def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray)
 
 
 def _similarity(points_then: np.ndarray, points_now: np.ndarray) -> tuple[float, float]:
-    """Return the similarity between centred points (L, 2) in the sense of least squares, as a complex factor."""
+    """Return the similarity between centerd points (L, 2) in the sense of least squares, as a complex factor."""
     then, now = points_then - points_then.mean(axis=0), points_now - points_now.mean(axis=0)
     spread = float((then**2).sum())
     if spread == 0:  # a single point moves only

@@ -1,6 +1,6 @@
 """Augmentation of whole batches on the model's device (paper sections 4.2.1 and 4.2.2).
 
-Faces are held as uint8 canvases: the square crop enlarged about its centre, so that a rotated or shifted crop finds
+Faces are held as uint8 canvases: the square crop enlarged about its center, so that a rotated or shifted crop finds
 real pixels beyond the border. One affine sampling then makes each augmented crop straight from its canvas.
 All draws come from torch's global generator: seed it before a step to repeat the step.
 """
@@ -30,7 +30,7 @@ class AugmentationConfig:
             side, at most `LARGEST_ELASTIC`: other proportions and other expressions than those that were photographed.
         occlusion: Probability of covering a rectangle with a piece of another picture of the batch.
         color: Largest relative change of brightness, contrast and saturation, and of each channel by half of it.
-        grayscale: Probability of removing the colours.
+        grayscale: Probability of removing the colors.
         blur: Probability of a Gaussian blur of 0.5 to 2 pixels.
     """
 
@@ -64,7 +64,7 @@ def augment(
     Args:
         canvases: (N, 3, C, C) uint8.
         size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas; the two share their centre.
+        crop_fraction: Side of the plain crop relative to the canvas; the two share their center.
         config: What to draw from.
         landmarks: (N, L, 2) as fractions of the plain crop, NaN for missing points.
         flip_index: Permutation of the points under mirroring; without it nothing is mirrored when landmarks are given.
@@ -84,7 +84,7 @@ def augment(
     crops = sample_crops(canvases, matrices, offsets, size, crop_fraction, shifts)
     crops = _recolor(_occlude(crops, config.occlusion, draw), config, draw)
     if landmarks is not None:
-        # A point of the plain crop at p, measured from the centre, is seen at q with p = M (q + d(q)) + t.
+        # A point of the plain crop at p, measured from the center, is seen at q with p = M (q + d(q)) + t.
         centered = (2 * landmarks - 1) - offsets[:, None]
         landmarks = 0.5 * (_undo_shifts(torch.linalg.solve(matrices, centered.mT).mT, shifts) + 1)
         if flip_index is not None:
@@ -113,7 +113,7 @@ def sample_crops(
         matrices: M, (N, 2, 2).
         offsets: t, (N, 2).
         size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas; the two share their centre.
+        crop_fraction: Side of the plain crop relative to the canvas; the two share their center.
         shifts: (N, 2, K, K) values of d on a regular grid from -1 to 1, between which it is cubic; nothing without.
     """
     theta = torch.cat([matrices, offsets[..., None]], dim=2) * crop_fraction

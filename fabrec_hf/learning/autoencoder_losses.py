@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 
 def reconstruction_loss(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error in grey levels of 255 (paper section 3.2); scalar."""
+    """Mean absolute error in gray levels of 255 (paper section 3.2); scalar."""
     return 255 * (reconstruction - images).abs().mean()
 
 
@@ -16,7 +16,7 @@ def structural_similarity(
 
     The reference fuses c and s into (2 cov + C) / (var + var + C) with C = (0.03 * range)**2. Its range is 2 for any
     image with a near-black red channel, which its rotated crops always have; 2 is used for every image here. Its
-    window has 31 pixels; beyond 11 the weights at sigma 1.5 are below 4e-4 of the centre's, so 11 are used, for the
+    window has 31 pixels; beyond 11 the weights at sigma 1.5 are below 4e-4 of the center's, so 11 are used, for the
     whole batch at once. Only whole windows count: a border of 5 pixels (15 in the reference) has no say of its own.
 
     Args:

@@ -34,7 +34,7 @@ class LabelledFaces:
         canvases: (N, 3, C, C) uint8.
         landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
         crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
-        boxes: (N, 4) in units of the crop's side, for normalisers that measure the box.
+        boxes: (N, 4) in units of the crop's side, for normalizers that measure the box.
         rolls: (N,) degrees by which the crops are turned clockwise about their middles; 0 in given boxes.
         anchors: (N, A, 2) in the units of the landmarks: other points that a model is to remember; None at first.
         anchor_flip_index: Their permutation under mirroring, None if they have no pairs.
@@ -95,5 +95,5 @@ class LabelledFaces:
 
 
 def image_mean(device: torch.device) -> torch.Tensor:
-    """What the processor takes off the colours, (1, 3, 1, 1)."""
+    """What the processor takes off the colors, (1, 3, 1, 1)."""
     return torch.tensor(FabRecImageProcessor.image_mean, device=device).view(1, 3, 1, 1)

@@ -67,7 +67,7 @@ class LandmarkRecipe:
     elastic: float = field(default=0.0, metadata={"help": "Largest smooth deformation, fraction of the crop."})
     occlusion: float = field(default=0.5, metadata={"help": "Probability of a covered rectangle."})
     color: float = field(default=0.0, metadata={"help": "Largest random change of brightness, contrast, saturation."})
-    grayscale: float = field(default=0.0, metadata={"help": "Probability of removing the colours."})
+    grayscale: float = field(default=0.0, metadata={"help": "Probability of removing the colors."})
     blur: float = field(default=0.0, metadata={"help": "Probability of a blur."})
     bfloat16: bool = field(default=False, metadata={"help": "Compute in bfloat16 where the device is made for it."})
     seed: int = field(default=0, metadata={"help": "Seed of the head, the order, the augmentation and the shots."})
@@ -250,7 +250,7 @@ def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, d
 
 
 def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
-    """NME in percent of predicted landmarks (N, L, 2) by the scheme's normaliser, (N,); NaN for a face without."""
+    """NME in percent of predicted landmarks (N, L, 2) by the scheme's normalizer, (N,); NaN for a face without."""
     return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
 
 

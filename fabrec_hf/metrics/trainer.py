@@ -14,7 +14,7 @@ __all__ = ["LandmarkMetrics"]
 class LandmarkMetrics:
     """Scores the predictions of a Trainer: NME, failure rate and area under the curve.
 
-    Predictions and labels are fractions of square crops. A normalised error is the same there as in the picture.
+    Predictions and labels are fractions of square crops. A normalized error is the same there as in the picture.
 
     Args:
         scheme: The mark-up: a name, a scheme, or what `LandmarkScheme.to_dict` writes, such as

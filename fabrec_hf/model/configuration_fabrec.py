@@ -119,7 +119,7 @@ class FabRecConfig(FabRecAutoencoderConfig):
         num_landmarks (`int`, defaults to 68):
             Number of heatmaps L.
         landmark_scheme (`dict`, *optional*):
-            `LandmarkScheme.to_dict()`: names, flip pairs, normaliser, parts and edges of the points.
+            `LandmarkScheme.to_dict()`: names, flip pairs, normalizer, parts and edges of the points.
         heatmap_size (`int`, defaults to 128):
             Side of the heatmaps: at least 16, at most `image_size`. One ITL sits after each decoder stage from the
             first (8 px) up to half this size: four for 128, and the decoder stages beyond are not used.

@@ -7,7 +7,7 @@ What is merged, each exactly up to rounding:
 - The two 4 x 4 transposed convolutions of a decoder block, which read the same input, run as one. It is written as a
   2 x 2 convolution whose channels are then laid out as pixels: a transposed convolution of stride 2 is four
   convolutions of 2 x 2, one for each parity of row and column. Runtimes have faster kernels for that, and can
-  quantise it.
+  quantize it.
 - A transfer layer that was left out costs nothing. One that is there is not merged: a 3 x 3 layer and the 4 x 4
   transposed convolution behind it would make one of 8 x 8, which is dearer (64 products instead of 9 + 32 for every
   pair of channels of a block, 64 instead of 9 + 16 of the head) and wrong along the border, where the layer's output

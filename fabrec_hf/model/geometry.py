@@ -1,8 +1,8 @@
 """Coordinates of face crops: boxes to square crops, points into a crop and back, and the weights that resample it.
 
-One convention holds everywhere. A point has its pixel centres at integers, as OpenCV, dlib and 0-based ``.pts`` files
+One convention holds everywhere. A point has its pixel centers at integers, as OpenCV, dlib and 0-based ``.pts`` files
 do. A box is made of edges, (x, y, width, height), so that the box of a whole W x H picture is (0, 0, W, H) and the
-centre of its first pixel lies half a pixel inside it. A position in a crop is a fraction of its side,
+center of its first pixel lies half a pixel inside it. A position in a crop is a fraction of its side,
 ``u = (x + 0.5 - left) / width``: edges map to edges, whatever the crop is resized to.
 """
 
@@ -40,7 +40,7 @@ def crop_box_from_box(boxes: Any, extend_top: float = EXTEND_TOP, extend_bottom:
     """Turns face boxes into the square crops the network sees (paper section 4.1; the authors' 300-W reader).
 
     The box grows by `extend_top` of its height at the top and `extend_bottom` at the bottom; the crop is the square
-    about the centre of the grown box whose side is the longer of its two sides. It may reach beyond the picture.
+    about the center of the grown box whose side is the longer of its two sides. It may reach beyond the picture.
 
     Args:
         boxes: (..., 4) boxes (x, y, width, height) in pixels, edges; array, tensor or nested list.
@@ -132,7 +132,7 @@ def landmarks_from_crop(landmarks: Any, crop_boxes: Any) -> Any:
         crop_boxes: (4,) or (N, 4) crops (x, y, width, height) in pixels.
 
     Returns:
-        The shape of `landmarks`, in pixels of the upright picture, centres at integers; types as
+        The shape of `landmarks`, in pixels of the upright picture, centers at integers; types as
         [`landmarks_to_crop`] gives them.
 
     Raises:
@@ -205,12 +205,12 @@ def plan_axis(start: float, length: float, size: int, extent: int, filter_name: 
     # A block that is cut off inside the picture would mix in black that is not there.
     stop = min(first + blocks * step, extent)
 
-    centres = (start - first) / step + scale * (np.arange(size) + 0.5)
-    taps = np.floor(centres - radius)[:, None] + np.arange(math.ceil(2 * radius) + 1)
+    centers = (start - first) / step + scale * (np.arange(size) + 0.5)
+    taps = np.floor(centers - radius)[:, None] + np.arange(math.ceil(2 * radius) + 1)
     rows, columns = np.nonzero((taps >= 0) & (taps < blocks))
     taps = taps[rows, columns].astype(np.int64)
     weights = np.zeros((size, blocks))
-    weights[rows, taps] = kernel((taps + 0.5 - centres[rows]) / widening)
+    weights[rows, taps] = kernel((taps + 0.5 - centers[rows]) / widening)
     # The last block may hold fewer pixels than the others; its mean counts the missing ones as black.
     filling = np.minimum((stop - first) / step - np.arange(blocks), 1.0)
     left_end, right_end = -start / length * size, (extent - start) / length * size

@@ -1,8 +1,8 @@
 """Landmarks to heatmaps and back, in tensor operations that export.
 
-Coordinates are fractions of the crop: 0 and 1 are its edges, so pixel i of an S-pixel grid has its centre at
-(i + 0.5) / S. The authors round the centre of every Gaussian to an integer pixel and shift it near the left and top
-border; here the centre is exact everywhere.
+Coordinates are fractions of the crop: 0 and 1 are its edges, so pixel i of an S-pixel grid has its center at
+(i + 0.5) / S. The authors round the center of every Gaussian to an integer pixel and shift it near the left and top
+border; here the center is exact everywhere.
 """
 
 from collections.abc import Sequence

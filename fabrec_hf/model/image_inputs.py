@@ -197,7 +197,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
 
 
 def _wide_grey(values: np.ndarray, mode: str, name: str) -> np.ndarray:
-    """Gives the grey values of PIL's modes "I" and "F", which do not say their range, one that fits them."""
+    """Gives the gray values of PIL's modes "I" and "F", which do not say their range, one that fits them."""
     if values.size == 0:
         return values.astype(np.float32)
     low, high = float(values.min()), float(values.max())
@@ -258,7 +258,7 @@ def _to_8_bit_range(image: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _flatten_to_rgb(image: torch.Tensor) -> torch.Tensor:
-    """Repeats grey and lays what is transparent over black."""
+    """Repeats gray and lays what is transparent over black."""
     if image.shape[0] == 1:
         return image.expand(3, -1, -1)
     if image.shape[0] == 4:

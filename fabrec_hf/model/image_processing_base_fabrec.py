@@ -88,7 +88,7 @@ class FaceCropProcessor(BaseImageProcessor):
         rolls: Any = None,
         **kwargs: Unpack[FabRecImageProcessorKwargs],
     ) -> BatchFeature:
-        """Cuts the faces out of pictures and normalises them; this is what calling the processor does.
+        """Cuts the faces out of pictures and normalizes them; this is what calling the processor does.
 
         Images are turned upright as their EXIF orientation says before anything else, so boxes and points refer to
         the upright picture. A crop is sampled from the picture once, with a filter that does not alias and with its
@@ -207,7 +207,7 @@ class FaceCropProcessor(BaseImageProcessor):
         """Maps points in pixels of the upright picture to [0, 1] of their crop: labels for the model.
 
         Args:
-            landmarks: (L, 2) or (N, L, 2), pixel centres at integers, NaN for what is not annotated.
+            landmarks: (L, 2) or (N, L, 2), pixel centers at integers, NaN for what is not annotated.
             crop_boxes: (4,) or (N, 4), as the processor returns them.
             rolls: a number or (N,), as the processor returns them; None for upright crops.
 
@@ -254,7 +254,7 @@ class FaceCropProcessor(BaseImageProcessor):
             rolls: (N,), as the processor returned them; None for upright crops.
 
         Returns:
-            For every image a list with, for every face, `keypoints` (L, 2) in pixels with centres at integers,
+            For every image a list with, for every face, `keypoints` (L, 2) in pixels with centers at integers,
             `scores` (L,) and `bbox` (4,) the box as given, all on the CPU; and `roll` in degrees where the crop was
             turned: then `bbox` is turned about its middle by as much.
 
@@ -299,7 +299,7 @@ class FaceCropProcessor(BaseImageProcessor):
             threshold: points with this score or a lower one are left out.
 
         Returns:
-            For every image a list with, for every box, `keypoints` (K, 2) in pixels with centres at integers, `scores`
+            For every image a list with, for every box, `keypoints` (K, 2) in pixels with centers at integers, `scores`
             (K,), `labels` (K,) the indices of the points, and `bbox` (4,) the box as given, all on the CPU.
 
         Raises:

@@ -18,7 +18,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
     """Cuts faces out of pictures for 3FabRec and maps its landmarks back; runs on any torch device.
 
     A box is extended by 20 % of its height at the top and 12 % at the bottom, squared, cropped with black beyond the
-    picture, resized and freed of the mean colour (paper section 4.1). See [`FaceCropProcessor.preprocess`] for what
+    picture, resized and freed of the mean color (paper section 4.1). See [`FaceCropProcessor.preprocess`] for what
     goes in and comes out, and `geometry.py` for where points and boxes lie.
 
     Args:
@@ -26,7 +26,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         extend_top: fraction of the box height added above the box, 0.20 by default.
         extend_bottom: fraction of the box height added below the box, 0.12 by default.
         resample: `PIL.Image.Resampling.BILINEAR` (default) or `BICUBIC`, antialiased.
-        image_mean: colour to subtract, in [0, 1].
+        image_mean: color to subtract, in [0, 1].
         image_std: what to divide by, 1.
         **kwargs: the other arguments of `TorchvisionBackend`, such as `device`.
 
@@ -101,7 +101,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         device=None,
         **kwargs,
     ) -> torch.Tensor:
-        """Stacks the crops and normalises them in one step.
+        """Stacks the crops and normalizes them in one step.
 
         Args:
             faces: N tensors (3, height, width), in [0, 255].

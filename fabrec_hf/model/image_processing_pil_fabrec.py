@@ -21,7 +21,7 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         extend_top: fraction of the box height added above the box, 0.20 by default.
         extend_bottom: fraction of the box height added below the box, 0.12 by default.
         resample: `PIL.Image.Resampling.BILINEAR` (default) or `BICUBIC`, antialiased.
-        image_mean: colour to subtract, in [0, 1].
+        image_mean: color to subtract, in [0, 1].
         image_std: what to divide by, 1.
         **kwargs: the other arguments of `PilBackend`.
 
@@ -97,7 +97,7 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         image_std,
         **kwargs,
     ) -> np.ndarray:
-        """Normalises the crops and stacks them.
+        """Normalizes the crops and stacks them.
 
         Args:
             faces: N arrays (3, height, width), in [0, 255].

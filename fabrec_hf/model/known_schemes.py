@@ -1,9 +1,9 @@
-"""Landmark schemes: what the points of a face are called, how they mirror, and how an error on them is normalised.
+"""Landmark schemes: what the points of a face are called, how they mirror, and how an error on them is normalized.
 
 A scheme is data. It travels in a checkpoint's `config.json`, so that a model for a user's own points needs nothing
 else to be flipped, scored, drawn or evaluated. Five schemes are built in:
 
-| name | points | mark-up | normaliser |
+| name | points | mark-up | normalizer |
 |---|---|---|---|
 | `300w` | 68 | iBUG | outer eye corners, 36 and 45 |
 | `wflw` | 98 | WFLW (Wu et al. 2018) | outer eye corners, 60 and 72 |
@@ -164,7 +164,7 @@ def get_scheme(name: str) -> LandmarkScheme:
 _EYES_300W = [[36, 37, 38, 39, 40, 41], [42, 43, 44, 45, 46, 47]]
 
 # The lengths that papers call by name, as the two ends that each mark-up measures them between. "inter_ocular" joins
-# the outer corners of the eyes, "inter_pupil" their centres: a point of its own, or the mean of the points around.
+# the outer corners of the eyes, "inter_pupil" their centers: a point of its own, or the mean of the points around.
 _EYE_LENGTHS: dict[str, dict[str, Any]] = {
     "300w": {"inter_ocular": (36, 45), "inter_pupil": _EYES_300W},
     "wflw": {"inter_ocular": (60, 72), "inter_pupil": (96, 97)},
@@ -175,7 +175,7 @@ _EYE_LENGTHS: dict[str, dict[str, Any]] = {
 
 
 def known_normalizers(scheme: LandmarkScheme) -> dict[str, Normalizer]:
-    """Return the normalisers that can be called by name for a scheme.
+    """Return the normalizers that can be called by name for a scheme.
 
     A scheme is known by the names of its points, and not by its own name: what a user calls `"300w"` may be another
     mark-up, and the mark-up of 300-W may come under another name.

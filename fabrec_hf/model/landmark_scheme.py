@@ -1,4 +1,4 @@
-"""The types of a landmark scheme: points, how they mirror, and how an error on them is normalised."""
+"""The types of a landmark scheme: points, how they mirror, and how an error on them is normalized."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

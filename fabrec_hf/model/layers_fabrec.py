@@ -113,8 +113,8 @@ class FabRecDecoder(nn.Module):
         Args:
             latent: (N, latent_size).
             first: `first_stage(latent)`, when the caller has it already.
-            num_stages: Go from that stage straight to colours, for an image of side `8 * 2**num_stages`: the stages
-                of the first width share their colour layer. All of them by default.
+            num_stages: Go from that stage straight to colors, for an image of side `8 * 2**num_stages`: the stages
+                of the first width share their color layer. All of them by default.
         """
         hidden_states = self.first_stage(latent) if first is None else first
         for stage in self.stages[1:num_stages]:

@@ -26,7 +26,7 @@ from .shape_prior import ShapePrior
 
 
 class FabRecPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and names shared by the models."""
+    """Weight initialization and names shared by the models."""
 
     config_class = FabRecAutoencoderConfig
     base_model_prefix = "autoencoder"
@@ -243,7 +243,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             pixel_values: (N, 3, S, S), RGB in [0, 1] minus the processor's mean.
             labels: (N, L, 2) as fractions of the crop, NaN for a point that is not annotated; or (N, L + A, 2), those
                 of the anchors last.
-            output_reconstruction: Also run the colour half of the decoder, which changes no landmark.
+            output_reconstruction: Also run the color half of the decoder, which changes no landmark.
             output_landmarks: False leaves landmarks and scores out, which a step of training does not need.
             **kwargs: `return_dict=False` returns a tuple.
 

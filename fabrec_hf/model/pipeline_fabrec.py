@@ -53,7 +53,7 @@ class FaceLandmarkPipeline(Pipeline):
 
         Returns:
             For one image a list with, for every face, `{"keypoints": [[x, y], ...], "scores": [...], "bbox": [x, y,
-            width, height]}`: plain floats, pixel centres at integers, scores in [0, 1], the box as given. A face that
+            width, height]}`: plain floats, pixel centers at integers, scores in [0, 1], the box as given. A face that
             is turned by more than 20 degrees also has `"roll"`, the degrees clockwise by which its box is turned
             about its middle. For a list of images a list of these lists; for a data set or generator an iterator
             over them.

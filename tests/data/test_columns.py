@@ -17,7 +17,7 @@ from support.hub_client import run_python
 from support.tiny_checkpoints import save_landmarks
 
 
-LABELLED = ("image", "landmarks", "box")
+LABELED = ("image", "landmarks", "box")
 NAN = float("nan")
 
 
@@ -43,7 +43,7 @@ def test_a_tight_box_holds_the_points_that_are_annotated():
 def test_points_alone_make_the_boxes(tmp_path, caplog, streaming):
     points = [[[1, 1], [5, 2], [3, 4]], [[0, 0], [NAN, 5], [7, 3]], [[NAN, NAN]] * 3]
     file = write(tmp_path / "faces.parquet", points)
-    rows = list(load_faces(file, columns=LABELLED, streaming=streaming))
+    rows = list(load_faces(file, columns=LABELED, streaming=streaming))
     assert [row["box"] for row in rows] == [[1, 1, 4, 3], [0, 0, 7, 3], None]
     assert [row["image"].getpixel((0, 0))[0] for row in rows] == [0, 1, 2]
     assert caplog.messages == [f"{file} has no column box: the box of a face is the tight box of its points."]
@@ -51,24 +51,24 @@ def test_points_alone_make_the_boxes(tmp_path, caplog, streaming):
 
 def test_boxes_that_are_there_are_kept(tmp_path, caplog):
     file = write(tmp_path / "faces.parquet", [[[1, 1], [5, 2], [3, 4]]], box=[[0, 0, 8, 6]])
-    assert load_faces(file, columns=LABELLED)[0]["box"] == [0, 0, 8, 6]
+    assert load_faces(file, columns=LABELED)[0]["box"] == [0, 0, 8, 6]
     assert caplog.messages == []
 
 
 def test_columns_have_the_names_that_people_give_them(tmp_path):
     file = write(tmp_path / "faces.parquet", [[[1, 1], [5, 2], [3, 4]]], name="keypoints", bbox=[[0, 0, 8, 6]])
-    faces = load_faces(file, columns=LABELLED, names={"landmarks": "keypoints", "box": "bbox"})
+    faces = load_faces(file, columns=LABELED, names={"landmarks": "keypoints", "box": "bbox"})
     assert sorted(faces.column_names) == ["box", "image", "landmarks"]
     assert faces[0]["landmarks"] == [[1, 1], [5, 2], [3, 4]] and faces[0]["box"] == [0, 0, 8, 6]
     with pytest.raises(DataError, match="no column landmarks, box; expected image, landmarks, box, found"):
-        load_faces(file, columns=LABELLED)
+        load_faces(file, columns=LABELED)
     with pytest.raises(DataError, match="no column points"):
-        load_faces(file, columns=LABELLED, names={"landmarks": "points"})
+        load_faces(file, columns=LABELED, names={"landmarks": "points"})
 
 
 def test_a_visibility_of_coco_says_which_points_are_annotated(tmp_path, caplog):
     file = write(tmp_path / "faces.parquet", [[[1, 1, 2], [5, 2, 1], [0, 0, 0]]], name="keypoints")
-    row = load_faces(file, columns=LABELLED, names={"landmarks": "keypoints"})[0]
+    row = load_faces(file, columns=LABELED, names={"landmarks": "keypoints"})[0]
     np.testing.assert_equal(row["landmarks"], [[1, 1], [5, 2], [NAN, NAN]])
     assert row["box"] == [1, 1, 4, 1]
 
@@ -79,7 +79,7 @@ def test_pictures_need_not_be_declared_as_pictures(tmp_path):
     encoded = plain.cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"]
     other = datasets.Dataset.from_dict({"image": [encoded], "landmarks": [[[1, 1], [5, 2], [3, 4]]]})
     other.to_parquet(tmp_path / "binary.parquet")
-    assert load_faces(tmp_path / "binary.parquet", columns=LABELLED)[0]["image"].size == (8, 6)
+    assert load_faces(tmp_path / "binary.parquet", columns=LABELED)[0]["image"].size == (8, 6)
 
 
 @pytest.fixture

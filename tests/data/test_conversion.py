@@ -39,7 +39,7 @@ def make_source(splits, scheme=SCHEME, **more):
 
 
 def make_row(folder, index, landmarks=((1, 2), (5, 2), (3, 6)), box=(0, 1, 6, 6), **more):
-    """A face in a picture of 8 x 10 pixels of its own colour."""
+    """A face in a picture of 8 x 10 pixels of its own color."""
     path = folder / f"{index}.png"
     if not path.exists():
         Image.new("RGB", (8, 10), (index % 256, index // 256, 9)).save(path)
@@ -221,7 +221,7 @@ def test_a_picture_that_cannot_be_read_is_named_or_left_out(tmp_path):
         ({"landmarks": [(1, 2)]}, "has 1 annotated points, but three has 3"),
         ({"box": (0, 0, 5, 0)}, "has a box without area"),
         ({"box": (0, 0, NAN, 4)}, "has a box without area"),
-        ({"colour": "red"}, "unannounced columns: colour"),
+        ({"color": "red"}, "unannounced columns: color"),
     ],
 )
 def test_a_row_that_breaks_its_promise_is_refused(tmp_path, row, message):

@@ -18,17 +18,17 @@ from fabrec_hf.errors import DataError  # noqa: E402
 
 
 ROOT = Path(__file__).parents[2]
-LABELLED = ("image", "landmarks", "box")
+LABELED = ("image", "landmarks", "box")
 
 
-def make_faces(count, offset=0, points=3, labelled=True):
+def make_faces(count, offset=0, points=3, labeled=True):
     """Return `count` faces, two to a picture, whose pixels all have the value of their row."""
     rows = {
         "image": [Image.new("RGB", (6, 4), (row % 256, row // 256, 7)) for row in range(offset, offset + count)],
         "name": [f"{row}.png" for row in range(offset, offset + count)],
     }
     features = {"image": datasets.Image(), "name": datasets.Value("string")}
-    if labelled:
+    if labeled:
         pair = datasets.List(datasets.Value("float32"), length=2)
         rows["landmarks"] = [[[row, point] for point in range(points)] for row in range(offset, offset + count)]
         rows["box"] = [[0, 0, 6, 4]] * count
@@ -54,7 +54,7 @@ def rows_of(faces):
 
 
 def test_a_file_a_folder_a_glob_and_a_list_give_the_same_rows(folder):
-    train = load_faces(folder, "train", LABELLED)
+    train = load_faces(folder, "train", LABELED)
     assert rows_of(train) == list(range(7))
     assert train[5]["image"].getpixel((0, 0)) == (5, 0, 7)
     assert train[5]["landmarks"] == [[5, 0], [5, 1], [5, 2]]
@@ -78,7 +78,7 @@ def test_folders_name_splits_too(tmp_path):
 def test_wrong_folders_are_named_with_what_was_expected(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1, but no more")
-    make_faces(2, labelled=False).to_parquet(tmp_path / "plain.parquet")
+    make_faces(2, labeled=False).to_parquet(tmp_path / "plain.parquet")
     make_faces(2, points=4).to_parquet(tmp_path / "four.parquet")
     make_faces(2, points=3).to_parquet(tmp_path / "three.parquet")
     cases = [
@@ -89,7 +89,7 @@ def test_wrong_folders_are_named_with_what_was_expected(folder, tmp_path):
         ((folder,), "holds the splits test, train; say which"),
         ((folder, "validation"), "has no validation split; it has test, train"),
         ((folder / "test-00000-of-00001.parquet", "train"), "is the test split, not train"),
-        ((tmp_path / "plain.parquet", None, LABELLED), "no column landmarks, box; expected .* found image, name"),
+        ((tmp_path / "plain.parquet", None, LABELED), "no column landmarks, box; expected .* found image, name"),
         (([tmp_path / "plain.parquet", tmp_path / "three.parquet"],), "other columns .*box, landmarks, picture"),
         (([tmp_path / "four.parquet", tmp_path / "three.parquet"],), "of other types"),
         (([],), "No data was named"),
@@ -102,11 +102,11 @@ def test_wrong_folders_are_named_with_what_was_expected(folder, tmp_path):
 
 def test_many_files_are_mapped_from_a_copy_and_few_are_not(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "of the user")
-    small = load_faces(folder, "train", LABELLED, cache_dir=tmp_path / "cache")
+    small = load_faces(folder, "train", LABELED, cache_dir=tmp_path / "cache")
     assert small.cache_files == [] and not (tmp_path / "cache").exists()
     assert load_faces(folder, "train")._fingerprint == small._fingerprint != load_faces(folder, "test")._fingerprint
     monkeypatch.setattr(parquet, "IN_MEMORY", sum(file.stat().st_size for file in folder.glob("train*")) - 1)
-    large = load_faces(folder, "train", LABELLED, cache_dir=tmp_path / "cache")
+    large = load_faces(folder, "train", LABELED, cache_dir=tmp_path / "cache")
     assert Path(large.cache_files[0]["filename"]).is_relative_to(tmp_path / "cache")
     assert large.features == small.features and large.split == small.split
     undecoded = [faces.cast_column("image", datasets.Image(decode=False)) for faces in (small, large)]
@@ -119,7 +119,7 @@ def test_files_may_order_their_columns_differently(tmp_path):
     make_faces(2).to_parquet(tmp_path / "0.parquet")
     faces = make_faces(2, offset=2)
     faces.select_columns(faces.column_names[::-1]).to_parquet(tmp_path / "1.parquet")
-    assert rows_of(load_faces(tmp_path, columns=LABELLED)) == [0, 1, 2, 3]
+    assert rows_of(load_faces(tmp_path, columns=LABELED)) == [0, 1, 2, 3]
 
 
 def test_a_file_that_breaks_off_inside_is_named(folder):
@@ -155,7 +155,7 @@ def test_validation_split_edges():
     assert len(train) == len(validation) == 2  # at least one picture
     train, validation = validation_split(make_faces(4), 0.99)
     assert len(train) == len(validation) == 2  # and never all
-    train, validation = validation_split(make_faces(10, labelled=False), 0.2)
+    train, validation = validation_split(make_faces(10, labeled=False), 0.2)
     assert len(validation) == 2  # by name where there is no picture
     with pytest.raises(DataError, match="at least two pictures"):
         validation_split(make_faces(2))
@@ -166,7 +166,7 @@ def test_validation_split_edges():
 
 
 def test_held_out_faces_depend_on_the_picture_alone():
-    faces = make_faces(400, labelled=False)
+    faces = make_faces(400, labeled=False)
     train, held_out = held_out_faces(faces, 0.1)
     assert sorted(rows_of(train) + rows_of(held_out)) == list(range(400))
     assert 20 <= len(held_out) <= 60  # binomial around 40, deviation 6
@@ -223,8 +223,8 @@ def test_splits_are_the_same_in_another_process():
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared face data")
 def test_shared_packs():
-    train = load_faces(SHARED / "data/300w", "train", (*LABELLED, "picture"))
-    test = load_faces(SHARED / "data/300w", "test", LABELLED)
+    train = load_faces(SHARED / "data/300w", "train", (*LABELED, "picture"))
+    test = load_faces(SHARED / "data/300w", "test", LABELED)
     assert (len(train), len(test)) == (2012, 554)
     points, boxes = np.array(test["landmarks"]), np.array(test["box"])
     np.testing.assert_allclose(boxes[:, :2], points.min(1), atol=1e-3)

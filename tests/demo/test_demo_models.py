@@ -58,7 +58,7 @@ def test_landmarks_are_those_of_the_finder(shelf, found):
 
 
 def test_reconstructions_are_those_of_the_autoencoder(shelf, found):
-    """The landmark model's own encoder has forgotten colours: 58 gray levels off on average, not about 20."""
+    """The landmark model's own encoder has forgotten colors: 58 gray levels off on average, not about 20."""
     face = found.faces[0]
     assert np.abs(face.crop.astype(float) - face.reconstruction).mean() < 35
 
@@ -95,7 +95,7 @@ def test_the_threshold_leaves_out_the_unsure(found):
 
 
 def test_the_close_up_shows_landmarks_where_they_are(found):
-    """A landmark's colour is found where it lies in the crop, worked out from its place in the photograph."""
+    """A landmark's color is found where it lies in the crop, worked out from its place in the photograph."""
     (face,) = found.faces
     drawn, plain = (np.asarray(picture, float) for picture in (found.landmark_picture(0), found.slider_pictures(0)[0]))
     x, y, width, height = crop_box_from_box(face.box)
@@ -117,9 +117,9 @@ def test_several_faces_and_none(shelf):
     assert len(faces.faces) == 2 and len(faces.record()["faces"]) == 2
     only = find_faces(faces.photograph, shelf.finder(), shelf, Limits(faces=1))
     assert len(only.faces) == 1
-    grey = decode_picture(file.getvalue(), "grey.png", LIMITS)
-    grey = type(grey)("grey.png", Image.new("RGB", (320, 240), (90, 90, 90)), (320, 240))
-    none = find_faces(grey, shelf.finder(), shelf, LIMITS)
+    gray = decode_picture(file.getvalue(), "gray.png", LIMITS)
+    gray = type(gray)("gray.png", Image.new("RGB", (320, 240), (90, 90, 90)), (320, 240))
+    none = find_faces(gray, shelf.finder(), shelf, LIMITS)
     assert none.faces == () and none.record()["faces"] == [] and none.overlay().size == (320, 240)
 
 
@@ -127,7 +127,7 @@ def test_random_faces_are_those_of_the_seed(shelf):
     explorer = LatentExplorer(shelf.finder(), shelf)
     few, more = explorer.random_faces(3, 2, 0.5), explorer.random_faces(3, 3, 0.5)
     for (face, heat), (again, heat_again) in zip(few, more, strict=False):
-        # Another batch size may change the last bit of a colour.
+        # Another batch size may change the last bit of a color.
         assert np.abs(np.asarray(face, int) - np.asarray(again, int)).max() <= 1
         assert np.abs(np.asarray(heat, int) - np.asarray(heat_again, int)).max() <= 2
     other = explorer.random_faces(4, 1, 0.5)[0][0]

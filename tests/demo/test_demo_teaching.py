@@ -174,8 +174,8 @@ def test_proposals_begin_with_the_mean_shape_and_learn(session, autoencoder):
     annotated = session.project.faces[0]
     # Square boxes: the crop is a fixed enlargement of the box, so fractions of the box stay.
     scale = other.box[2] / annotated.box[2]
-    centre = np.array(annotated.box[:2]) + annotated.box[2] / 2 - 0.5
-    expected = (TRUTH["face 0.png"] - centre) * scale + np.array(other.box[:2]) + other.box[2] / 2 - 0.5
+    center = np.array(annotated.box[:2]) + annotated.box[2] / 2 - 0.5
+    expected = (TRUTH["face 0.png"] - center) * scale + np.array(other.box[:2]) + other.box[2] / 2 - 0.5
     np.testing.assert_allclose(proposer.propose(other, image), expected, atol=1e-6)
     result = proposer.learn(lambda progress: None, lambda: False)
     assert proposer.learned_from == 1 and len(result.losses) == 45
@@ -184,7 +184,7 @@ def test_proposals_begin_with_the_mean_shape_and_learn(session, autoencoder):
     annotate(session, 1)
     proposer.learn(lambda progress: None, lambda: False)
     assert proposer.learned_from == 2 and not np.allclose(proposer.propose(other, image), first)
-    proposer.learn(lambda progress: None, lambda: True)  # cancelled: the model that proposes stays
+    proposer.learn(lambda progress: None, lambda: True)  # canceled: the model that proposes stays
     assert proposer.learned_from == 2
 
 

@@ -116,7 +116,7 @@ def test_occlusion_covers_the_share_it_states_inside_the_box(share):
     columns, rows = np.arange(110), np.arange(90)
     ratios = []
     for row in range(40):
-        # The same draw covers black and white by the same colour: what is left of their difference is uncovered.
+        # The same draw covers black and white by the same color: what is left of their difference is uncovered.
         black, white = (
             FaceInPicture(np.full((90, 110, 3), value, np.uint8), np.zeros((1, 2)), box) for value in (0, 255)
         )
@@ -128,7 +128,7 @@ def test_occlusion_covers_the_share_it_states_inside_the_box(share):
         assert rows[down].min() >= 11 and rows[down].max() <= 72  # the box ends at 72.95
         ratios.append((across.sum() / box[2]) / (down.sum() / box[3]))
         full = covered == 1
-        assert (covers[0][full] == covers[0][full][0]).all()  # one colour
+        assert (covers[0][full] == covers[0][full][0]).all()  # one color
     assert 0.4 < min(ratios) < 0.75 and 1.35 < max(ratios) < 2.3
 
 
@@ -156,8 +156,8 @@ def test_a_drawn_marker_is_found_where_its_point_went(angle):
             weights = turned.pixels[..., channel].astype(float)
             found = np.array([(weights * x).sum(), (weights * y).sum()]) / weights.sum()
             assert found == pytest.approx(point, abs=0.05)
-        centre = face.centre - 0.5
-        before, after = complex(*(points[0] - centre)), complex(*(turned.points[0] - centre))
+        center = face.center - 0.5
+        before, after = complex(*(points[0] - center)), complex(*(turned.points[0] - center))
         degrees = math.degrees(np.angle(after / before))
         assert abs(degrees) == pytest.approx(angle, abs=1e-6)
         signs.add(degrees > 0)
@@ -209,7 +209,7 @@ def test_a_region_holds_the_same_pixels_at_shifted_places():
     pixels = random.integers(0, 256, (300, 400, 3), dtype=np.uint8)
     points = np.array([[200.0, 151.0], [219.0, 170.0]])
     region = cut_region(FaceInPicture(pixels, points, np.array([200.5, 150.5, 20.0, 10.0])))
-    # The centre is (210.5, 155.5), the reach two sides of 20 px: columns 170.5 to 250.5, rows 115.5 to 195.5.
+    # The center is (210.5, 155.5), the reach two sides of 20 px: columns 170.5 to 250.5, rows 115.5 to 195.5.
     assert np.array_equal(region.pixels, pixels[115:196, 170:251])
     assert region.points == pytest.approx(points - [170, 115])
     assert region.box == pytest.approx([30.5, 35.5, 20, 10])

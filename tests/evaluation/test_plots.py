@@ -131,10 +131,10 @@ def test_many_points_make_a_curve_of_few_knots(drawn):
 
 
 def make_faces(count: int, size: int = 200) -> datasets.Dataset:
-    grey = Image.new("RGB", (size, size), (90, 90, 90))
+    gray = Image.new("RGB", (size, size), (90, 90, 90))
     points = [[70.0, 80.0], [130.0, 80.0], [100.0, 110.0], [80.0, 140.0], [120.0, 140.0]]
     rows = {
-        "image": [grey] * count,
+        "image": [gray] * count,
         "landmarks": [points] * count,
         "box": [[60.0, 60.0, 80.0, 90.0]] * count,
         "name": [f"face {index}" for index in range(count)],
@@ -147,11 +147,11 @@ def count_color(image: Image.Image, color: np.ndarray) -> int:
 
 
 def tile_of(sheet: Image.Image, index: int) -> Image.Image:
-    """Find a tile again by the grey of its picture."""
+    """Find a tile again by the gray of its picture."""
     pixels = np.asarray(sheet).astype(int)
-    grey = (np.abs(pixels - 90).max(axis=-1) < 3) | (pixels.max(axis=-1) < 3)
-    top = np.flatnonzero(grey.mean(axis=1) > 0.1)[0]
-    left = np.flatnonzero(grey[top : top + TILE].mean(axis=0) > 0.3)
+    gray = (np.abs(pixels - 90).max(axis=-1) < 3) | (pixels.max(axis=-1) < 3)
+    top = np.flatnonzero(gray.mean(axis=1) > 0.1)[0]
+    left = np.flatnonzero(gray[top : top + TILE].mean(axis=0) > 0.3)
     starts = [x for x in left if x - 1 not in left]
     return sheet.crop((starts[index], top, starts[index] + TILE, top + TILE))
 
@@ -162,7 +162,7 @@ def test_annotation_and_prediction_are_drawn_where_they_are():
     predicted = annotated + [12.0, 0.0]
     sheet = draw_worst_faces(faces, [ScoredFace(1, 20.0, predicted), ScoredFace(0, 0.0, annotated)], "title")
     tile = tile_of(sheet, 0)
-    # The crop is 1.32 times the box's height, shown 1.1 times as wide, around its centre 4 % of the height higher.
+    # The crop is 1.32 times the box's height, shown 1.1 times as wide, around its center 4 % of the height higher.
     side, center = 90 * 1.32 * 1.1, np.array([100.0, 60 - 0.2 * 90 + 1.32 * 90 / 2])
     for points, color in ((annotated, AQUA), (predicted, CRIMSON)):
         for x, y in (points + 0.5 - center) / side * TILE + TILE / 2:

@@ -61,7 +61,7 @@ def test_errors_of_known_reconstructions():
     levels, structural = reconstruction_errors(stub(lambda images: images + 10 / 255), canvases, batch_size=2)
     assert levels == pytest.approx([10] * 5, rel=1e-4)
     assert structural == pytest.approx([0] * 5, abs=1e-3)  # brighter, but the same structure
-    # One flat colour a face, which any resampling leaves as it is, against black.
+    # One flat color a face, which any resampling leaves as it is, against black.
     colors = random.integers(0, 256, (4, 3), dtype=np.uint8)
     flat = torch.from_numpy(colors)[:, :, None, None].expand(4, 3, 40, 40)
     mean = torch.tensor(MEAN, dtype=torch.float32).view(1, 3, 1, 1)

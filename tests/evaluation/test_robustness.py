@@ -113,7 +113,7 @@ def test_a_row_is_perturbed_as_that_row_whatever_else_is_measured(model, process
 
 
 class MarkerFinder:
-    """A perfect model for pictures with one smooth marker a colour: it finds their centroids in the crop."""
+    """A perfect model for pictures with one smooth marker a color: it finds their centroids in the crop."""
 
     def __init__(self, size, normalizer):
         scheme = {"name": "markers", "num_landmarks": 3, "normalizer": normalizer}
@@ -232,8 +232,8 @@ def words_for(folder, output, *more):
 
 def test_command_writes_what_the_functions_return(folder, tmp_path, model, processor, faces, capsys):
     output = tmp_path / "new" / "results"
-    labelled = ["--data", folder / "t*-0.parquet", "--faces", folder / "crops.parquet", "--all-faces", "--seed", 3]
-    assert main([*words_for(folder, output, *labelled, "--batch-size", 4), "--json"]) == 0
+    labeled = ["--data", folder / "t*-0.parquet", "--faces", folder / "crops.parquet", "--all-faces", "--seed", 3]
+    assert main([*words_for(folder, output, *labeled, "--batch-size", 4), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in output.iterdir()) == ["report.md", "results.json", "robustness.png"]
     assert json.loads((output / "results.json").read_text()) == printed
@@ -253,7 +253,7 @@ def test_command_writes_what_the_functions_return(folder, tmp_path, model, proce
     standard = printed["robustness"]["perturbations"]["box_jitter"]["curve"][2]
     assert standard["strength"] == 5 and f"|  | 5 | {standard['nme']:.2f} | " in report
     assert "| here | age | 20-29 | 10 | too few faces | too few faces |" in report
-    assert main(words_for(folder, output, *labelled)) == 0  # again, over the files that are there
+    assert main(words_for(folder, output, *labeled)) == 0  # again, over the files that are there
     assert report in capsys.readouterr().out
     assert sorted(path.name for path in output.iterdir()) == ["report.md", "results.json", "robustness.png"]
 
@@ -289,7 +289,7 @@ def test_a_landmark_models_own_autoencoder_can_be_named(folder, tmp_path, capsys
 
 def test_command_answers_mistakes_in_one_line_and_writes_nothing(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    labelled = folder / "test-0.parquet"
+    labeled = folder / "test-0.parquet"
     few = tmp_path / "few.parquet"
     crops = load_faces(folder / "crops.parquet")
     held_out_faces(crops)[0].select(range(5)).to_parquet(few)
@@ -299,15 +299,15 @@ def test_command_answers_mistakes_in_one_line_and_writes_nothing(folder, tmp_pat
         ([output, "--data", tmp_path / "nowhere"], "no file or folder"),
         ([output, "--faces", tmp_path / "nowhere"], "no file or folder"),
         ([output, "--data", folder / "crops.parquet"], "no column landmarks"),
-        ([output, "--data", labelled, "--model", folder / "autoencoder"], "finds no landmarks"),
-        ([output, "--data", labelled, "--faces", few], "held out"),
+        ([output, "--data", labeled, "--model", folder / "autoencoder"], "finds no landmarks"),
+        ([output, "--data", labeled, "--faces", few], "held out"),
         ([output, "--faces", few, "--all-faces", "--autoencoder", "nowhere"], "No checkpoint 'nowhere'"),
-        ([output, "--data", labelled, "--batch-size", "0"], "must be positive"),
-        ([output, "--data", labelled, "--limit", "0"], "must be positive"),
-        ([output, "--data", labelled, "--seed", "-1"], "--seed"),
-        ([output, "--data", labelled, "--device", "abacus"], "--device abacus"),
-        ([tmp_path / "file", "--data", labelled], "is not a folder"),
-        ([tmp_path / "file" / "below", "--data", labelled], "is not a folder"),
+        ([output, "--data", labeled, "--batch-size", "0"], "must be positive"),
+        ([output, "--data", labeled, "--limit", "0"], "must be positive"),
+        ([output, "--data", labeled, "--seed", "-1"], "--seed"),
+        ([output, "--data", labeled, "--device", "abacus"], "--device abacus"),
+        ([tmp_path / "file", "--data", labeled], "is not a folder"),
+        ([tmp_path / "file" / "below", "--data", labeled], "is not a folder"),
     ]
     for (target, *more), message in cases:
         capsys.readouterr()
@@ -317,7 +317,7 @@ def test_command_answers_mistakes_in_one_line_and_writes_nothing(folder, tmp_pat
         assert message in streams.err.strip().splitlines()[-1]
         assert streams.err.count("error:") == 1 and "Traceback" not in streams.err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(words_for(folder, output, "--data", labelled)) == 2
+    assert main(words_for(folder, output, "--data", labeled)) == 2
     assert "pip install 'fabrec-hf[train]'" in capsys.readouterr().err
     assert not output.exists()
 

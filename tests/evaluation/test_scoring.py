@@ -122,8 +122,8 @@ def test_no_batch_size_and_no_number_of_threads_changes_the_numbers(model, proce
 
 def test_its_own_predictions_are_without_error(model, processor, faces):
     points = predict_dataset(model, processor, faces, batch_size=2)
-    labelled = make_dataset(faces["image"], points, faces["box"])
-    result = evaluate_checkpoint(model, processor, labelled)
+    labeled = make_dataset(faces["image"], points, faces["box"])
+    result = evaluate_checkpoint(model, processor, labeled)
     assert result["nme"] == pytest.approx(0, abs=1e-3)
     assert result["auc"] == pytest.approx(1, abs=1e-4)
     assert result["failure_rate"] == 0

@@ -294,12 +294,12 @@ def test_weights_beyond_numbers_are_refused(taught, autoencoder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, labelled, capsys):
+def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, labeled, capsys):
     model, processor, folder = taught
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     words = ["export", "--model", folder, "--format", "delta", "--autoencoder", autoencoder, "--output", folder]
     fails_with(capsys, words, "holds a whole checkpoint")
-    fails_with(capsys, [*words, "--data", labelled], "holds a whole checkpoint")
+    fails_with(capsys, [*words, "--data", labeled], "holds a whole checkpoint")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(CheckpointError, match="holds a whole checkpoint"):
         save_delta(model, processor, folder, str(autoencoder))
@@ -308,9 +308,9 @@ def test_a_whole_checkpoint_is_not_covered_by_a_delta(taught, autoencoder, label
         save_delta(model, processor, folder / "new", str(autoencoder), rank=0)
 
 
-def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_path, capsys):
+def test_the_command_writes_and_scores_it(taught, autoencoder, labeled, tmp_path, capsys):
     words = ["export", "--model", taught[2], "--format", "delta", "--autoencoder", autoencoder, "--rank", "99"]
-    words += ["--data", labelled, "--max-growth", "50", "--output", tmp_path / "out", "--json"]
+    words += ["--data", labeled, "--max-growth", "50", "--output", tmp_path / "out", "--json"]
     assert main([str(word) for word in words]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["files"] == [str(tmp_path / "out" / DELTA_NAME)]
@@ -323,12 +323,12 @@ def test_the_command_writes_and_scores_it(taught, autoencoder, labelled, tmp_pat
     ]
 
 
-def test_the_command_refuses_what_costs_too_much(taught, autoencoder, labelled, tmp_path, capsys, monkeypatch):
+def test_the_command_refuses_what_costs_too_much(taught, autoencoder, labeled, tmp_path, capsys, monkeypatch):
     errors = iter([5.0, 5.06])
     monkeypatch.setattr("fabrec_hf.metrics.normalized_mean_error", lambda *_: np.array([next(errors)]))
     words = ["export", "--model", taught[2], "--format", "delta", "--autoencoder", autoencoder]
     words = [str(word) for word in [*words, "--output", tmp_path / "out"]]
-    assert main([*words, "--data", str(labelled)]) == 2
+    assert main([*words, "--data", str(labeled)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "rank 32 raises the error from 5.000 to 5.060 %" in error and "give a larger --rank" in error
     fails_with(capsys, [*words, "--int8"], "--int8 is for graphs")

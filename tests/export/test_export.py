@@ -156,10 +156,10 @@ def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, m
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_int8_is_quantised_and_close(model_and_processor, labelled, tmp_path, capsys, format):
+def test_int8_is_quantised_and_close(model_and_processor, labeled, tmp_path, capsys, format):
     pytest.importorskip("nncf")
     words = ["export", "--model", str(model_and_processor[2]), "--format", format, "--output", str(tmp_path / "out")]
-    words += ["--int8", "--data", str(labelled), "--calibration-faces", "8", "--max-growth", "1000", "--json"]
+    words += ["--int8", "--data", str(labeled), "--calibration-faces", "8", "--max-growth", "1000", "--json"]
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["faces"] == 6 and report["nme"] > 0
@@ -176,22 +176,22 @@ def test_int8_is_quantised_and_close(model_and_processor, labelled, tmp_path, ca
         assert quantized and not any(node.name.startswith("decode/") for node in quantized)
 
 
-def test_int8_that_costs_too_much_is_not_written(model_and_processor, labelled, tmp_path, capsys, monkeypatch):
+def test_int8_that_costs_too_much_is_not_written(model_and_processor, labeled, tmp_path, capsys, monkeypatch):
     pytest.importorskip("nncf")
     errors = iter([5.0, 5.06])
     monkeypatch.setattr("fabrec_hf.metrics.normalized_mean_error", lambda *_: np.array([next(errors)]))
-    words = ["export", "--model", model_and_processor[2], "--output", tmp_path / "out", "--int8", "--data", labelled]
+    words = ["export", "--model", model_and_processor[2], "--output", tmp_path / "out", "--int8", "--data", labeled]
     assert main([str(word) for word in [*words, "--calibration-faces", "4"]]) == 2
     assert "raises the error from 5.000 to 5.060 % (+1.20 % of itself)" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
-def test_mistakes_take_one_line_and_write_nothing(model_and_processor, labelled, tmp_path, capsys):
+def test_mistakes_take_one_line_and_write_nothing(model_and_processor, labeled, tmp_path, capsys):
     folder, output = model_and_processor[2], tmp_path / "out"
     start = ["export", "--model", folder, "--output", output]
     fails_with(capsys, [*start, "--int8"], "--int8 and --data go together")
-    fails_with(capsys, [*start, "--data", labelled], "--int8 and --data go together")
-    fails_with(capsys, [*start, "--format", "torch", "--int8", "--data", labelled], "INT8 is for the formats")
+    fails_with(capsys, [*start, "--data", labeled], "--int8 and --data go together")
+    fails_with(capsys, [*start, "--format", "torch", "--int8", "--data", labeled], "INT8 is for the formats")
     fails_with(capsys, ["export", "--model", tmp_path / "none", "--output", output], "No checkpoint")
     (tmp_path / "file").write_text("")
     fails_with(capsys, ["export", "--model", folder, "--output", tmp_path / "file"], "is not a folder")

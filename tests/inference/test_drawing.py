@@ -9,7 +9,7 @@ from fabrec_hf.inference.drawing import draw_landmarks, draw_overview, face_tile
 from fabrec_hf.model.known_schemes import LandmarkScheme
 
 
-GREY = (90, 90, 90)
+GRAY = (90, 90, 90)
 TWO = LandmarkScheme("two", 2, ("left_eye", "nose"))
 
 
@@ -24,10 +24,10 @@ def test_the_function_is_public():
 
 def test_names_and_numbers_stand_beside_their_point_and_not_on_it():
     face = {"keypoints": [[60.0, 100.0], [140.0, 100.0]], "scores": [1.0, 1.0]}
-    plain = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GREY), [face], TWO)).astype(int)
+    plain = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GRAY), [face], TWO)).astype(int)
     widths = []
     for labels in ("index", "names"):
-        written = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GREY), [face], TWO, labels=labels)).astype(
+        written = np.asarray(draw_landmarks(Image.new("RGB", (200, 200), GRAY), [face], TWO, labels=labels)).astype(
             int
         )
         changed = np.argwhere((plain != written).any(-1))[:, ::-1]
@@ -43,13 +43,13 @@ def test_names_and_numbers_stand_beside_their_point_and_not_on_it():
 def test_points_of_a_large_picture_can_be_seen():
     """A face of 100 px in 2200 px: points of at least 2200 / 1100 = 2 px, where the face alone would give 1.33."""
     face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
-    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2200, 1400), GREY), [face], draw_boxes=False)).astype(int)
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2200, 1400), GRAY), [face], draw_boxes=False)).astype(int)
     aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
     assert 4 <= aqua <= 16  # pi * 2 ** 2 = 12.6, less what the rim takes
 
 
 def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
-    picture = Image.new("RGB", (800, 600), GREY)
+    picture = Image.new("RGB", (800, 600), GRAY)
     drawn = draw_overview(picture, [small_face()], TWO)
     assert drawn.size == (800, 600 + 800 // 3)
     # 40 px with 35 % on either side are 68 px, enlarged to 266: the first point by hand.
@@ -62,7 +62,7 @@ def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
 
 
 def test_a_tile_shows_the_face_and_its_surroundings():
-    picture = Image.new("RGB", (100, 100), GREY)
+    picture = Image.new("RGB", (100, 100), GRAY)
     picture.paste((200, 0, 0), (40, 40, 60, 60))
     tile = np.asarray(face_tile(picture, {"keypoints": np.empty((0, 2)), "bbox": [40, 40, 20, 20]}, 170)).astype(int)
     red = np.argwhere(tile[..., 0] > 145)  # 20 of 34 px: 100 of 170 in the middle

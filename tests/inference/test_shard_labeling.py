@@ -1,4 +1,4 @@
-"""Labelling a data set: what the labels hold, the same for any number of processes, and resumed after a kill."""
+"""Labeling a data set: what the labels hold, the same for any number of processes, and resumed after a kill."""
 
 import io
 import json
@@ -173,7 +173,7 @@ def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(checkpoint
     done = run_script(*arguments, two, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pictures without") == 1  # one summary
-    assert "5 shards, 3 of them labelled now" in done.stdout
+    assert "5 shards, 3 of them labeled now" in done.stdout
     names = sorted(path.name for path in (one / "data").iterdir())
     assert names == [f"train-{index:05d}-of-00005.parquet" for index in range(5)]
     for name in [*(f"data/{name}" for name in names), "summary.json", "face_set.json", "README.md", "job.json"]:
@@ -192,7 +192,7 @@ def test_labeling_stops_in_time_and_goes_on(checkpoint, shards, tmp_path, capsys
         assert capsys.readouterr().out.startswith(words)
         assert len(list((out / "data").iterdir())) == done and not (out / "summary.json").exists()
     assert label_dataset.main(LabelArguments(**arguments, max_minutes=600)) is None
-    assert "5 shards, 3 of them labelled now" in capsys.readouterr().out
+    assert "5 shards, 3 of them labeled now" in capsys.readouterr().out
     assert json.loads((out / "summary.json").read_text())["pictures"] == 35
     with pytest.raises(ValueError, match="--max_minutes must be more than 0"):
         LabelArguments(**arguments, max_minutes=0.0)

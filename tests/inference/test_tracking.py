@@ -26,8 +26,8 @@ class Scene:
     def find(self, image, boxes):
         faces = []
         for box in map(np.asarray, boxes):
-            centres = {name: face[:2] + face[2:] / 2 for name, face in self.boxes.items() if name not in self.hidden}
-            near = [name for name, at in centres.items() if (np.abs(at - box[:2] - box[2:] / 2) < box[2:] / 2).all()]
+            centers = {name: face[:2] + face[2:] / 2 for name, face in self.boxes.items() if name not in self.hidden}
+            near = [name for name, at in centers.items() if (np.abs(at - box[:2] - box[2:] / 2) < box[2:] / 2).all()]
             seen = self.boxes[near[0]] if near else box
             points = seen[:2] + SHAPE * seen[2:] + self.random.normal(0, self.noise, SHAPE.shape)
             faces.append({"keypoints": points, "scores": np.full(5, 0.8 if near else 0.4)})
@@ -55,16 +55,16 @@ def test_following_a_box_is_a_similarity_of_the_points():
     start = np.array([70.0, 60.0, 50.0, 40.0])
     np.testing.assert_allclose(follow_box(start, then, then), start)
     np.testing.assert_allclose(follow_box(start, then, then + [7, -3]), start + [7, -3, 0, 0])
-    # Points have their centres at integers: doubling about (0, 0) of the points takes the edge -0.5 to itself.
+    # Points have their centers at integers: doubling about (0, 0) of the points takes the edge -0.5 to itself.
     doubled = follow_box(start, then, 2 * (then + 0.5) - 0.5)
     np.testing.assert_allclose(doubled, 2 * start)
-    # A turn by 30 degrees turns the centre of the box about the points' mean, and keeps its size.
+    # A turn by 30 degrees turns the center of the box about the points' mean, and keeps its size.
     angle = np.radians(30)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mean = then.mean(axis=0)
     turned = follow_box(start, then, (then - mean) @ turn.T + mean)
-    centre = turn @ (start[:2] + start[2:] / 2 - 0.5 - mean) + mean + 0.5
-    np.testing.assert_allclose(turned, [*(centre - start[2:] / 2), *start[2:]])
+    center = turn @ (start[:2] + start[2:] / 2 - 0.5 - mean) + mean + 0.5
+    np.testing.assert_allclose(turned, [*(center - start[2:] / 2), *start[2:]])
     np.testing.assert_allclose(follow_box(start, then[:1], then[:1] + 4), start + [4, 4, 0, 0])
 
 

@@ -77,11 +77,11 @@ def fails_with(capsys, words: list, *fragments: str) -> None:
 
 
 def test_what_is_written_is_read(tmp_path):
-    grey = [np.full((50, 40, 3), level, np.uint8) for level in range(20, 220, 10)]
-    frames = read(write_video(tmp_path / "grey.mp4", grey, rate=30000 / 1001))
+    gray = [np.full((50, 40, 3), level, np.uint8) for level in range(20, 220, 10)]
+    frames = read(write_video(tmp_path / "gray.mp4", gray, rate=30000 / 1001))
     assert [frame.index for frame in frames] == list(range(20))
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) * 1001 / 30000, atol=1e-4)
-    for frame, expected in zip(frames, grey, strict=True):
+    for frame, expected in zip(frames, gray, strict=True):
         assert frame.pixels.shape == (50, 40, 3) and frame.pixels.dtype == np.uint8
         assert abs(frame.pixels.astype(int) - expected).max() <= 6
 

@@ -23,7 +23,7 @@ NOTHING = AugmentationConfig(flip=0)
 
 
 def canvas_position(landmarks):
-    """Fractions of the plain crop to canvas pixels, centres at integers."""
+    """Fractions of the plain crop to canvas pixels, centers at integers."""
     return CANVAS / 2 + (landmarks - 0.5) * CANVAS * FRACTION - 0.5
 
 
@@ -36,7 +36,7 @@ def blobs(landmarks):
 
 
 def centers(crops):
-    """Centre of brightness of each crop, as fractions of it: (N, 1, 2)."""
+    """Center of brightness of each crop, as fractions of it: (N, 1, 2)."""
     weights = crops.mean(dim=1).double()
     positions = (torch.arange(SIZE).double() + 0.5) / SIZE
     total = weights.sum(dim=(1, 2))
@@ -67,7 +67,7 @@ def test_landmarks_follow_the_pixels(config):
     torch.manual_seed(0)
     crops, moved = augment(blobs(landmarks), SIZE, FRACTION, config, landmarks, flip_index=[0])
     assert crops.shape == (40, 3, SIZE, SIZE) and moved.shape == landmarks.shape
-    # A deformation bends the blob, too, and so moves its centre a little beside the landmark.
+    # A deformation bends the blob, too, and so moves its center a little beside the landmark.
     assert ((centers(crops) - moved) * SIZE).abs().max() < (0.45 if config.elastic else 0.3)
     if config == NOTHING:
         torch.testing.assert_close(moved, landmarks, atol=1e-6, rtol=0)

@@ -70,7 +70,7 @@ def test_the_sweep_measures_what_fit_does(name, config):
     assert replace(fit_recipe(start, faces=50), transfer_initialization="identity") == recipe
 
 
-def labelled(drawn_faces, count=5):
+def labeled(drawn_faces, count=5):
     dataset = load_faces(drawn_faces).select(range(count))
     return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
 
@@ -103,7 +103,7 @@ def test_a_face_unlike_all_others_is_chosen_only_if_others_do_not_suffice():
 
 
 def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
-    faces = labelled(drawn_faces)
+    faces = labeled(drawn_faces)
     recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60, "flip": 0.0, "rotation": 0.0, "occlusion": 0.0})
     model = build_model(str(autoencoder), SCHEME, recipe)
     generator = {name: value.clone() for name, value in model.autoencoder.decoder.state_dict().items()}
@@ -124,7 +124,7 @@ def moved_by_one_step(drawn_faces, autoencoder, max_grad_norm):
     recipe = replace(recipe, finetune_head_learning_rate=1.0, encoder_learning_rate=1.0)
     model = build_model(str(autoencoder), SCHEME, recipe)
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    fit_landmarks(model, labelled(drawn_faces), SCHEME, recipe, folds=0)
+    fit_landmarks(model, labeled(drawn_faces), SCHEME, recipe, folds=0)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
 
 
@@ -142,7 +142,7 @@ def test_a_gradient_that_is_too_long_is_shortened_and_no_other(drawn_faces, auto
 
 
 def test_sixteen_bits_round_the_loss_and_no_geometry(drawn_faces, autoencoder, monkeypatch):
-    faces, device = labelled(drawn_faces), torch.device("cpu")
+    faces, device = labeled(drawn_faces), torch.device("cpu")
     recipes = {bits: replace(RECIPE, bfloat16=bits == 16) for bits in (16, 32)}
     model = build_model(str(autoencoder), SCHEME, RECIPE)
     seen = []
@@ -172,7 +172,7 @@ def test_sixteen_bits_are_for_devices_with_instructions_for_them(monkeypatch):
 
 
 def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_faces, autoencoder):
-    faces, seen = labelled(drawn_faces), []
+    faces, seen = labeled(drawn_faces), []
     models = [build_model(str(autoencoder), SCHEME, RECIPE) for _ in range(2)]
     plain = fit_landmarks(models[0], faces, SCHEME, RECIPE, folds=0)
     result = fit_landmarks(models[1], faces, SCHEME, RECIPE, folds=9, on_step=seen.append)
@@ -200,7 +200,7 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
 
 
 def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
-    faces, seen = labelled(drawn_faces), []
+    faces, seen = labeled(drawn_faces), []
     result = fit_landmarks(build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, on_step=seen.append)
     assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 5
     left_out = np.random.default_rng(0).permutation(5) % 3 == 0
@@ -213,7 +213,7 @@ def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
 
 
 def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
-    faces, steps = labelled(drawn_faces), []
+    faces, steps = labeled(drawn_faces), []
     model = build_model(str(autoencoder), SCHEME, RECIPE)
     head = model.heatmap_head.weight.detach().clone()
     result = fit_landmarks(model, faces, SCHEME, RECIPE, 3, steps.append, lambda: len(steps) == 3)
@@ -222,7 +222,7 @@ def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
 
 
 def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, autoencoder):
-    faces, seen = labelled(drawn_faces), []
+    faces, seen = labeled(drawn_faces), []
     # Without a prior, which brings a model that knows nothing yet nearer, too.
     recipe = replace(RECIPE, finetune_steps=60, shape_prior=False)
     model = build_model(str(autoencoder), SCHEME, recipe)
@@ -240,7 +240,7 @@ def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, aut
 
 def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder):
     """After step 26, where the error is measured, the head is spoiled as a bad step would do it."""
-    faces, steps = labelled(drawn_faces), []
+    faces, steps = labeled(drawn_faces), []
     recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60})
     models = [build_model(str(autoencoder), SCHEME, recipe) for _ in range(2)]
     fit_landmarks(models[0], faces, SCHEME, recipe, 0, steps.append, lambda: len(steps) == 26)
@@ -258,7 +258,7 @@ def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder)
 
 
 def test_a_point_that_is_nowhere_annotated_is_not_learned(drawn_faces, autoencoder):
-    faces = labelled(drawn_faces, count=1)
+    faces = labeled(drawn_faces, count=1)
     faces.landmarks[:, 4] = torch.nan
     scheme = LandmarkScheme("five", 5)
     model = build_model(str(autoencoder), scheme, RECIPE)

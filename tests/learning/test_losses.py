@@ -62,7 +62,7 @@ def test_structural_similarity_window_by_window():
 
 def test_structural_similarity_equals_the_references_wider_window():
     # The reference's window has 31 pixels; a 31-pixel window of a 51-pixel picture sees its middle 21 + 30. Compare
-    # on the pixels that both windows' centres can reach.
+    # on the pixels that both windows' centers can reach.
     first, second = images(0, size=41, count=1), images(1, size=41, count=1)
     second = 0.7 * first + 0.3 * second
     wide = np.mean(

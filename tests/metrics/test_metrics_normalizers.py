@@ -1,4 +1,4 @@
-"""The normaliser by name: published points, two points of any scheme, and what cannot be meant."""
+"""The normalizer by name: published points, two points of any scheme, and what cannot be meant."""
 
 import math
 

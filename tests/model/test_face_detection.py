@@ -50,14 +50,14 @@ def test_the_examples_hold_one_face_each(detector, name, truth):
 def test_kinds_of_pictures_give_the_same_face(detector):
     picture = astronaut()
     (reference,) = detector(picture)
-    grey = picture.convert("L")
+    gray = picture.convert("L")
     for image in (
         np.asarray(picture),
         picture.convert("RGBA"),
-        grey,
-        np.asarray(grey),
+        gray,
+        np.asarray(gray),
         picture.convert("P", palette=Image.Palette.ADAPTIVE),
-        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        Image.fromarray(np.asarray(gray).astype(np.uint16) * 257),
     ):
         (found,) = detector(image)
         assert iou(found.box, reference.box) > 0.85
@@ -158,7 +158,7 @@ def test_the_default_is_loaded_once():
 
 
 def test_tight_box_by_hand():
-    # Centre (60, 50) moves by 0.002 * 100 and 0.124 * 80; the size becomes 103 x 60.4.
+    # Center (60, 50) moves by 0.002 * 100 and 0.124 * 80; the size becomes 103 x 60.4.
     expected = (60.2 - 51.5, 59.92 - 30.2, 103.0, 60.4)
     assert tight_box((10, 10, 100, 80)) == pytest.approx(expected)
 

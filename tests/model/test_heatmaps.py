@@ -10,7 +10,7 @@ from fabrec_hf.model.heatmaps import alignment_shift, decode_heatmaps, encode_he
 
 
 def dense_gaussians(points, size, sigma):
-    """The definition, pixel by pixel: (L, size, size) for centres in heatmap pixels."""
+    """The definition, pixel by pixel: (L, size, size) for centers in heatmap pixels."""
     maps = np.zeros((len(points), size, size))
     for index, (x, y) in enumerate(points):
         for row, column in itertools.product(range(size), range(size)):
@@ -25,7 +25,7 @@ def test_targets_are_the_dense_formula(size, sigma):
     heatmaps = encode_heatmaps(fractions, size, sigma)
     assert heatmaps.dtype == torch.float64 and heatmaps.shape == (1, 4, size, size)
     np.testing.assert_allclose(heatmaps[0].numpy(), dense_gaussians(centers, size, sigma), atol=1e-12)
-    assert heatmaps[0, 0, 0, 0] == 1  # a centre on a pixel is drawn at full height
+    assert heatmaps[0, 0, 0, 0] == 1  # a center on a pixel is drawn at full height
     assert heatmaps[0, 0, 0, 2] == pytest.approx(np.exp(-2 / sigma**2))
 
 

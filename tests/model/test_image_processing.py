@@ -20,16 +20,16 @@ from support.processor_cases import BACKENDS, BOXES, HEIGHT, MEAN, WIDTH, centro
 @pytest.mark.parametrize(
     ("box", "margins", "expected"),
     [
-        # Height 150 grows by 30 above and 18 below to 198, more than the width: centre (275, 169).
+        # Height 150 grows by 30 above and 18 below to 198, more than the width: center (275, 169).
         ((200, 100, 150, 150), {}, (176, 70, 198, 198)),
-        # Wider than the grown height of 132: side 300 about the centre (150, 46) of the grown box.
+        # Wider than the grown height of 132: side 300 about the center (150, 46) of the grown box.
         ((0, 0, 300, 100), {}, (0, -104, 300, 300)),
         ((10, 20, 30, 50), {"extend_top": 0.0, "extend_bottom": 0.0}, (0, 20, 50, 50)),
         ((10, 20, 30, 50), {"extend_top": 0.0, "extend_bottom": 0.1}, (-2.5, 20, 55, 55)),
     ],
 )
 def test_crop_box(box, margins, expected):
-    """The crop is the paper's: margins first, then the square about the centre of the grown box."""
+    """The crop is the paper's: margins first, then the square about the center of the grown box."""
     assert crop_box_from_box(box, **margins) == pytest.approx(expected, abs=1e-9)
     as_tensor = crop_box_from_box(torch.tensor([[box, box]]), **margins)
     assert as_tensor.dtype == torch.float64
@@ -43,7 +43,7 @@ def test_whole_picture_is_squared_without_margins():
 
 
 def test_points_by_hand():
-    """Edges of the crop are 0 and 1, pixel centres lie half a pixel inside; NaN stays."""
+    """Edges of the crop are 0 and 1, pixel centers lie half a pixel inside; NaN stays."""
     crop = [10.0, 20.0, 100.0, 100.0]
     points = [[9.5, 19.5], [109.5, 119.5], [10.0, 20.0], [np.nan, 69.5]]
     inside = landmarks_to_crop(points, crop)
@@ -140,7 +140,7 @@ def test_pixels_are_those_of_pillow_on_a_black_canvas(backend, box):
 
 
 def test_edge_of_the_picture_is_sharp(backend):
-    """A sample half beyond the edge of a white picture is half as bright; its neighbours are white and black."""
+    """A sample half beyond the edge of a white picture is half as bright; its neighbors are white and black."""
     white = np.full((40, 40, 3), 255, np.uint8)
     processor = backend(size=8, extend_top=0.0, extend_bottom=0.0)
     row = raw_pixels(processor, white, [(22.0, 2.0, 32.0, 32.0)])[0, 0, 4]  # samples 4 px wide, the edge is 18 px in

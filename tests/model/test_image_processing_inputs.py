@@ -12,36 +12,36 @@ from support.processor_cases import BOXES, HEIGHT, WIDTH, centroid, dot, noise, 
 
 def modes():
     """Yields names, PIL images of all modes and the RGB picture each of them shows."""
-    grey = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
-    grey[20:40, 30:60] = 200
-    colour = Image.fromarray(noise(12, 9)).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
-    grey_rgb = Image.fromarray(grey).convert("RGB")
-    alpha = np.full_like(grey, 255)
+    gray = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    gray[20:40, 30:60] = 200
+    color = Image.fromarray(noise(12, 9)).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
+    grey_rgb = Image.fromarray(gray).convert("RGB")
+    alpha = np.full_like(gray, 255)
     alpha[:, :50] = 0
-    over_black = np.array(colour) * (alpha[..., None] > 0)
-    clear = Image.fromarray(np.dstack([np.array(colour), alpha]))
-    palette = colour.convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
+    over_black = np.array(color) * (alpha[..., None] > 0)
+    clear = Image.fromarray(np.dstack([np.array(color), alpha]))
+    palette = color.convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
     see_through = palette.copy()
     see_through.info["transparency"] = int(np.array(palette)[0, 0])
     shown = np.array(palette.convert("RGB")) * (np.array(palette) != see_through.info["transparency"])[..., None]
-    yield "RGB", colour, colour
-    yield "L", Image.fromarray(grey), grey_rgb
-    yield "RGBA opaque", colour.convert("RGBA"), colour
+    yield "RGB", color, color
+    yield "L", Image.fromarray(gray), grey_rgb
+    yield "RGBA opaque", color.convert("RGBA"), color
     yield "RGBA", clear, Image.fromarray(over_black.astype(np.uint8))
-    yield "LA", Image.fromarray(np.dstack([grey, alpha])), Image.fromarray(grey * (alpha > 0)).convert("RGB")
+    yield "LA", Image.fromarray(np.dstack([gray, alpha])), Image.fromarray(gray * (alpha > 0)).convert("RGB")
     yield "RGBa", clear.convert("RGBa"), Image.fromarray(over_black.astype(np.uint8))
     yield "P", palette, palette.convert("RGB")
     yield "P transparent", see_through, Image.fromarray(shown.astype(np.uint8))
-    yield "PA", colour.convert("RGBA").convert("PA"), colour.convert("RGBA").convert("PA").convert("RGB")
-    yield "1", Image.fromarray(grey).convert("1"), Image.fromarray(grey).convert("1").convert("RGB")
-    yield "CMYK", colour.convert("CMYK"), colour.convert("CMYK").convert("RGB")
-    yield "YCbCr", colour.convert("YCbCr"), colour.convert("YCbCr").convert("RGB")
-    yield "I;16", Image.fromarray(grey.astype(np.uint16) * 257), grey_rgb
-    yield "I;16B", Image.frombytes("I;16B", (WIDTH, HEIGHT), (grey.astype(">u2") * 257).tobytes()), grey_rgb
-    yield "I of 16 bits", Image.fromarray(grey.astype(np.int32) * 257), grey_rgb
-    yield "I of 8 bits", Image.fromarray(grey).convert("I"), grey_rgb
-    yield "F in [0, 1]", Image.fromarray(grey.astype(np.float32) / 255), grey_rgb
-    yield "F in [0, 255]", Image.fromarray(grey).convert("F"), grey_rgb
+    yield "PA", color.convert("RGBA").convert("PA"), color.convert("RGBA").convert("PA").convert("RGB")
+    yield "1", Image.fromarray(gray).convert("1"), Image.fromarray(gray).convert("1").convert("RGB")
+    yield "CMYK", color.convert("CMYK"), color.convert("CMYK").convert("RGB")
+    yield "YCbCr", color.convert("YCbCr"), color.convert("YCbCr").convert("RGB")
+    yield "I;16", Image.fromarray(gray.astype(np.uint16) * 257), grey_rgb
+    yield "I;16B", Image.frombytes("I;16B", (WIDTH, HEIGHT), (gray.astype(">u2") * 257).tobytes()), grey_rgb
+    yield "I of 16 bits", Image.fromarray(gray.astype(np.int32) * 257), grey_rgb
+    yield "I of 8 bits", Image.fromarray(gray).convert("I"), grey_rgb
+    yield "F in [0, 1]", Image.fromarray(gray.astype(np.float32) / 255), grey_rgb
+    yield "F in [0, 255]", Image.fromarray(gray).convert("F"), grey_rgb
 
 
 @pytest.mark.parametrize("case", list(modes()), ids=lambda case: case[0])
@@ -103,10 +103,10 @@ def test_arrays_and_tensors(backend, tmp_path):
 
 
 def test_grey_arrays_and_batches(backend):
-    """(H, W), (H, W, 1) and (1, H, W) are grey; a 4-D array is a batch; layouts can be said."""
+    """(H, W), (H, W, 1) and (1, H, W) are gray; a 4-D array is a batch; layouts can be said."""
     processor = backend(size=32)
-    grey = noise()[..., 0]
-    same = raw_pixels(processor, [grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None]])
+    gray = noise()[..., 0]
+    same = raw_pixels(processor, [gray, gray[..., None], torch.from_numpy(gray), torch.from_numpy(gray)[None]])
     assert np.abs(same - same[:1, :1]).max() < 1e-5
     batch = np.stack([noise(seed=1), noise(seed=2)])
     assert np.array_equal(raw_pixels(processor, batch), raw_pixels(processor, list(batch)))

@@ -285,7 +285,7 @@ def test_mean_face_is_its_own_mirror_image():
     points /= np.linalg.norm(points[:, 36] - points[:, 45], axis=-1)[:, None, None]
     mean = points.mean(0)
     mirrored = mean[scheme.flip_index] * [-1, 1]
-    # Lengths are in eye distances; neighbours on the jaw stand about 0.3 apart.
+    # Lengths are in eye distances; neighbors on the jaw stand about 0.3 apart.
     assert np.linalg.norm(mirrored - mean, axis=-1).max() < 0.1
     # Left is the picture's left, and the chin is lowest.
     assert mean[36, 0] < mean[45, 0]

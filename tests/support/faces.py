@@ -14,7 +14,7 @@ FIVE_POINTS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65
 
 
 def draw_face(seed: int, size: int = 96) -> tuple[Image.Image, np.ndarray, list[float]]:
-    """Draw one face; returns the picture, its five landmarks (pixel centres at integers) and its box."""
+    """Draw one face; returns the picture, its five landmarks (pixel centers at integers) and its box."""
     random = np.random.default_rng(seed)
     image = Image.new("RGB", (size, size), tuple(random.integers(0, 120, 3).tolist()))
     side = size * random.uniform(0.45, 0.6)

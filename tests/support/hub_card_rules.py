@@ -91,9 +91,7 @@ def _dataset_errors(values: dict[str, Any]) -> list[str]:
 
 
 def _space_errors(values: dict[str, Any]) -> list[str]:
-    errors = [
-        f'"{key}" is not a colour of Spaces' for key in ("colorFrom", "colorTo") if values.get(key) not in COLORS
-    ]
+    errors = [f'"{key}" is not a color of Spaces' for key in ("colorFrom", "colorTo") if values.get(key) not in COLORS]
     if values.get("sdk") not in ("gradio", "docker", "static"):
         errors.append('"sdk" must be gradio, docker or static')
     if not values.get("title"):

@@ -32,19 +32,19 @@ def noise(width=WIDTH, height=HEIGHT, seed=0):
 
 
 def dot(x, y, width=WIDTH, height=HEIGHT, sigma=2.5):
-    """Draws a soft white dot about (x, y), pixel centres at integers, on black: (H, W, 3) float32 in [0, 1]."""
+    """Draws a soft white dot about (x, y), pixel centers at integers, on black: (H, W, 3) float32 in [0, 1]."""
     columns = np.exp(-((np.arange(width) - x) ** 2) / (2 * sigma**2))
     rows = np.exp(-((np.arange(height) - y) ** 2) / (2 * sigma**2))
     return np.repeat((rows[:, None] * columns)[..., None], 3, axis=2).astype(np.float32)
 
 
 def centroid(pixels):
-    """Returns the centre of mass of a (3, S, S) crop in [0, 1] of the crop."""
+    """Returns the center of mass of a (3, S, S) crop in [0, 1] of the crop."""
     mass = np.asarray(pixels, dtype=np.float64).mean(axis=0)
     places = (np.arange(mass.shape[0]) + 0.5) / mass.shape[0]
     return np.array([(mass.sum(axis=0) * places).sum(), (mass.sum(axis=1) * places).sum()]) / mass.sum()
 
 
 def raw_pixels(processor, images, boxes=None, **kwargs):
-    """Returns the crops before normalisation, 0..255."""
+    """Returns the crops before normalization, 0..255."""
     return processor(images, boxes, do_rescale=False, do_normalize=False, **kwargs)["pixel_values"].numpy()

@@ -47,10 +47,10 @@ def write_mesh(faces: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_ladder_is_climbed_in_pieces(drawn_faces, labelled, tmp_path, capsys, monkeypatch, same_threads):
+def test_a_ladder_is_climbed_in_pieces(drawn_faces, labeled, tmp_path, capsys, monkeypatch, same_threads):
     settings, output = tmp_path / "settings.yaml", tmp_path / "ladder"
     stop_first = TINY | {"autoencoder-128": TINY["autoencoder-128"] | {"max_minutes": 1e-6}}
-    arguments = {"faces": [str(drawn_faces)], "labeled": [str(labelled)], "preset": "base", "shard_size": "100KB"}
+    arguments = {"faces": [str(drawn_faces)], "labeled": [str(labeled)], "preset": "base", "shard_size": "100KB"}
     arguments |= {"mesh": [str(write_mesh(drawn_faces, tmp_path / "labels"))], "settings": str(settings)}
     settings.write_text(yaml.safe_dump(stop_first))
     main(LadderArguments(output_dir=str(output), **arguments))

@@ -116,7 +116,7 @@ def test_faces_of_a_converted_set_are_cut_out_by_their_boxes(tmp_path):
     canvas = torch.from_numpy(decoder(faces.cast_column("image", datasets.Image(decode=False))[0] | {"row": 0}))
     white = (canvas[..., 0] > 127).nonzero()
     assert (white.max(0).values - white.min(0).values + 1).tolist() == pytest.approx([100, 100], abs=1)
-    # The crop's centre lies 4 % of the box below the box's own: the margin above is larger by 0.08, half on each side.
+    # The crop's center lies 4 % of the box below the box's own: the margin above is larger by 0.08, half on each side.
     assert white.float().mean(0).tolist() == pytest.approx([93 - 0.5 + 4, 93 - 0.5], abs=1)
 
 

@@ -39,7 +39,7 @@ class BenchmarkArguments:
     model: str = field(default="3fabrec-300w", metadata={"help": "Landmark checkpoint."})
     picture: str = field(default="examples/astronaut.jpg", metadata={"help": "A photograph with one face."})
     frames: int = field(default=150, metadata={"help": "Frames of each video."})
-    noise: float = field(default=6.0, metadata={"help": "Standard deviation of the grey noise of a frame, of 255."})
+    noise: float = field(default=6.0, metadata={"help": "Standard deviation of the gray noise of a frame, of 255."})
     width: int = field(default=640, metadata={"help": "Width of the frames; the height is three quarters of it."})
 
 

@@ -63,13 +63,13 @@ def open_source(
     if not path.is_dir():
         raise DataError(f"{path} is a file; name the folder of the pictures.")
     folders = {} if _metadata(path) else split_folders(path)
-    labelled = [name for name, folder in folders.items() if _metadata(folder)]
-    if labelled and len(labelled) < len(folders):
-        missing = next(name for name in folders if name not in labelled)
-        raise DataError(f"{folders[missing]} has no metadata, but {folders[labelled[0]]} has; give them apart.")
+    labeled = [name for name, folder in folders.items() if _metadata(folder)]
+    if labeled and len(labeled) < len(folders):
+        missing = next(name for name in folders if name not in labeled)
+        raise DataError(f"{folders[missing]} has no metadata, but {folders[labeled[0]]} has; give them apart.")
     if folders:
         refuse_split(split, path)
-    if labelled or _metadata(path):
+    if labeled or _metadata(path):
         return _labelled(path, folders, scheme, split)
     if scheme is not None:
         raise DataError(f"{path} has no metadata.jsonl or metadata.csv, so there are no points for a scheme.")
