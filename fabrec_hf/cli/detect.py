@@ -68,16 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draw-index", action="store_const", const="index", dest="labels", help="write the points' numbers, from 0"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
-    parser.add_argument(
-        "--detect-every",
-        type=int,
-        default=15,
-        metavar="N",
-        help="search every N-th frame of a video for faces, and follow them in between (%(default)s)",
-    )
-    parser.add_argument(
-        "--no-smoothing", action="store_true", help="keep the landmarks of a video as they are found in each frame"
-    )
+    _add_video_arguments(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -92,6 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "project is set up with: a person corrects instead of clicking",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a picture or video")
+
+
+def _add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--detect-every",
+        type=int,
+        default=15,
+        metavar="N",
+        help="search every N-th frame of a video for faces, and follow them in between (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-smoothing", action="store_true", help="keep the landmarks of a video as they are found in each frame"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

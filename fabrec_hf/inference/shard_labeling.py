@@ -45,8 +45,7 @@ __all__ = [
     "unlabeled_shards",
 ]
 
-# Rows that are read, and written, at a time.
-ROWS = 64
+ROWS = 64  # that are read, and written, at a time
 # Pictures that a GPU gets at a time.
 PICTURES_PER_PASS = 32
 

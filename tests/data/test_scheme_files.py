@@ -62,7 +62,7 @@ def test_what_is_no_file_is_returned_or_looked_up(tmp_path):
         ("point_names: [a", "line 1"),
         ("- a\n- b", "is a mapping with name"),
         ("", "is a mapping with name"),
-        ("name: a\nnum_landmarks: 2\ncolour: red", "does not know color"),
+        ("name: a\nnum_landmarks: 2\ncolor: red", "does not know color"),
         ("name: a\nnum_landmarks: 3\npoint_names: [a, b]", "2 point names were given for 3"),
         ("name: a\npoint_names: [a, a]", "'a' stands twice"),
         ("name: a\npoint_names: [a, 7]", "must be a string"),
