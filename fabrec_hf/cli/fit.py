@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instant",
         action="store_true",
-        help="no training: tell the points from those that the model knows, in a second",
+        help="no training: tell the points from those that the model knows, and look closer, in seconds",
     )
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="X times the steps (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")

@@ -325,7 +325,7 @@ def fit_landmarks(
         on_step: Called after every step.
         should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
             as measured every `MEASURE_EVERY` steps and at the end.
-        instant: Take no step at all: the points are told from the model's anchors by regression alone.
+        instant: Take no step at all: a regression from the model's anchors and a closer look alone.
         as_detected: Gives left-out faces by their rows (M,), in the crops to predict them in; else those of `faces`.
 
     Raises:

@@ -50,15 +50,17 @@ class _Moments:
 
     def solve(self, point: int, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return gain (D, 2) and bias (2,) of a point."""
-        count = self.weights[point].double()
-        mean, move = self.seen[point].double() / count, self.moves[point].double() / count
-        covariance = self.products[point].double() / count - torch.outer(mean, mean)
+        # On the CPU, for not every device has 64 bits.
+        kept = (self.weights, self.seen, self.moves, self.products, self.targets, self.center)
+        count, seen, moves, products, targets, center = (values[point].cpu().double() for values in kept)
+        mean, move = seen / count, moves / count
+        covariance = products / count - torch.outer(mean, mean)
         deviation = covariance.diagonal().clamp(min=0).sqrt() + 1e-3
         covariance = covariance / torch.outer(deviation, deviation)
         covariance.diagonal().add_(ridge)
-        shared = (self.targets[point].double() / count - torch.outer(mean, move)) / deviation[:, None]
+        shared = (targets / count - torch.outer(mean, move)) / deviation[:, None]
         gain = torch.cholesky_solve(shared, torch.linalg.cholesky(covariance)) / deviation[:, None]
-        return gain, move - (mean + self.center[point]) @ gain
+        return gain, move - (mean + center) @ gain
 
 
 @torch.no_grad()

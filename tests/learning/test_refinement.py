@@ -93,6 +93,12 @@ def test_a_fit_ends_with_it_and_a_model_without_stays_as_it_is(faces, model, tmp
     assert plain.local_refinement is None
 
 
+def test_a_fit_that_is_stopped_looks_closer_too(faces, model):
+    learned = []
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, 0, learned.append, should_stop=lambda: len(learned) == 1)
+    assert result.stopped and len(result.losses) == 1 and model.local_refinement.gain.any()
+
+
 def test_what_is_seen_does_not_depend_on_the_batch(faces, model):
     maps = model.local_maps(torch.rand(4, 3, 32, 32))
     points = torch.rand(4, 5, 2)
