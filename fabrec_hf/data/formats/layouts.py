@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,8 @@ def read_json(file: Path) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number, which true and false are not."""
-    return type(value) in (int, float) and math.isfinite(value)
+    """Whether a value of JSON is a number that a float can hold, which true and false are not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 class AttributeTypes:
