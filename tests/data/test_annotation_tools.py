@@ -10,6 +10,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.data.formats import foreign  # noqa: E402
 from fabrec_hf.data.readers import guess_kind, open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
@@ -255,6 +256,14 @@ def test_an_export_of_label_studio(tmp_path):
         f"{path.name}: 1 pictures with predictions that nobody has confirmed are left out.",
     )
     assert "visibility" not in source.features
+
+
+def test_a_large_export_of_label_studio_is_read_by_its_kind(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.json", [task(keypoint("a", 50, 50, "nose"))])
+    monkeypatch.setattr(foreign, "_LARGEST", path.stat().st_size - 1)
+    assert guess_kind(path) == "coco"  # what is so large is not looked into
+    (row,) = read("labelstudio", path, scheme=EYES)
+    same(row, NAN, NAN, [100, 50])
 
 
 def test_the_short_export_of_label_studio(tmp_path):

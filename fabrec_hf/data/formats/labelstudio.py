@@ -26,7 +26,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
-from .foreign import kind_of_file
+from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .picture_paths import plain_name
 from .shapes import Box, Picture, Point
@@ -73,7 +73,7 @@ def read_file(file: Path) -> ToolFile:
         DataError: If it is no whole JSON file of Label Studio.
     """
     content = read_json(file)
-    if kind_of_file(file) != "labelstudio":
+    if kind_of_json(content) != "labelstudio":
         raise DataError(f"{file} is no export of Label Studio: it is no list of tasks.")
     found = ToolFile()
     for number, task in enumerate(content if isinstance(content, list) else [content], start=1):

@@ -21,7 +21,7 @@ from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
 from .annotated import AnnotatedPicture, labels_of, plain_points
-from .foreign import kind_of_file
+from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .shapes import Box, Outline, Picture, Point
 from .tool_source import ToolFile, open_tool
@@ -111,7 +111,7 @@ def read_file(file: Path) -> ToolFile:
 def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield the picture, the shape and the attributes of every region of a project or an export."""
     content = read_json(file)
-    if kind_of_file(file) != "via":
+    if kind_of_json(content) != "via":
         raise DataError(f"{file} is no file of VIA 2: it has neither _via_img_metadata nor pictures with regions.")
     pictures = content.get("_via_img_metadata", content)
     for picture in pictures.values() if isinstance(pictures, dict) else ():
