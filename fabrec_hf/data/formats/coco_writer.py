@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
+from ..face_table import encoded_images
 from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
 
 
@@ -87,7 +88,7 @@ def _write(
         "skeleton": [[first + 1, second + 1] for first, second in scheme.edges],
     }
     columns, images, unlabelled = scalar_columns(dataset.features), [], 0
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     stream.write(f'{{"categories": {_json([category])},\n"annotations": [')
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
         content, suffix, (width, height) = encoded_picture(row["image"], index)
