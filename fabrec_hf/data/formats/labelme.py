@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..annotation_templates import FACE_LABEL
 from ..source import FaceSource
 from .annotated import AnnotatedPicture, labels_of, plain_points
 from .layouts import is_number, read_json, shortest
@@ -111,7 +112,7 @@ def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_pa
     for number, face in enumerate(picture.faces, start=1):
         if face.box is not None:
             x, y, width, height = (shortest(value) for value in face.box)
-            shapes.append(_shape("face", "rectangle", [(x, y), (x + width, y + height)], number))
+            shapes.append(_shape(FACE_LABEL, "rectangle", [(x, y), (x + width, y + height)], number))
         for label, point, visible in zip(labels_of(scheme), plain_points(face), face.visible, strict=True):
             if point is not None:
                 shapes.append(_shape(label, "point", [point], number) | {"flags": {} if visible else {_HIDDEN: True}})

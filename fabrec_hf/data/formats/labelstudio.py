@@ -23,6 +23,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..annotation_templates import FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
@@ -254,7 +255,7 @@ def _face_results(
     if box is not None:
         x, y, across, down = (shortest(value) for value in box)
         value: dict[str, Any] = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * across / width}
-        value |= {"height": 100 * down / height, "rotation": 0, "rectanglelabels": ["face"]}
+        value |= {"height": 100 * down / height, "rotation": 0, "rectanglelabels": [FACE_LABEL]}
         yield {"id": f"face{number}", "type": "rectanglelabels", "from_name": "box", **common, "value": value}
     for index, (label, point) in enumerate(zip(labels, points, strict=True)):
         if point is not None:
