@@ -12,7 +12,10 @@ from ..errors import DataError
 from ..model.known_schemes import LandmarkScheme
 
 
-__all__ = ["annotation_template"]
+__all__ = ["BOX_LABEL", "FACE_LABEL", "annotation_template"]
+
+FACE_LABEL, BOX_LABEL = "face", "box"
+"""What a face and the box of a skeleton are called in the tools, by templates and by written annotations alike."""
 
 
 def annotation_template(
@@ -34,11 +37,11 @@ def annotation_template(
     if kind == "csv":
         return {"faces.csv": _table(scheme, faces)}
     if kind == "cvat":
-        rectangle = {"name": "box", "type": "rectangle", "attributes": []}
+        rectangle = {"name": BOX_LABEL, "type": "rectangle", "attributes": []}
         labels = [_skeleton(scheme), *([rectangle] if boxes else [])]
         return {"cvat_labels.json": (json.dumps(labels, indent=2) + "\n").encode()}
     if kind == "labelme":
-        return {"labels.txt": "".join(f"{name}\n" for name in ("face", *scheme.point_names)).encode()}
+        return {"labels.txt": "".join(f"{name}\n" for name in (FACE_LABEL, *scheme.point_names)).encode()}
     return {"labelstudio_interface.xml": _interface(scheme)}
 
 
@@ -74,14 +77,14 @@ def _skeleton(scheme: LandmarkScheme) -> dict[str, Any]:
         drawing.append(ElementTree.Element("circle", attributes | {"data-label-name": name}))
     svg = "\n".join(ElementTree.tostring(part, encoding="unicode", short_empty_elements=False) for part in drawing)
     points = [{"name": name, "type": "points", "attributes": []} for name in scheme.point_names]
-    return {"name": "face", "type": "skeleton", "attributes": [], "sublabels": points, "svg": svg}
+    return {"name": FACE_LABEL, "type": "skeleton", "attributes": [], "sublabels": points, "svg": svg}
 
 
 def _interface(scheme: LandmarkScheme) -> bytes:
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", {"name": "image", "value": "$image", "zoom": "true"})
     boxes = ElementTree.SubElement(view, "RectangleLabels", {"name": "box", "toName": "image"})
-    ElementTree.SubElement(boxes, "Label", {"value": "face"})
+    ElementTree.SubElement(boxes, "Label", {"value": FACE_LABEL})
     points = ElementTree.SubElement(view, "KeyPointLabels", {"name": "points", "toName": "image"})
     for index, name in enumerate(scheme.point_names):
         ElementTree.SubElement(points, "Label", {"value": name, "model_index": str(index)})

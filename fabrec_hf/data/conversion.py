@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from .box_rules import BOX_RULES
+from .box_rules import check_box_rule
 from .face_set import FaceSet
 from .found_splits import FoundSplit, describe_faces, refuse_copies
 from .parquet import shard_name
@@ -66,8 +66,7 @@ class ConversionSettings:
 
     def __post_init__(self):
         """Check the fields."""
-        if self.boxes is not None and self.boxes not in BOX_RULES:
-            raise ValueError(f"boxes must be one of {', '.join(BOX_RULES)}, not {self.boxes!r}.")
+        check_box_rule(self.boxes)
         if self.shard_size < 1 or self.num_proc < 1:
             raise ValueError("shard_size and num_proc must be at least 1.")
 

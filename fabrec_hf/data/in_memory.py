@@ -9,7 +9,7 @@ import pyarrow
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from .box_rules import BOX_RULES
+from .box_rules import check_box_rule
 from .face_set import FaceSet
 from .found_splits import FoundSplit, describe_faces, refuse_copies
 from .shards import ROW_GROUP, ShardReport, ShardSettings, arrow_table, chunks, embed_rows
@@ -43,8 +43,7 @@ def read_faces(
             picture stands in two splits.
         ValueError: If there is no such rule.
     """
-    if boxes is not None and boxes not in BOX_RULES:
-        raise ValueError(f"boxes must be one of {', '.join(BOX_RULES)}, not {boxes!r}.")
+    check_box_rule(boxes)
     if source.scheme is None:
         raise DataError(f"The {source.kind} data has no landmarks to learn from.")
     chosen = _choose(source, split)

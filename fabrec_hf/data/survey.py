@@ -6,6 +6,7 @@ These are properties of a set, not of a face: they are decided once, before anyt
 import io
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,7 +200,7 @@ def _mean_of_known(vectors: np.ndarray) -> np.ndarray:
 def _stated(row: Row) -> tuple[int, int] | None:
     """Return the size that the annotations state for a picture, if they do."""
     width, height = row.get("stated_size") or (None, None)
-    numbers = all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in (width, height))
+    numbers = all(isinstance(v, (int, float)) and 0 < v <= sys.float_info.max for v in (width, height))
     return (round(width), round(height)) if numbers else None  # type: ignore[arg-type]
 
 

@@ -1,9 +1,8 @@
-"""COCO keypoints on files written by hand, and the ways from `datasets` to COCO and `.pts` files and back."""
+"""The ways from `datasets` to COCO and `.pts` files and back."""
 
 import io
 import json
 import logging
-import pickle
 
 import numpy as np
 import pytest
@@ -21,27 +20,6 @@ from fabrec_hf.data.formats.pts import export_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
-
-
-NAN = [np.nan, np.nan]
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), (10, 20, 30)).save(path)
-
-
-def rows(source, split="train"):
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
 
 
 def encoded(form, turned=False, **options):

@@ -1,11 +1,9 @@
 """Readers of `.pts` folders and of dlib's XML, on files written by hand."""
 
 import logging
-import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
 
 datasets = pytest.importorskip("datasets")
@@ -14,31 +12,13 @@ from fabrec_hf.data.formats.pts import read_pts, write_pts  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
+from support.hand_written import picture, rows  # noqa: E402
 from support.read_splits import load_split  # noqa: E402
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), (10, 20, 30)).save(path)
 
 
 def pts(path, *points):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(f"{x} {y}" for x, y in points))
-
-
-def rows(source, split="train"):
-    """All rows of a split, without the columns that are not given; also a check that the reader can be sent away."""
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
 
 
 def values(source, column, split="train"):

@@ -2,11 +2,9 @@
 
 import json
 import logging
-import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
 
 datasets = pytest.importorskip("datasets")
@@ -15,17 +13,8 @@ from fabrec_hf.data.formats.layouts import AttributeTypes, split_of  # noqa: E40
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
+from support.hand_written import NAN, picture, rows  # noqa: E402
 from support.read_splits import load_split  # noqa: E402
-
-
-NAN = [np.nan, np.nan]
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -35,17 +24,6 @@ def table(root):
         return open_source("csv", root / "faces.csv", **options)
 
     return write
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), (10, 20, 30)).save(path)
-
-
-def rows(source, split="train"):
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
 
 
 def values(source, column, split="train"):

@@ -1,8 +1,5 @@
 """Readers of CVAT and Label Studio, on files written by hand in the form that each tool documents."""
 
-import json
-import pickle
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,39 +7,17 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.data.formats import foreign  # noqa: E402
 from fabrec_hf.data.readers import guess_kind, open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
-
-
-NAN = [np.nan, np.nan]
-EYES = LandmarkScheme("eyes", 3, ("left_eye", "right_eye", "nose"), ((0, 1),))
+from support.hand_written import EYES, NAN, picture, points, read, rows, same, write  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def photographs(tmp_path):
     for name in ("a.png", "b.png"):
-        Image.new("RGB", (200, 100), (10, 20, 30)).save(tmp_path / name)
-
-
-def rows(source, split="train"):
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
-
-
-def read(kind, path, **options):
-    source = open_source(kind, path, **options)
-    (split,) = source.splits
-    return rows(source, split)
-
-
-def points(row):
-    return row["landmarks"].tolist()
-
-
-def same(row, *expected):
-    np.testing.assert_allclose(row["landmarks"], expected, atol=1e-4)
+        picture(tmp_path / name, (200, 100))
 
 
 # --------------------------------------------------------------------------------------------------------- CVAT
@@ -218,11 +193,6 @@ def task(*results, image="/data/upload/1/0123abcd-a.png", **more):
     return {"id": 1, "annotations": [annotation], "predictions": [], "data": {"image": image}, "project": 3} | more
 
 
-def write(path, content):
-    path.write_text(json.dumps(content))
-    return path
-
-
 def test_an_export_of_label_studio(tmp_path):
     tasks = [
         task(
@@ -255,6 +225,14 @@ def test_an_export_of_label_studio(tmp_path):
         f"{path.name}: 1 pictures with predictions that nobody has confirmed are left out.",
     )
     assert "visibility" not in source.features
+
+
+def test_a_large_export_of_label_studio_is_read_by_its_kind(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.json", [task(keypoint("a", 50, 50, "nose"))])
+    monkeypatch.setattr(foreign, "_LARGEST", path.stat().st_size - 1)
+    assert guess_kind(path) == "coco"  # what is so large is not looked into
+    (row,) = read("labelstudio", path, scheme=EYES)
+    same(row, NAN, NAN, [100, 50])
 
 
 def test_the_short_export_of_label_studio(tmp_path):

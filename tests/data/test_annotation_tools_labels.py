@@ -1,9 +1,7 @@
 """Readers of labelme, VIA and Roboflow, on files written by hand in their form, and what labels may be."""
 
 import json
-import pickle
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,41 +11,13 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.readers import guess_kind, open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
-
-
-NAN = [np.nan, np.nan]
-EYES = LandmarkScheme("eyes", 3, ("left_eye", "right_eye", "nose"), ((0, 1),))
+from support.hand_written import EYES, NAN, picture, points, read, rows, same, write  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def photographs(tmp_path):
     for name in ("a.png", "b.png"):
-        Image.new("RGB", (200, 100), (10, 20, 30)).save(tmp_path / name)
-
-
-def rows(source, split="train"):
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
-
-
-def read(kind, path, **options):
-    source = open_source(kind, path, **options)
-    (split,) = source.splits
-    return rows(source, split)
-
-
-def points(row):
-    return row["landmarks"].tolist()
-
-
-def same(row, *expected):
-    np.testing.assert_allclose(row["landmarks"], expected, atol=1e-4)
-
-
-def write(path, content):
-    path.write_text(json.dumps(content))
-    return path
+        picture(tmp_path / name, (200, 100))
 
 
 # ------------------------------------------------------------------------------------------------------ labelme

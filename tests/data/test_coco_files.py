@@ -1,11 +1,9 @@
 """Keypoints in COCO's layout: what is read, and what is refused."""
 
 import json
-import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
 
 datasets = pytest.importorskip("datasets")
@@ -13,27 +11,7 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
-
-
-NAN = [np.nan, np.nan]
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), (10, 20, 30)).save(path)
-
-
-def rows(source, split="train"):
-    found = list(pickle.loads(pickle.dumps(source)).rows(split))
-    assert all(list(row) == list(source.features) and row["split"] == split for row in found)
-    return found
+from support.hand_written import NAN, picture, rows  # noqa: E402
 
 
 FACE = {"id": 3, "name": "face", "keypoints": ["left_eye", "right_eye", "nose"], "skeleton": [[1, 3], [3, 2]]}

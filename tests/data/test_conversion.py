@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +19,12 @@ from fabrec_hf.data.readers import guess_kind  # noqa: E402
 from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
-from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
+from support.made_sources import SCHEME, make_row, make_source  # noqa: E402
 from support.read_splits import load_split  # noqa: E402
 
 
 NAN = float("nan")
-SCHEME = LandmarkScheme("three", 3, ("left", "right", "tip"), ((0, 1),))
-
-
-def yield_rows(rows):
-    yield from rows
-
-
-def make_source(splits, scheme=SCHEME, **more):
-    return FaceSource(
-        "test", {name: partial(yield_rows, tuple(rows)) for name, rows in splits.items()}, scheme, **more
-    )
-
-
-def make_row(folder, index, landmarks=((1, 2), (5, 2), (3, 6)), box=(0, 1, 6, 6), **more):
-    """A face in a picture of 8 x 10 pixels of its own color."""
-    path = folder / f"{index}.png"
-    if not path.exists():
-        Image.new("RGB", (8, 10), (index % 256, index // 256, 9)).save(path)
-    return {"image": path, "name": f"face {index}", "landmarks": landmarks, "box": box, "picture": f"p{index}", **more}
 
 
 def files_of(folder):

@@ -20,7 +20,7 @@ from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
 SCHEME = LandmarkScheme("two", 2, ("eye", "nose"))
 FACE = AnnotatedFace(np.array([[1, 2], [3, 4]]), [True, False], (0, 1, 5, 6))
 PICTURE = AnnotatedPicture("a.png", (20, 10), 512, [FACE])
-REPLACEMENTS = (None, True, -1, "x", "", [], [3], {}, {"a": "b"})
+REPLACEMENTS = (None, True, -1, 10**400, "x", "", [], [3], {}, {"a": "b"})
 
 
 def places(content, path=()):

@@ -12,7 +12,6 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from fabrec_hf.common.imports import when_imported
 from fabrec_hf.data import first_shots, held_out_faces, load_faces, random_shots, validation_split
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.data.face_table import FaceTable, encoded_images
@@ -145,11 +144,3 @@ def test_what_needs_datasets_says_so(folder, monkeypatch):
     with pytest.raises(DataError, match=r"train-1\.parquet cannot be read, are the files whole\?") as caught:
         without_datasets(monkeypatch, lambda: load_faces(folder))
     assert "\n" not in str(caught.value)
-
-
-def test_without_wrapt_a_hook_runs_at_once(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wrapt", None)
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    loaded = []
-    when_imported(loaded.append, "colorsys")
-    assert loaded == [sys.modules["colorsys"]]

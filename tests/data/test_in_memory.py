@@ -1,10 +1,7 @@
 """Faces from a reader to memory: the rows that a conversion writes, and nothing that stays behind."""
 
-from functools import partial
-
 import numpy as np
 import pytest
-from PIL import Image
 
 
 datasets = pytest.importorskip("datasets")
@@ -12,29 +9,11 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.conversion import ConversionSettings, convert_faces  # noqa: E402
 from fabrec_hf.data.in_memory import read_faces  # noqa: E402
-from fabrec_hf.data.source import FaceSource  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
-from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
+from support.made_sources import make_row, make_source  # noqa: E402
 
 
 NAN = float("nan")
-SCHEME = LandmarkScheme("three", 3, ("left", "right", "tip"), ((0, 1),))
-
-
-def yield_rows(rows):
-    yield from rows
-
-
-def make_row(folder, index, landmarks=((1, 2), (5, 2), (3, 6)), box=(0, 1, 6, 6), **more):
-    """A face in a picture of 8 x 10 pixels of its own color."""
-    path = folder / f"{index}.png"
-    Image.new("RGB", (8, 10), (index, 0, 9)).save(path)
-    return {"image": path, "name": f"face {index}", "landmarks": landmarks, "box": box, "picture": f"p{index}", **more}
-
-
-def make_source(splits, scheme=SCHEME, **more):
-    functions = {name: partial(yield_rows, tuple(rows)) for name, rows in splits.items()}
-    return FaceSource("test", functions, scheme, **more)
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def stored_boxes(boxes):
     return [(y, WIDTH - x - w, h, w) for x, y, w, h in boxes]
 
 
-@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (None, None)])
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (None, None), (10**400, 10**400)])
 def test_points_of_the_stored_picture_are_turned(tmp_path, size):
     pictures(tmp_path, "jpg", orientation=6)
     upright = [points_of(box) for box in FACES]

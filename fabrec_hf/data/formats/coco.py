@@ -6,9 +6,7 @@ face has stands in the annotation's `attributes`; `name`, `picture` and `subset`
 What tools write otherwise is read where its meaning is plain, and counted.
 """
 
-import json
 import logging
-import math
 import os
 import re
 from collections import Counter
@@ -32,7 +30,9 @@ from .layouts import (
     attribute_features,
     cast_attributes,
     files_by_split,
+    is_number,
     option_folder,
+    read_json,
     refuse_split,
     split_folders,
 )
@@ -170,12 +170,7 @@ def _notes(file: Path, found: Mapping[str, int], unusable: int) -> Iterator[str]
 
 def _load(file: Path) -> dict[str, Any]:
     """Parse a file and check that it has its three lists."""
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no whole JSON file: {error}.") from error
+    content = read_json(file)
     for key in ("images", "annotations", "categories"):
         values = content.get(key) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
@@ -310,6 +305,6 @@ def _rows(part: _Part, order: Sequence[int], types: Mapping[str, str]) -> Iterat
 def _numbers(values: Any, count: int, what: str, where: str) -> np.ndarray:
     if not isinstance(values, list) or len(values) != count:
         raise DataError(f"{where}: {what} must be a list of {count} numbers.")
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+    if not all(map(is_number, values)):
         raise DataError(f"{where}: {what} holds what is no finite number.")
     return np.array(values, dtype=np.float64)

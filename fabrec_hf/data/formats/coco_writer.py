@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
+from ..face_table import encoded_images
+from .annotated import labels_of
 from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
 
 
@@ -78,16 +80,15 @@ def _write(
     stream: TextIO, dataset: datasets.Dataset, scheme: LandmarkScheme, folder: Path, split: str, progress: bool
 ) -> None:
     """Write pictures into the folder and annotations to the stream, one at a time."""
-    names = scheme.point_names or tuple(map(str, range(scheme.num_landmarks)))
     category = {
         "id": 1,
         "name": "face",
         "supercategory": "person",
-        "keypoints": list(names),
+        "keypoints": list(labels_of(scheme)),
         "skeleton": [[first + 1, second + 1] for first, second in scheme.edges],
     }
     columns, images, unlabelled = scalar_columns(dataset.features), [], 0
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     stream.write(f'{{"categories": {_json([category])},\n"annotations": [')
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
         content, suffix, (width, height) = encoded_picture(row["image"], index)

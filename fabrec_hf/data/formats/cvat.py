@@ -21,6 +21,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..annotation_templates import BOX_LABEL, FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
@@ -29,10 +30,9 @@ from .shapes import Box, Outline, Picture, Point, Skeleton
 from .tool_source import ToolFile, open_tool
 
 
-__all__ = ["ADVICE", "BOX_LABEL", "FACE_LABEL", "cvat_document", "open_source", "read_file"]
+__all__ = ["ADVICE", "cvat_document", "open_source", "read_file"]
 
 ADVICE = "use skeletons, group the points of each face, or draw a box around it"
-FACE_LABEL, BOX_LABEL = "face", "box"
 
 
 def open_source(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["kind_of_file", "name_foreign_header", "name_foreign_json", "name_foreign_root"]
+__all__ = ["kind_of_file", "kind_of_json", "name_foreign_header", "name_foreign_json", "name_foreign_root"]
 
 _LARGEST = 64_000_000  # bytes of a JSON file that is looked into; what is larger is a COCO file of a large set
 _TOOLS = {
@@ -32,7 +32,7 @@ def kind_of_file(file: Path) -> str | None:
                 return "via" if _is_via_table(next(csv.reader(stream), [])) else "csv"
         if suffix == ".json" and os.path.getsize(file) > _LARGEST:
             return "coco"
-        return _kind_of_json(json.loads(file.read_bytes())) if suffix == ".json" else None
+        return kind_of_json(json.loads(file.read_bytes())) if suffix == ".json" else None
     except (OSError, ValueError, RecursionError, csv.Error):
         return None
 
@@ -45,7 +45,8 @@ def _root_of(file: Path) -> str:
     return found[1].decode() if found else ""
 
 
-def _kind_of_json(content: Any) -> str | None:
+def kind_of_json(content: Any) -> str | None:
+    """Return the kind of data that the content of a JSON file is; None if it does not show."""
     if isinstance(content, list):
         return "labelstudio" if any(_is_task(task) for task in content[:1]) else None
     if not isinstance(content, Mapping):
@@ -85,7 +86,7 @@ def name_foreign_json(content: Any) -> str | None:
     first = content[0] if isinstance(content, list) and content else None
     if isinstance(first, Mapping) and "keypoints" in first and "image_id" in first:
         return "a list of COCO results, without images and categories: give the file that was predicted from"
-    kind = _kind_of_json(content)
+    kind = kind_of_json(content)
     if kind in _TOOLS:
         return f"{_TOOLS[kind]}: its kind is {kind}"
     if isinstance(content, Mapping) and {"project", "metadata", "view"} <= set(content):

@@ -8,7 +8,6 @@ A face is the points of one group, else those in a rectangle, else all of the pi
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..annotation_templates import FACE_LABEL
 from ..source import FaceSource
 from .annotated import AnnotatedPicture, labels_of, plain_points
-from .layouts import shortest
+from .layouts import is_number, read_json, shortest
 from .shapes import Box, Outline, Picture, Point
 from .tool_source import ToolFile, open_tool
 
@@ -61,18 +61,13 @@ def read_file(file: Path) -> ToolFile:
     Raises:
         DataError: If it is no whole JSON file of labelme.
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no whole JSON file: {error}.") from error
+    content = read_json(file)
     name = content.get("imagePath") if isinstance(content, dict) else None
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(name, str) or not isinstance(shapes, list) or not all(isinstance(s, dict) for s in shapes):
         raise DataError(f"{file} is no file of labelme: it has no imagePath and list of shapes.")
     found = ToolFile()
-    width, height = (value if _is_number(value) else None for value in map(content.get, ("imageWidth", "imageHeight")))
+    width, height = (value if is_number(value) else None for value in map(content.get, ("imageWidth", "imageHeight")))
     picture = Picture(name.replace("\\", "/"), str(file), (width, height))
     for shape in shapes:
         found.left_out["shapes"] += not _add(picture, shape)
@@ -100,13 +95,9 @@ def _add(picture: Picture, shape: Mapping[str, Any]) -> bool:
 
 def _places(points: Any, where: str) -> list[tuple[float, float]]:
     places: list[Any] = points if isinstance(points, list) else [None]
-    if not all(isinstance(p, list) and len(p) == 2 and all(map(_is_number, p)) for p in places):
+    if not all(isinstance(p, list) and len(p) == 2 and all(map(is_number, p)) for p in places):
         raise DataError(f"{where}: the points of a shape must be pairs of numbers.")
     return [(float(x), float(y)) for x, y in places]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_path: str) -> bytes:
@@ -121,7 +112,7 @@ def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_pa
     for number, face in enumerate(picture.faces, start=1):
         if face.box is not None:
             x, y, width, height = (shortest(value) for value in face.box)
-            shapes.append(_shape("face", "rectangle", [(x, y), (x + width, y + height)], number))
+            shapes.append(_shape(FACE_LABEL, "rectangle", [(x, y), (x + width, y + height)], number))
         for label, point, visible in zip(labels_of(scheme), plain_points(face), face.visible, strict=True):
             if point is not None:
                 shapes.append(_shape(label, "point", [point], number) | {"flags": {} if visible else {_HIDDEN: True}})

@@ -23,11 +23,12 @@ import numpy as np
 
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
+from ..annotation_templates import FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
-from .foreign import kind_of_file
-from .layouts import shortest
+from .foreign import kind_of_json
+from .layouts import is_number, read_json, shortest
 from .picture_paths import plain_name
 from .shapes import Box, Picture, Point
 from .tool_source import ToolFile, open_tool
@@ -72,13 +73,8 @@ def read_file(file: Path) -> ToolFile:
     Raises:
         DataError: If it is no whole JSON file of Label Studio.
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no whole JSON file: {error}.") from error
-    if kind_of_file(file) != "labelstudio":
+    content = read_json(file)
+    if kind_of_json(content) != "labelstudio":
         raise DataError(f"{file} is no export of Label Studio: it is no list of tasks.")
     found = ToolFile()
     for number, task in enumerate(content if isinstance(content, list) else [content], start=1):
@@ -141,7 +137,7 @@ def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_o
     regions = _regions(results)
     parents = _parents(results)
     sizes = [(region.get("original_width"), region.get("original_height")) for region in regions.values()]
-    size = next(((w, h) for w, h in sizes if _is_number(w) and _is_number(h)), (None, None))
+    size = next(((w, h) for w, h in sizes if is_number(w) and is_number(h)), (None, None))
     picture = Picture(name, where, size)
     for key, region in regions.items():
         kind = region.get("type")
@@ -192,15 +188,11 @@ def _parents(results: Sequence[Mapping[str, Any]]) -> dict[str | None, str | Non
     return parents
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _pixels(region: Mapping[str, Any], keys: Sequence[str], where: str) -> list[float]:
     """Return numbers of a region in pixels; those across the picture alternate with those down it."""
     sides = [region.get("original_width"), region.get("original_height")]
     values = [region["value"].get(key) for key in keys]
-    if not all(map(_is_number, [*sides, *values])):
+    if not all(map(is_number, [*sides, *values])):
         raise DataError(f"{where}: a region needs {', '.join(keys)}, original_width and original_height as numbers.")
     return [value * sides[place % 2] / 100 for place, value in enumerate(values)]
 
@@ -209,7 +201,7 @@ def _rectangle(region: Mapping[str, Any], where: str) -> tuple[float, float, flo
     """Return a rectangle; of one that is turned, about its first corner, what encloses it."""
     x, y, width, height = _pixels(region, ("x", "y", "width", "height"), where)
     rotation = region["value"].get("rotation")
-    angle = math.radians(rotation) if _is_number(rotation) else 0.0
+    angle = math.radians(rotation) if is_number(rotation) else 0.0
     across, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
     corners = np.array([x, y]) + np.array([0 * across, width * across, height * down, width * across + height * down])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -263,7 +255,7 @@ def _face_results(
     if box is not None:
         x, y, across, down = (shortest(value) for value in box)
         value: dict[str, Any] = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * across / width}
-        value |= {"height": 100 * down / height, "rotation": 0, "rectanglelabels": ["face"]}
+        value |= {"height": 100 * down / height, "rotation": 0, "rectanglelabels": [FACE_LABEL]}
         yield {"id": f"face{number}", "type": "rectanglelabels", "from_name": "box", **common, "value": value}
     for index, (label, point) in enumerate(zip(labels, points, strict=True)):
         if point is not None:

@@ -1,9 +1,11 @@
-"""What the readers and writers of a user's own annotations share: splits, pictures in folders, types of attributes."""
+"""What the readers and writers of a user's own annotations share: splits, files in folders, types of attributes."""
 
 import io
+import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,11 @@ __all__ = [
     "file_stem",
     "find_files",
     "find_pictures",
+    "is_number",
     "only_split",
     "option_folder",
     "points_of",
+    "read_json",
     "refuse_split",
     "scalar_columns",
     "shortest",
@@ -142,6 +146,25 @@ def option_folder(folder: str | os.PathLike | None, base: Path, what: str) -> Pa
         if choice.is_dir():
             return choice
     raise DataError(f"There is no folder {folder} of {what}, neither here nor in {base}.")
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        DataError: If it cannot be read, or is not whole.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is no whole JSON file: {error}.") from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float can hold, which true and false are not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 class AttributeTypes:

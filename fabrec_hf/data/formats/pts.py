@@ -36,6 +36,7 @@ from ...errors import DataError
 from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..face_set import find_face_set
+from ..face_table import encoded_images
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .csv_table import BOX_COLUMNS, Table, open_table
@@ -334,7 +335,7 @@ def _place(split: str | None) -> str:
 def _write_faces(dataset: datasets.Dataset, folder: Path, progress: bool) -> None:
     columns = scalar_columns(dataset.features)
     header = ["image", *(BOX_COLUMNS if "box" in dataset.column_names else ()), *columns]
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     with ExitStack() as streams:
         tables: dict[str, Any] = {}
         for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):

@@ -112,7 +112,7 @@ def faces_of(
 
     Args:
         picture: What was drawn.
-        carrier: What `object_labels` says of the set.
+        carrier: What carries the faces of the set, as `object_labels` says; there must be something.
         category: The label of the objects that are faces; None: single points.
         advice: What to do in the tool where points cannot be told apart.
         left_out: Counts what is not used.
@@ -128,7 +128,7 @@ def faces_of(
         groups = _group(picture)
         left_out["shapes"] += len(picture.outlines)
     else:
-        objects = [_whole(shape) for shape in getattr(picture, carrier or "outlines") if shape.label == category]
+        objects = [_whole(shape) for shape in getattr(picture, carrier) if shape.label == category]
         whole = [(group, points) for group, points in objects if points]
         left_out["faces"] += len(objects) - len(whole)
         left_out["shapes"] += len(picture.skeletons) + len(picture.outlines) + len(picture.points) - len(objects)

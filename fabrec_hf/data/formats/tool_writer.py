@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import annotation_template
+from ..face_table import encoded_images
 from ..readers import TOOLS
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of
 from .cvat import cvat_document
@@ -132,7 +133,7 @@ def _write_pictures(
 ) -> list[AnnotatedPicture]:
     """Write each picture once, and return all of them with their faces."""
     pictures: dict[bytes, AnnotatedPicture] = {}
-    rows = dataset.cast_column("image", datasets.Image(decode=False))
+    rows = encoded_images(dataset)
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
         content, suffix, size = encoded_picture(row["image"], index)
         digest = hashlib.blake2b(content).digest()

@@ -12,7 +12,6 @@ without any attribute count in their order. A polygon or polyline is a whole fac
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +21,8 @@ from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
 from .annotated import AnnotatedPicture, labels_of, plain_points
-from .foreign import kind_of_file
-from .layouts import shortest
+from .foreign import kind_of_json
+from .layouts import is_number, read_json, shortest
 from .shapes import Box, Outline, Picture, Point
 from .tool_source import ToolFile, open_tool
 
@@ -111,13 +110,8 @@ def read_file(file: Path) -> ToolFile:
 
 def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield the picture, the shape and the attributes of every region of a project or an export."""
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no whole JSON file: {error}.") from error
-    if kind_of_file(file) != "via":
+    content = read_json(file)
+    if kind_of_json(content) != "via":
         raise DataError(f"{file} is no file of VIA 2: it has neither _via_img_metadata nor pictures with regions.")
     pictures = content.get("_via_img_metadata", content)
     for picture in pictures.values() if isinstance(pictures, dict) else ():
@@ -199,7 +193,7 @@ def _add(picture: Picture, shape: Any, label: str | None, face: str | None) -> b
 
 
 def _numbers(values: Sequence[Any], where: str) -> list[float]:
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+    if not all(map(is_number, values)):
         raise DataError(f"{where}: a region has a place that is no number.")
     return [float(value) for value in values]
 
