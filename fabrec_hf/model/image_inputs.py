@@ -186,7 +186,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
         if image.mode.startswith("I;16"):
             return np.array(image)
         if image.mode in ("I", "F"):
-            return _wide_grey(np.array(image), image.mode, name)
+            return _wide_gray(np.array(image), image.mode, name)
         if image.has_transparency_data:
             # Premultiplied modes have no direct way to RGBA.
             image = image.convert("LA") if image.mode == "La" else image
@@ -196,7 +196,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read: {_one_line(error)}.") from error
 
 
-def _wide_grey(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+def _wide_gray(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     """Gives the gray values of PIL's modes "I" and "F", which do not say their range, one that fits them."""
     if values.size == 0:
         return values.astype(np.float32)

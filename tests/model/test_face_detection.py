@@ -203,13 +203,13 @@ def test_confidence_colors_run_through_the_stops():
 TWO_POINTS = LandmarkScheme("two", 2, edges=((0, 1),))
 
 
-def grey_canvas(width: int = 200, height: int = 160) -> Image.Image:
+def gray_canvas(width: int = 200, height: int = 160) -> Image.Image:
     return Image.new("RGB", (width, height), (128, 128, 128))
 
 
-def test_points_have_their_colour_at_their_pixel():
+def test_points_have_their_color_at_their_pixel():
     face = {"keypoints": [[50, 40], [150, 120]], "scores": [0.0, 1.0], "bbox": [40, 30, 120, 100]}
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS))
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS))
     np.testing.assert_array_equal(drawn[40, 50], COLOR_STOPS[0])
     np.testing.assert_array_equal(drawn[120, 150], COLOR_STOPS[2])
     assert (drawn[80, 100] > 150).all()  # the white edge passes through the middle of the two
@@ -219,7 +219,7 @@ def test_points_have_their_colour_at_their_pixel():
 
 def test_a_disc_lies_symmetrically_about_its_pixel():
     face = {"keypoints": [[100, 80]], "scores": [1.0], "bbox": [60, 40, 80, 80]}
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], draw_boxes=True)).astype(int)
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], draw_boxes=True)).astype(int)
     patch = drawn[76:85, 96:105]
     assert (patch != 128).any()
     np.testing.assert_allclose(patch, patch[::-1], atol=1)
@@ -228,19 +228,19 @@ def test_a_disc_lies_symmetrically_about_its_pixel():
 
 def test_unsure_and_missing_points_are_left_out():
     face = {"keypoints": [[50, 40], [150, 120]], "scores": [0.2, 0.9]}
-    untouched = np.asarray(grey_canvas())
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS, min_score=0.5))
+    untouched = np.asarray(gray_canvas())
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS, min_score=0.5))
     np.testing.assert_array_equal(drawn[:100], untouched[:100])  # neither the point nor the edge to it
     assert (drawn[120, 150] != 128).any()
     face["keypoints"][1] = [np.nan, np.nan]
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS))
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS))
     np.testing.assert_array_equal(drawn[100:], untouched[100:])
     face["keypoints"][0] = [np.nan, np.nan]
-    np.testing.assert_array_equal(np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS)), untouched)
+    np.testing.assert_array_equal(np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS)), untouched)
 
 
 def test_drawing_keeps_the_picture_and_reaches_over_its_border():
-    picture = grey_canvas()
+    picture = gray_canvas()
     face = {"keypoints": [[-5, -5], [210, 100]], "scores": [0.5, 0.5], "bbox": [-50, -50, 300, 300]}
     outside = {"keypoints": [[900, 900], [950, 990]], "scores": [0.5, 0.5], "bbox": [880, 880, 90, 120]}
     assert draw_landmarks(picture, [face, outside], TWO_POINTS).size == (200, 160)
@@ -249,6 +249,6 @@ def test_drawing_keeps_the_picture_and_reaches_over_its_border():
 
 def test_faces_of_another_scheme_are_refused():
     with pytest.raises(SchemeError, match="3 points, but the scheme two 2"):
-        draw_landmarks(grey_canvas(), [{"keypoints": [[1, 1]] * 3, "scores": [1, 1, 1]}], TWO_POINTS)
+        draw_landmarks(gray_canvas(), [{"keypoints": [[1, 1]] * 3, "scores": [1, 1, 1]}], TWO_POINTS)
     with pytest.raises(SchemeError, match="2 points but 1 scores"):
-        draw_landmarks(grey_canvas(), [{"keypoints": [[1, 1]] * 2, "scores": [1]}])
+        draw_landmarks(gray_canvas(), [{"keypoints": [[1, 1]] * 2, "scores": [1]}])
