@@ -154,7 +154,8 @@ def test_small_faces_beside_a_large_one_are_not_missed(monkeypatch):
 
 
 def test_the_default_is_loaded_once():
-    assert default_face_detector() is default_face_detector()
+    assert default_face_detector() is default_face_detector() is default_face_detector(small_faces=False)
+    assert default_face_detector(small_faces=True) is not default_face_detector()
 
 
 def test_tight_box_by_hand():
