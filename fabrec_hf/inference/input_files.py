@@ -149,8 +149,6 @@ def decode_picture(path: Path) -> tuple[Picture, str]:
     try:
         return Picture(image), note
     except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(str(error)) from error
 
 
