@@ -12,12 +12,11 @@ from ..data.picture_files import (
     PICTURE_SUFFIXES,
     TOO_LARGE,
     heic_is_readable,
-    is_heic,
     pictures_note,
     skipped_files,
 )
 from ..errors import BoxError, ImageError
-from ..model.image_inputs import Picture
+from ..model.image_inputs import Picture, is_heic
 from .video_files import VIDEO_SUFFIXES
 
 

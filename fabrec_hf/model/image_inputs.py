@@ -158,6 +158,11 @@ def _open(source: str | os.PathLike, name: str) -> Image.Image:
     return image
 
 
+def is_heic(content: bytes) -> bool:
+    """Whether a file begins as HEIC does, whatever it is called."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS
+
+
 def _know_heic(path: Path) -> None:
     """Teach Pillow to read HEIC where a file is such a one, and say what is missing where that cannot be.
 
@@ -165,9 +170,8 @@ def _know_heic(path: Path) -> None:
         ValueError: pillow-heif is not installed.
     """
     with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
-        return
+        if not is_heic(file.read(12)):
+            return
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
@@ -266,4 +270,4 @@ def _flatten_to_rgb(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-__all__ = ["Picture", "as_image_list", "as_picture", "load_rgb"]
+__all__ = ["Picture", "as_image_list", "as_picture", "is_heic", "load_rgb"]
