@@ -163,7 +163,7 @@ def _show_camera(arguments: argparse.Namespace, number: int) -> int:
     """Show the faces of a camera in a window."""
     if len(arguments.inputs) > 1:
         raise FabRecError("a camera goes alone, without pictures, videos or another camera.")
-    for option in ("output", "boxes", "json"):
+    for option in ("output", "to", "boxes", "json"):
         if getattr(arguments, option):
             raise FabRecError(f"--{option} is not for a camera, whose faces are only shown.")
     from ..inference import camera
@@ -172,7 +172,7 @@ def _show_camera(arguments: argparse.Namespace, number: int) -> int:
         from ..inference.landmark_finder import LandmarkFinder
         from ..inference.score_words import score_note
 
-        finder = LandmarkFinder(arguments.model, device=arguments.device)
+        finder = LandmarkFinder(arguments.model, device=arguments.device, small_faces=arguments.small_faces)
         stream = camera.CameraStream(
             finder,
             detect_every=arguments.detect_every,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.console import say
 from ..common.output_folder import check_output_folder, make_readable
 from ..data.box_rules import BOX_RULES
-from ..data.readers import KINDS, TOOLS
+from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
 from .reader_options import READER_OPTIONS, add_reader_options
@@ -195,7 +195,7 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
     from ..data import load_faces, random_shots
     from ..data.face_set import find_face_set
     from ..data.in_memory import read_faces
-    from ..data.readers import guess_kind, open_source
+    from ..data.readers import guess_kind, known_options, open_source
 
     kind = arguments.kind or guess_kind(arguments.data)
     names = column_names(arguments.columns)
@@ -209,9 +209,9 @@ def _load(arguments: argparse.Namespace, workplace: Path) -> tuple["datasets.Dat
         )
         face_set = find_face_set(arguments.data)
     else:
-        takes_split = kind in ("pts", "csv", "imagefolder", "coco", "dlib", *TOOLS)
         options = {name: getattr(arguments, name) for name in READER_OPTIONS}
-        options["split"] = arguments.split if takes_split else None
+        if "split" in known_options(kind):  # others know of themselves what their splits are called
+            options["split"] = arguments.split
         source = open_source(kind, arguments.data, **options)
         dataset, face_set = read_faces(source, arguments.split, arguments.boxes, progress=sys.stderr.isatty())
         say(face_set.summary(), sys.stderr)

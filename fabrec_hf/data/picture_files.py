@@ -18,7 +18,6 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "TOO_LARGE",
     "heic_is_readable",
-    "is_heic",
     "is_picture",
     "pictures_note",
     "skipped_files",
@@ -62,11 +61,6 @@ def heic_is_readable() -> bool:
     except ImportError:
         return False
     return True
-
-
-def is_heic(content: bytes) -> bool:
-    """Whether a file begins as HEIC does, whatever it is called."""
-    return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 
 def pictures_note(image: Image.Image) -> str:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .source import FaceSource
 
 
-__all__ = ["KINDS", "TOOLS", "guess_kind", "is_repository", "open_source"]
+__all__ = ["KINDS", "TOOLS", "guess_kind", "is_repository", "known_options", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
@@ -53,16 +54,24 @@ def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSour
     """
     if kind not in KINDS:
         raise DataError(f"No kind of data is called {kind!r}; there are {', '.join(KINDS)}.")
-    module = importlib.import_module(f".{KINDS[kind][0]}", __package__)
     given = {name: value for name, value in options.items() if value is not None}
-    known = list(inspect.signature(module.open_source).parameters)[1:]
+    known = known_options(kind)
     unknown = sorted(set(given) - set(known))
     if unknown:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise DataError(f"{kind} data takes no option {', '.join(unknown)}; {takes}.")
     if not os.path.exists(path):
         raise DataError(f"There is no file or folder {path}; expected {KINDS[kind][1]}.")
-    return module.open_source(Path(path), **given)
+    return _reader(kind)(Path(path), **given)
+
+
+def known_options(kind: str) -> list[str]:
+    """Return the names of what `open_source` takes for one of `KINDS`."""
+    return list(inspect.signature(_reader(kind)).parameters)[1:]
+
+
+def _reader(kind: str) -> Callable[..., "FaceSource"]:
+    return importlib.import_module(f".{KINDS[kind][0]}", __package__).open_source
 
 
 def guess_kind(path: str | os.PathLike) -> str:

@@ -16,7 +16,8 @@ import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataError
-from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, is_heic, pictures_note
+from ..model.image_inputs import is_heic
+from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, pictures_note
 from .picture_sizes import PictureSize, read_size
 from .scheme_conversion import SchemeConversion
 from .source import EXTRAS, Row, describe

@@ -120,7 +120,7 @@ class FoundFaces:
     def heatmap_picture(self, face: int) -> Image.Image:
         """Return the heatmaps of a face over its crop."""
         views = self.faces[face]
-        return _tile(heat_colors(views.crop, views.heat, (62, 245, 212)))
+        return _tile(heat_colors(views.crop, views.heat))
 
     def explained_picture(self, face: int) -> Image.Image:
         """Return what of a face is not reconstructed, red over its crop, which is shown gray."""

@@ -36,7 +36,6 @@ __all__ = ["LARGEST_SEED", "SPREAD", "Directions", "Interpolation", "LatentExplo
 
 LARGEST_SEED = 2**32 - 1
 TILE, LARGE = 256, 448
-HEAT_COLOR = (62, 245, 212)
 # At 1 faces differ as photographs do; a little nearer to the mean nearly all of them are whole.
 SPREAD = 0.8
 # How many directions are found by what: by all landmarks, by the landmarks of the mouth alone, by the gray picture.
@@ -136,10 +135,7 @@ class LatentExplorer:
         )
         maps = heat.clamp(0, 1)[:, 0].numpy()
         faces = to_pictures(decoded, self._finder.processor)
-        return [
-            (_enlarged(face), _enlarged(heat_colors(face, each, HEAT_COLOR)))
-            for face, each in zip(faces, maps, strict=True)
-        ]
+        return [(_enlarged(face), _enlarged(heat_colors(face, each))) for face, each in zip(faces, maps, strict=True)]
 
     @torch.inference_mode()
     def decoded_faces(self, seed: int, count: int, spread: float) -> list[Image.Image]:

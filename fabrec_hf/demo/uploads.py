@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.picture_files import NEEDS_HEIC, heic_is_readable, is_heic, pictures_note
+from ..data.picture_files import NEEDS_HEIC, heic_is_readable, pictures_note
 from ..errors import DataError, ImageError
-from ..model.image_inputs import Picture
+from ..model.image_inputs import Picture, is_heic
 
 
 __all__ = ["Limits", "Photograph", "Uploads", "checked_list", "decode_picture", "display_name"]

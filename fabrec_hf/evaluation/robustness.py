@@ -124,11 +124,11 @@ class _Measurement:
     targets: np.ndarray
     boxes: np.ndarray
     normalizer: Normalizer
-    settings: list[tuple[Perturbation, float]]
+    pairs: list[tuple[Perturbation, float]]
     seed: int
 
     def run(self, rows: np.ndarray, batch_size: int, progress: bool) -> np.ndarray:
-        """Return the errors of all rows in percent, (settings, N)."""
+        """Return the errors of all rows in percent, (pairs, N)."""
         on_cpu = self.model.device.type == "cpu"
         size = min(batch_size, FACES_PER_THREAD) if on_cpu else batch_size
         threads = min(batch_size // size, torch.get_num_threads()) if on_cpu else 1
@@ -144,11 +144,11 @@ class _Measurement:
         return np.concatenate(parts, axis=1)
 
     def _errors_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the errors of a few rows, (settings, n); the undisturbed faces are looked at once."""
+        """Return the errors of a few rows, (pairs, n); the undisturbed faces are looked at once."""
         faces = [self._read(row) for row in rows]
         plain = self._score(faces, rows)
         errors = []
-        for entry, strength in self.settings:
+        for entry, strength in self.pairs:
             disturbed = [perturb(face, entry, strength, row, self.seed) for face, row in zip(faces, rows, strict=True)]
             errors.append(self._score(disturbed, rows) if strength else plain)
         return np.stack(errors)

@@ -5,13 +5,10 @@ import numpy as np
 from ..errors import SchemeError
 from ..inference.dataset_prediction import checkpoint_scheme
 from ..model.configuration_fabrec import FabRecConfig
-from ..model.known_schemes import LandmarkScheme, conversions_of, convert_landmarks, get_scheme, known_name
+from ..model.known_schemes import LandmarkScheme, conversions_of, convert_landmarks, known_name, sources_of
 
 
 __all__ = ["convert_scores", "scored_scheme"]
-
-LARGER = ("wflw", "300w")
-"""Schemes whose landmarks can be converted to fewer."""
 
 
 def scored_scheme(config: FabRecConfig, num_points: int) -> LandmarkScheme:
@@ -33,13 +30,11 @@ def scored_scheme(config: FabRecConfig, num_points: int) -> LandmarkScheme:
     for scheme in conversions_of(own):
         if scheme.num_landmarks == num_points:
             return scheme
-    for larger in map(get_scheme, LARGER):
-        fewer = [scheme.name for scheme in conversions_of(larger)]
-        if larger.num_landmarks == num_points and known_name(own) in fewer:
-            raise SchemeError(
-                f"The checkpoint finds the {own.num_landmarks} points of {own.name}, but the data has {num_points}; "
-                f"convert the data by fabrec convert --to-scheme {known_name(own)} first."
-            )
+    if any(scheme.num_landmarks == num_points for scheme in sources_of(own)):
+        raise SchemeError(
+            f"The checkpoint finds the {own.num_landmarks} points of {own.name}, but the data has {num_points}; "
+            f"convert the data by fabrec convert --to-scheme {known_name(own)} first."
+        )
     return checkpoint_scheme(config, num_points)
 
 

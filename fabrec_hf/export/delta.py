@@ -73,7 +73,7 @@ def save_delta(
 
 
 def check_delta_folder(folder: Path) -> None:
-    """Refuse early what cannot become the folder of a delta.
+    """Refuse early what cannot become the folder of a delta, or of shards.
 
     Raises:
         CheckpointError: It holds whole weights, which would go first when loading.

@@ -148,7 +148,7 @@ def _on_cpu(model: FabRecForLandmarkDetection) -> FabRecFusedForLandmarkDetectio
 
 
 def _torch_program(fused: FabRecFusedForLandmarkDetection) -> bytes:
-    graph = _ToBoth(_ToDrawing(fused), _ToLandmarks(fused, BLURS["torch"], _part_names(fused))).eval()
+    graph = _ToBoth(_ToDrawing(fused), _ToLandmarks(fused, BLURS["torch"], list(_example_parts(fused)))).eval()
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
         batch = torch.export.Dim("batch", min=1)
@@ -167,13 +167,14 @@ def _onnx_files(
     onnx, _ = need_package("onnx"), need_package("onnxscript")
     if format == "openvino":
         need_package("openvino")
-    to_drawing, parts = _ToDrawing(fused), _part_names(fused)
-    with torch.no_grad():
-        drawing = to_drawing(_example(fused))
-    network = _to_onnx(to_drawing, (_example(fused),), ["pixel_values"], parts)
+    drawing = _example_parts(fused)
+    parts = list(drawing)
+    network = _to_onnx(_ToDrawing(fused), (_example(fused),), ["pixel_values"], parts)
     if calibration is not None:
         network = _quantize(network, calibration)
-    decoding = _to_onnx(_ToLandmarks(fused, BLURS[format], parts), drawing, parts, ["landmarks", "scores"])
+    decoding = _to_onnx(
+        _ToLandmarks(fused, BLURS[format], parts), (*drawing.values(),), parts, ["landmarks", "scores"]
+    )
     decoding = onnx.compose.add_prefix(decoding, "decode/", rename_inputs=False, rename_outputs=False)
     decoding.ir_version = network.ir_version
     decoding.opset_import[0].version = network.opset_import[0].version
@@ -190,8 +191,8 @@ def _example(fused: FabRecFusedForLandmarkDetection) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _part_names(fused: FabRecFusedForLandmarkDetection) -> list[str]:
-    return list(_parts(fused.draw(_example(fused))[0]))
+def _example_parts(fused: FabRecFusedForLandmarkDetection) -> dict[str, torch.Tensor]:
+    return _parts(fused.draw(_example(fused))[0])
 
 
 def _to_onnx(graph: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str]) -> Any:

@@ -23,7 +23,6 @@ from ..model.turned_crops import TURNED_FROM
 __all__ = ["draw_card_picture", "shows_reconstruction"]
 
 TILE = 176
-HEAT_COLOR = (62, 245, 212)
 
 
 @torch.no_grad()
@@ -82,7 +81,7 @@ def _draw_face(model: Any, processor: FabRecImageProcessor, picture: Picture, bo
         heat = F.interpolate(heat, size=TILE, mode="bilinear").clamp(0, 1)[0, 0].numpy()
         tiles = [
             tile,
-            Image.fromarray(heat_colors(np.asarray(tile), heat, HEAT_COLOR)),
+            Image.fromarray(heat_colors(np.asarray(tile), heat)),
             draw_landmarks(tile, [face], LandmarkScheme.from_dict(scheme) if scheme else None),
         ]
         return [*tiles, _reconstruction(outputs, processor)] if wanted else tiles

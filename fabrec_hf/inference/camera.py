@@ -1,7 +1,8 @@
 """The faces of a camera: found, followed and drawn frame by frame, and shown in a window."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,9 +62,8 @@ class CameraStream:
     ):
         self._finder, self._most_faces, self._labels = finder, most_faces, labels
         self._tracker = FaceTracker(self._find, self._detect, detect_every, FaceSmoother if smoothing else None)
-        self._index, self._last = 0, -1.0
-        self._times: list[float] = []
-        self._seen = False
+        self._index, self._seen = 0, False
+        self._times: deque[float] = deque(maxlen=RATE_FRAMES)
 
     def _find(self, image: np.ndarray, boxes: list[np.ndarray]) -> Any:
         return self._finder.find([image], [boxes])[0]
@@ -79,10 +79,11 @@ class CameraStream:
             now: Time in seconds on any clock that does not go back.
             threshold: Landmarks that score lower are not drawn.
         """
-        self._last = max(now, self._last + 1e-3)  # two frames may arrive at once
-        tracked = self._tracker(frame, self._index, self._last)
+        if self._times:
+            now = max(now, self._times[-1] + 1e-3)  # two frames may arrive at once
+        self._times.append(now)
+        tracked = self._tracker(frame, self._index, now)
         self._index += 1
-        self._times = [*self._times[1 - RATE_FRAMES :], self._last]
         faces = [
             {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
             for face in tracked
@@ -203,10 +204,12 @@ class _TkWindow:
         self._root, self._label, self._open = root, label, True
         self._photo: Any = None
         label.pack()
-        close: Callable[..., None] = lambda *_: setattr(self, "_open", False)  # noqa: E731
-        root.protocol("WM_DELETE_WINDOW", close)
+        root.protocol("WM_DELETE_WINDOW", self._close)
         for key in CLOSING_KEYS:
-            root.bind(f"<{key}>", close)
+            root.bind(f"<{key}>", self._close)
+
+    def _close(self, event: Any = None) -> None:
+        self._open = False
 
     def show(self, picture: np.ndarray, title: str) -> bool:
         from PIL import Image, ImageTk

@@ -52,10 +52,10 @@ def confidence_colors(scores: Any, low: float = 0.0, high: float = 1.0) -> np.nd
     return np.round(255 * mixed ** (1 / 2.2)).astype(np.uint8)
 
 
-def heat_colors(crop: np.ndarray, heat: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of a color; uint8."""
+def heat_colors(crop: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay heatmaps (S, S) in [0, 1] over a picture (S, S, 3) in 0..255 as opacity of aqua; uint8."""
     opacity = 0.85 * heat[..., None] ** SHARPENING
-    return np.round(crop * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
+    return np.round(crop * (1 - opacity) + np.asarray(COLOR_STOPS[-1]) * opacity).astype(np.uint8)
 
 
 def draw_landmarks(

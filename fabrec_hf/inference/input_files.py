@@ -12,12 +12,11 @@ from ..data.picture_files import (
     PICTURE_SUFFIXES,
     TOO_LARGE,
     heic_is_readable,
-    is_heic,
     pictures_note,
     skipped_files,
 )
 from ..errors import BoxError, ImageError
-from ..model.image_inputs import Picture
+from ..model.image_inputs import Picture, is_heic
 from .video_files import VIDEO_SUFFIXES
 
 
@@ -149,8 +148,6 @@ def decode_picture(path: Path) -> tuple[Picture, str]:
     try:
         return Picture(image), note
     except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(str(error)) from error
 
 

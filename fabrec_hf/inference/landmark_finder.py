@@ -171,6 +171,4 @@ class LandmarkFinder:
 
     @property
     def _detector(self) -> Any:
-        if self._given_detector is not None:
-            return self._given_detector
-        return default_face_detector(small_faces=True) if self._small_faces else default_face_detector()
+        return self._given_detector or default_face_detector(small_faces=self._small_faces)

@@ -10,7 +10,7 @@ __all__ = ["FaceSmoother", "OneEuroFilter"]
 # What the cutoff gains with speed: a shift of the whole face is known well, as the mean of all points, and must not
 # be late; against it a single point moves slowly, and its own tremor shows.
 # `training/benchmarks/benchmark_video.py` measures it.
-CENTRE_BETA = 80.0
+CENTER_BETA = 80.0
 SHAPE_BETA = 10.0
 
 
@@ -101,12 +101,12 @@ class FaceSmoother:
     """
 
     def __init__(self):
-        self._centre = OneEuroFilter(beta=CENTRE_BETA)
+        self._center = OneEuroFilter(beta=CENTER_BETA)
         self._shape = OneEuroFilter(beta=SHAPE_BETA)
 
     def reset(self) -> None:
         """Forget the past: the next points are taken as they are."""
-        self._centre.reset()
+        self._center.reset()
         self._shape.reset()
 
     def __call__(self, points: np.ndarray, time: float, size: float) -> np.ndarray:
@@ -116,7 +116,7 @@ class FaceSmoother:
         if not len(known):
             return np.full_like(points, np.nan)
         center = known.mean(axis=0, keepdims=True)
-        return self._shape(points - center, time, size) + self._centre(center, time, size)
+        return self._shape(points - center, time, size) + self._center(center, time, size)
 
 
 def _weight(cutoff: float | np.ndarray, elapsed: np.ndarray) -> np.ndarray:

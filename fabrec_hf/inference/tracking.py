@@ -255,16 +255,16 @@ def follow_box(box: np.ndarray, points_then: np.ndarray, points_now: np.ndarray)
         (4,) the box now, of the same proportions.
     """
     corner, size = np.asarray(box[:2], dtype=np.float64), np.asarray(box[2:], dtype=np.float64)
-    centre_then, centre_now = points_then.mean(axis=0), points_now.mean(axis=0)
+    center_then, center_now = points_then.mean(axis=0), points_now.mean(axis=0)
     along, across = _similarity(points_then, points_now)
     scale = float(np.hypot(along, across))
-    offset = corner + size / 2 - 0.5 - centre_then  # edges to pixel centers
+    offset = corner + size / 2 - 0.5 - center_then  # edges to pixel centers
     turned = np.array([along * offset[0] - across * offset[1], across * offset[0] + along * offset[1]])
-    return np.concatenate([centre_now + turned + 0.5 - scale * size / 2, scale * size])
+    return np.concatenate([center_now + turned + 0.5 - scale * size / 2, scale * size])
 
 
 def _similarity(points_then: np.ndarray, points_now: np.ndarray) -> tuple[float, float]:
-    """Return the similarity between centerd points (L, 2) in the sense of least squares, as a complex factor."""
+    """Return the similarity between centered points (L, 2) in the sense of least squares, as a complex factor."""
     then, now = points_then - points_then.mean(axis=0), points_now - points_now.mean(axis=0)
     spread = float((then**2).sum())
     if spread == 0:  # a single point moves only
@@ -286,7 +286,7 @@ def _is_plausible(
         return False
     next_box = follow_box(track.reference_box, track.reference_points, points)
     growth = np.sqrt((next_box[2] * next_box[3]) / (box[2] * box[3]))
-    step = np.abs(_centre(next_box) - _centre(box)) / box[2:]
+    step = np.abs(_center(next_box) - _center(box)) / box[2:]
     low, high = np.maximum(next_box[:2], 0), np.minimum(next_box[:2] + next_box[2:], [shape[1], shape[0]])
     inside = np.maximum(high - low, 0).prod() / next_box[2:].prod() if (next_box[2:] > 0).all() else 0.0
     return bool(
@@ -317,8 +317,8 @@ def _distance(track: _Track, box: np.ndarray) -> float:
     sizes = np.sqrt([track.box[2:].prod(), box[2:].prod()])
     if sizes.max() > 2 * sizes.min():
         return float("inf")
-    return float(np.linalg.norm(_centre(track.box) - _centre(box)) / sizes.mean())
+    return float(np.linalg.norm(_center(track.box) - _center(box)) / sizes.mean())
 
 
-def _centre(box: np.ndarray) -> np.ndarray:
+def _center(box: np.ndarray) -> np.ndarray:
     return box[:2] + box[2:] / 2

@@ -225,7 +225,6 @@ class YuNetFaceDetector:
         return found
 
 
-@lru_cache(maxsize=2)
 def default_face_detector(*, small_faces: bool = False) -> FaceDetector:
     """Return the detector that is used when the user names none; loaded once.
 
@@ -235,6 +234,12 @@ def default_face_detector(*, small_faces: bool = False) -> FaceDetector:
     Raises:
         ImportError: if a package that it needs is not installed.
     """
+    return _load_detector(small_faces)
+
+
+@lru_cache(maxsize=2)
+def _load_detector(small_faces: bool) -> FaceDetector:
+    # Not the function above: its cache would tell an argument that is left out from its default.
     return YuNetFaceDetector(small_faces=small_faces)
 
 

@@ -62,9 +62,9 @@ def crop_box_from_box(boxes: Any, extend_top: float = EXTEND_TOP, extend_bottom:
     left, top, width, height = (boxes[..., i] for i in range(4))
     grown_height = height * (1.0 + extend_top + extend_bottom)
     side = library.maximum(width, grown_height)
-    centre_x = left + width / 2
-    centre_y = top - extend_top * height + grown_height / 2
-    return library.stack([centre_x - side / 2, centre_y - side / 2, side, side], -1)
+    center_x = left + width / 2
+    center_y = top - extend_top * height + grown_height / 2
+    return library.stack([center_x - side / 2, center_y - side / 2, side, side], -1)
 
 
 def crop_box_from_image_size(width: int, height: int) -> np.ndarray:

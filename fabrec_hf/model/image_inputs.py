@@ -158,6 +158,11 @@ def _open(source: str | os.PathLike, name: str) -> Image.Image:
     return image
 
 
+def is_heic(content: bytes) -> bool:
+    """Whether a file begins as HEIC does, whatever it is called."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS
+
+
 def _know_heic(path: Path) -> None:
     """Teach Pillow to read HEIC where a file is such a one, and say what is missing where that cannot be.
 
@@ -165,9 +170,8 @@ def _know_heic(path: Path) -> None:
         ValueError: pillow-heif is not installed.
     """
     with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
-        return
+        if not is_heic(file.read(12)):
+            return
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
@@ -186,7 +190,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
         if image.mode.startswith("I;16"):
             return np.array(image)
         if image.mode in ("I", "F"):
-            return _wide_grey(np.array(image), image.mode, name)
+            return _wide_gray(np.array(image), image.mode, name)
         if image.has_transparency_data:
             # Premultiplied modes have no direct way to RGBA.
             image = image.convert("LA") if image.mode == "La" else image
@@ -196,7 +200,7 @@ def _pil_to_array(image: Image.Image, name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read: {_one_line(error)}.") from error
 
 
-def _wide_grey(values: np.ndarray, mode: str, name: str) -> np.ndarray:
+def _wide_gray(values: np.ndarray, mode: str, name: str) -> np.ndarray:
     """Gives the gray values of PIL's modes "I" and "F", which do not say their range, one that fits them."""
     if values.size == 0:
         return values.astype(np.float32)
@@ -266,4 +270,4 @@ def _flatten_to_rgb(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-__all__ = ["Picture", "as_image_list", "as_picture", "load_rgb"]
+__all__ = ["Picture", "as_image_list", "as_picture", "is_heic", "load_rgb"]

@@ -95,8 +95,8 @@ class FaceCropProcessor(BaseImageProcessor):
         float edges as they are; what lies beyond the picture is black, and so is what is transparent.
 
         Args:
-            images: one image or a list: PIL images of any mode, paths, URLs, arrays (HWC or HW) or tensors (CHW or
-                HW). Arrays and tensors hold uint8, uint16 or floats in [0, 1].
+            images: one image or a list: PIL images of any mode, paths, URLs, arrays (HWC or HW), tensors (CHW or HW)
+                or a `Picture`, which was read already. Arrays and tensors hold uint8, uint16 or floats in [0, 1].
             boxes: faces as (x, y, width, height) in pixels, edges. For one image a box or a list of boxes; for
                 several one list each, which may be empty, or None. None takes the whole picture for a face that is
                 already cropped: the square around it, without the margins.

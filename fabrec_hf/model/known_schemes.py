@@ -30,10 +30,11 @@ __all__ = [
     "Normalizer",
     "conversions_of",
     "convert_landmarks",
-    "known_name",
     "get_scheme",
     "infer_flip_pairs",
+    "known_name",
     "known_normalizers",
+    "sources_of",
 ]
 
 
@@ -230,6 +231,11 @@ _CONVERSIONS: dict[tuple[str, str], tuple[Callable, ...]] = {
 def conversions_of(scheme: LandmarkScheme) -> tuple[LandmarkScheme, ...]:
     """Return the built-in schemes of fewer points that `convert_landmarks` makes of a scheme's landmarks."""
     return tuple(_SCHEMES[target] for source, target in _CONVERSIONS if source == known_name(scheme))
+
+
+def sources_of(scheme: LandmarkScheme) -> tuple[LandmarkScheme, ...]:
+    """Return the built-in schemes of more points whose landmarks `convert_landmarks` makes a scheme's of."""
+    return tuple(_SCHEMES[source] for source, target in _CONVERSIONS if target == known_name(scheme))
 
 
 def convert_landmarks(

@@ -132,7 +132,7 @@ def test_occlusion_covers_the_share_it_states_inside_the_box(share):
     assert 0.4 < min(ratios) < 0.75 and 1.35 < max(ratios) < 2.3
 
 
-def test_points_turn_clockwise_about_the_centre_by_hand():
+def test_points_turn_clockwise_about_the_center_by_hand():
     """A quarter turn about edge position (10, 10), which is point (9.5, 9.5)."""
     turned = rotate_points(np.array([[12.5, 9.5], [9.5, 9.5], [np.nan, 0]]), np.array([10.0, 10.0]), 90)
     assert turned[:2] == pytest.approx(np.array([[9.5, 12.5], [9.5, 9.5]]))

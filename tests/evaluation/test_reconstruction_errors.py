@@ -26,9 +26,9 @@ from fabrec_hf.evaluation.reconstruction_errors import (  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
+from support.tiny_checkpoints import TINY  # noqa: E402
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 MEAN = np.array(FabRecImageProcessor.image_mean)
 
 

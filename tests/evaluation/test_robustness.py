@@ -23,9 +23,9 @@ from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRec
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection  # noqa: E402
+from support.tiny_checkpoints import TINY  # noqa: E402
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 SCHEME = get_scheme("mtfl")
 
 

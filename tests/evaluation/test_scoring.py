@@ -13,7 +13,7 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data.annotations import annotations  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
 from fabrec_hf.evaluation.reports import describe_measurement  # noqa: E402
-from fabrec_hf.evaluation.scored_points import LARGER, scored_scheme  # noqa: E402
+from fabrec_hf.evaluation.scored_points import scored_scheme  # noqa: E402
 from fabrec_hf.evaluation.scoring import (  # noqa: E402
     ScoringSettings,
     evaluate_checkpoint,
@@ -24,7 +24,7 @@ from fabrec_hf.evaluation.scoring import (  # noqa: E402
 from fabrec_hf.inference.dataset_prediction import predict_dataset  # noqa: E402
 from fabrec_hf.model.configuration_fabrec import FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
-from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, conversions_of, get_scheme  # noqa: E402
+from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
 
 
@@ -376,4 +376,3 @@ def test_only_points_that_are_there_are_converted(wflw):
     other = LandmarkScheme("wflw", 98)  # called so, but nothing says that these are its points
     with pytest.raises(SchemeError, match="finds the 98 points of wflw, but the data has 68"):
         scored_scheme(FabRecConfig(num_landmarks=98, landmark_scheme=other.to_dict()), 68)
-    assert all(conversions_of(get_scheme(name)) for name in LARGER)

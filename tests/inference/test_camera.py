@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch, tmp_path, capsys):
     for options, message in (
         (["0", "--output", "x"], "--output is not for a camera"),
         (["0", "--boxes", "1,2,3,4"], "--boxes is not for a camera"),
+        (["0", "--to", "cvat"], "--to is not for a camera"),
         (["0", "photo.jpg"], "a camera goes alone"),
     ):
         assert main(["detect", *options]) == 2
@@ -126,6 +128,17 @@ def test_without_tk_or_a_screen_the_window_says_what_to_do(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("way", ["WM_DELETE_WINDOW", *(f"<{key}>" for key in camera.CLOSING_KEYS)])
+def test_a_window_is_closed_by_its_button_and_by_keys(way, monkeypatch, frame):
+    ways, root = {}, Mock()
+    root.protocol = root.bind = ways.__setitem__
+    monkeypatch.setattr("PIL.ImageTk.PhotoImage", Mock())
+    window = camera._TkWindow(root, Mock())
+    assert window.show(frame, "a title")
+    ways[way](*([] if way == "WM_DELETE_WINDOW" else ["the event"]))
+    assert not window.show(frame, "a title")
+
+
 def test_the_command_shows_the_camera(monkeypatch, finder, frame, capsys):
     from contextlib import nullcontext
 
@@ -134,3 +147,9 @@ def test_the_command_shows_the_camera(monkeypatch, finder, frame, capsys):
     monkeypatch.setattr(camera, "open_window", lambda: nullcontext(screen))
     assert main(["detect", "0", "--draw-index"]) == 0
     assert "camera 0: 2 frames" in capsys.readouterr().out and len(screen.titles) == 2
+    asked = []
+    monkeypatch.setattr(
+        "fabrec_hf.inference.landmark_finder.LandmarkFinder", lambda model, **more: asked.append(more) or finder
+    )
+    assert main(["detect", "0", "--small-faces", "--device", "cpu"]) == 0
+    assert asked == [{"device": "cpu", "small_faces": True}]

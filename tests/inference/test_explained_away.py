@@ -10,7 +10,7 @@ def test_equal_pictures_have_nothing_to_explain():
     assert (explained_away(images, images.clone()) == 0).all()
 
 
-def test_a_flat_difference_is_its_distance_in_colours():
+def test_a_flat_difference_is_its_distance_in_colors():
     images = torch.zeros(1, 3, 40, 40)
     other = torch.tensor([0.1, 0.2, 0.2]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
     torch.testing.assert_close(explained_away(images, other), torch.full((1, 40, 40), 0.3 / FULL_DISTANCE))

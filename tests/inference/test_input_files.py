@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from fabrec_hf.data import picture_files
-from fabrec_hf.data.picture_files import PICTURE_SUFFIXES, is_heic, is_picture, skipped_files
+from fabrec_hf.data.picture_files import PICTURE_SUFFIXES, is_picture, skipped_files
 from fabrec_hf.errors import ImageError
 from fabrec_hf.inference import input_files
 from fabrec_hf.inference.input_files import collect_inputs, open_picture
+from fabrec_hf.model.image_inputs import is_heic
 
 
 @pytest.mark.parametrize(

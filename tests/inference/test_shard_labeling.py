@@ -16,7 +16,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme  # noqa: E402
+from fabrec_hf import FabRecForLandmarkDetection, FabRecImageProcessor  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
@@ -29,6 +29,7 @@ from fabrec_hf.inference.shard_labeling import (  # noqa: E402
     open_labels,
 )
 from support.faces import draw_face  # noqa: E402
+from support.landmark_checkpoints import save_landmark_model  # noqa: E402
 
 
 ROOT = Path(__file__).parents[2]
@@ -37,16 +38,9 @@ import label_dataset  # noqa: E402
 from label_dataset import LabelArguments  # noqa: E402
 
 
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny")
-    scheme = get_scheme("mtfl").to_dict()
-    config = FabRecConfig(**TINY, num_landmarks=5, landmark_scheme=scheme, heatmap_size=16)
-    FabRecForLandmarkDetection(config).save_pretrained(folder)
+    folder = save_landmark_model(tmp_path_factory.mktemp("tiny"))
     FabRecImageProcessor(size={"height": 32, "width": 32}, extend_top=0.1).save_pretrained(folder)
     return folder
 

@@ -7,33 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme
+from fabrec_hf import get_scheme
 from fabrec_hf.cli import main
 from fabrec_hf.errors import FabRecError, ImageError
 from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from fabrec_hf.inference.video_files import VideoReader, VideoWriter
 from fabrec_hf.inference.videos import VideoSettings, landmark_video
 from fabrec_hf.metrics import RunningAcceleration, mean_acceleration
+from support.landmark_checkpoints import save_landmark_model
 
 
 av = pytest.importorskip("av")
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny")
-    scheme = get_scheme("mtfl").to_dict()
-    config = FabRecConfig(**TINY, num_landmarks=5, landmark_scheme=scheme, heatmap_size=16)
-    FabRecForLandmarkDetection(config).save_pretrained(folder)
-    FabRecImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+    return save_landmark_model(tmp_path_factory.mktemp("tiny"))
 
 
 def write_video(path: Path, frames, rate: float = 25.0) -> Path:

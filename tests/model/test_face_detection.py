@@ -9,6 +9,7 @@ from PIL import Image
 from fabrec_hf.errors import SchemeError
 from fabrec_hf.inference.drawing import COLOR_STOPS, confidence_colors, draw_landmarks
 from fabrec_hf.model.face_detection import Detection, YuNetFaceDetector, _distinct, default_face_detector, tight_box
+from fabrec_hf.model.geometry import box_overlap
 from fabrec_hf.model.known_schemes import LandmarkScheme
 from support.faces import SHARED
 
@@ -27,13 +28,6 @@ def detector() -> YuNetFaceDetector:
 
 def astronaut() -> Image.Image:
     return Image.open(EXAMPLES / "astronaut.jpg").convert("RGB")
-
-
-def iou(first, second) -> float:
-    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
 
 
 @pytest.mark.parametrize(("name", "truth"), [("astronaut", ASTRONAUT), ("grace_hopper", HOPPER)])
@@ -60,7 +54,7 @@ def test_kinds_of_pictures_give_the_same_face(detector):
         Image.fromarray(np.asarray(gray).astype(np.uint16) * 257),
     ):
         (found,) = detector(image)
-        assert iou(found.box, reference.box) > 0.85
+        assert box_overlap(found.box, reference.box) > 0.85
 
 
 def test_an_exif_rotation_is_undone(detector):
@@ -69,7 +63,7 @@ def test_an_exif_rotation_is_undone(detector):
     stored = io.BytesIO()
     astronaut().transpose(Image.Transpose.ROTATE_90).save(stored, "JPEG", exif=exif, quality=95)
     (found,) = detector(Image.open(stored))
-    assert iou(found.box, detector(astronaut())[0].box) > 0.9
+    assert box_overlap(found.box, detector(astronaut())[0].box) > 0.9
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 2, 8])
@@ -77,7 +71,7 @@ def test_boxes_scale_with_the_picture(detector, factor):
     picture = astronaut()
     reference = np.array(detector(picture)[0].box)
     (found,) = detector(picture.resize((round(512 * factor), round(512 * factor)), Image.Resampling.LANCZOS))
-    assert iou(np.array(found.box) / factor, reference) > 0.75
+    assert box_overlap(np.array(found.box) / factor, reference) > 0.75
 
 
 def test_a_face_that_fills_a_large_picture_is_found_once(detector):
@@ -93,8 +87,8 @@ def test_several_faces_come_largest_first(detector):
     picture.paste(astronaut(), (20, 50))
     picture.paste(hopper, (560, 50))
     large, small = detector(picture)
-    assert iou(large.box, np.array(detector(hopper)[0].box) + [560, 50, 0, 0]) > 0.8
-    assert iou(small.box, np.array(detector(astronaut())[0].box) + [20, 50, 0, 0]) > 0.8
+    assert box_overlap(large.box, np.array(detector(hopper)[0].box) + [560, 50, 0, 0]) > 0.8
+    assert box_overlap(small.box, np.array(detector(astronaut())[0].box) + [20, 50, 0, 0]) > 0.8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000), (5000, 4), (320, 240)])
@@ -131,7 +125,7 @@ def test_a_picture_with_a_sure_face_is_searched_once_at_half_its_size(monkeypatc
     scales, more = counted(quick, monkeypatch), counted(thorough, monkeypatch)
     (found,), (expected,) = quick(picture), thorough(picture)
     assert scales == [0.5] and len(more) > 1
-    assert iou(found.box, expected.box) > 0.9
+    assert box_overlap(found.box, expected.box) > 0.9
     # Half of 512 is less than what is searched at least, and half of 1,600 more than what is searched at most.
     assert [len(quick(astronaut().resize((side, side)))) for side in (512, 1600)] == [1, 1]
     assert scales == [0.5, 320 / 512, 720 / 1600]
@@ -154,7 +148,16 @@ def test_small_faces_beside_a_large_one_are_not_missed(monkeypatch):
 
 
 def test_the_default_is_loaded_once():
-    assert default_face_detector() is default_face_detector()
+    assert default_face_detector() is default_face_detector() is default_face_detector(small_faces=False)
+    assert default_face_detector(small_faces=True) is not default_face_detector()
+
+
+def test_overlap_by_hand():
+    # 40 x 30 of 100 x 50 and 60 x 80 are shared: 1200 of 5000 + 4800 - 1200.
+    assert box_overlap((0, 0, 100, 50), np.array([60.0, 20.0, 60.0, 80.0])) == pytest.approx(1200 / 8600)
+    assert box_overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    for apart in ((10, 0, 5, 5), (20, 20, 5, 5), (2, 30, 5, 5)):
+        assert box_overlap((0, 0, 10, 10), apart) == box_overlap(apart, (0, 0, 10, 10)) == 0
 
 
 def test_tight_box_by_hand():
@@ -183,13 +186,13 @@ def test_recall_on_300w(detector):
     import pyarrow.parquet as pq
 
     table = pq.read_table(SHARED / "data/300w/test-00000-of-00001.parquet", columns=["image", "box"])
-    ious = []
+    overlaps = []
     for row in range(0, table.num_rows, 10):
         face = table.slice(row, 1).to_pylist()[0]
         found = detector(Image.open(io.BytesIO(face["image"]["bytes"])))
-        ious.append(max((iou(detection.box, face["box"]) for detection in found), default=0.0))
-    assert min(ious) > 0.5
-    assert np.mean(ious) > 0.86
+        overlaps.append(max((box_overlap(detection.box, face["box"]) for detection in found), default=0.0))
+    assert min(overlaps) > 0.5
+    assert np.mean(overlaps) > 0.86
 
 
 def test_confidence_colors_run_through_the_stops():
@@ -203,13 +206,13 @@ def test_confidence_colors_run_through_the_stops():
 TWO_POINTS = LandmarkScheme("two", 2, edges=((0, 1),))
 
 
-def grey_canvas(width: int = 200, height: int = 160) -> Image.Image:
+def gray_canvas(width: int = 200, height: int = 160) -> Image.Image:
     return Image.new("RGB", (width, height), (128, 128, 128))
 
 
-def test_points_have_their_colour_at_their_pixel():
+def test_points_have_their_color_at_their_pixel():
     face = {"keypoints": [[50, 40], [150, 120]], "scores": [0.0, 1.0], "bbox": [40, 30, 120, 100]}
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS))
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS))
     np.testing.assert_array_equal(drawn[40, 50], COLOR_STOPS[0])
     np.testing.assert_array_equal(drawn[120, 150], COLOR_STOPS[2])
     assert (drawn[80, 100] > 150).all()  # the white edge passes through the middle of the two
@@ -219,7 +222,7 @@ def test_points_have_their_colour_at_their_pixel():
 
 def test_a_disc_lies_symmetrically_about_its_pixel():
     face = {"keypoints": [[100, 80]], "scores": [1.0], "bbox": [60, 40, 80, 80]}
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], draw_boxes=True)).astype(int)
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], draw_boxes=True)).astype(int)
     patch = drawn[76:85, 96:105]
     assert (patch != 128).any()
     np.testing.assert_allclose(patch, patch[::-1], atol=1)
@@ -228,19 +231,19 @@ def test_a_disc_lies_symmetrically_about_its_pixel():
 
 def test_unsure_and_missing_points_are_left_out():
     face = {"keypoints": [[50, 40], [150, 120]], "scores": [0.2, 0.9]}
-    untouched = np.asarray(grey_canvas())
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS, min_score=0.5))
+    untouched = np.asarray(gray_canvas())
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS, min_score=0.5))
     np.testing.assert_array_equal(drawn[:100], untouched[:100])  # neither the point nor the edge to it
     assert (drawn[120, 150] != 128).any()
     face["keypoints"][1] = [np.nan, np.nan]
-    drawn = np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS))
+    drawn = np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS))
     np.testing.assert_array_equal(drawn[100:], untouched[100:])
     face["keypoints"][0] = [np.nan, np.nan]
-    np.testing.assert_array_equal(np.asarray(draw_landmarks(grey_canvas(), [face], TWO_POINTS)), untouched)
+    np.testing.assert_array_equal(np.asarray(draw_landmarks(gray_canvas(), [face], TWO_POINTS)), untouched)
 
 
 def test_drawing_keeps_the_picture_and_reaches_over_its_border():
-    picture = grey_canvas()
+    picture = gray_canvas()
     face = {"keypoints": [[-5, -5], [210, 100]], "scores": [0.5, 0.5], "bbox": [-50, -50, 300, 300]}
     outside = {"keypoints": [[900, 900], [950, 990]], "scores": [0.5, 0.5], "bbox": [880, 880, 90, 120]}
     assert draw_landmarks(picture, [face, outside], TWO_POINTS).size == (200, 160)
@@ -249,6 +252,6 @@ def test_drawing_keeps_the_picture_and_reaches_over_its_border():
 
 def test_faces_of_another_scheme_are_refused():
     with pytest.raises(SchemeError, match="3 points, but the scheme two 2"):
-        draw_landmarks(grey_canvas(), [{"keypoints": [[1, 1]] * 3, "scores": [1, 1, 1]}], TWO_POINTS)
+        draw_landmarks(gray_canvas(), [{"keypoints": [[1, 1]] * 3, "scores": [1, 1, 1]}], TWO_POINTS)
     with pytest.raises(SchemeError, match="2 points but 1 scores"):
-        draw_landmarks(grey_canvas(), [{"keypoints": [[1, 1]] * 2, "scores": [1]}])
+        draw_landmarks(gray_canvas(), [{"keypoints": [[1, 1]] * 2, "scores": [1]}])

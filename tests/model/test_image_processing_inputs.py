@@ -15,7 +15,7 @@ def modes():
     gray = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
     gray[20:40, 30:60] = 200
     color = Image.fromarray(noise(12, 9)).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
-    grey_rgb = Image.fromarray(gray).convert("RGB")
+    gray_rgb = Image.fromarray(gray).convert("RGB")
     alpha = np.full_like(gray, 255)
     alpha[:, :50] = 0
     over_black = np.array(color) * (alpha[..., None] > 0)
@@ -25,7 +25,7 @@ def modes():
     see_through.info["transparency"] = int(np.array(palette)[0, 0])
     shown = np.array(palette.convert("RGB")) * (np.array(palette) != see_through.info["transparency"])[..., None]
     yield "RGB", color, color
-    yield "L", Image.fromarray(gray), grey_rgb
+    yield "L", Image.fromarray(gray), gray_rgb
     yield "RGBA opaque", color.convert("RGBA"), color
     yield "RGBA", clear, Image.fromarray(over_black.astype(np.uint8))
     yield "LA", Image.fromarray(np.dstack([gray, alpha])), Image.fromarray(gray * (alpha > 0)).convert("RGB")
@@ -36,12 +36,12 @@ def modes():
     yield "1", Image.fromarray(gray).convert("1"), Image.fromarray(gray).convert("1").convert("RGB")
     yield "CMYK", color.convert("CMYK"), color.convert("CMYK").convert("RGB")
     yield "YCbCr", color.convert("YCbCr"), color.convert("YCbCr").convert("RGB")
-    yield "I;16", Image.fromarray(gray.astype(np.uint16) * 257), grey_rgb
-    yield "I;16B", Image.frombytes("I;16B", (WIDTH, HEIGHT), (gray.astype(">u2") * 257).tobytes()), grey_rgb
-    yield "I of 16 bits", Image.fromarray(gray.astype(np.int32) * 257), grey_rgb
-    yield "I of 8 bits", Image.fromarray(gray).convert("I"), grey_rgb
-    yield "F in [0, 1]", Image.fromarray(gray.astype(np.float32) / 255), grey_rgb
-    yield "F in [0, 255]", Image.fromarray(gray).convert("F"), grey_rgb
+    yield "I;16", Image.fromarray(gray.astype(np.uint16) * 257), gray_rgb
+    yield "I;16B", Image.frombytes("I;16B", (WIDTH, HEIGHT), (gray.astype(">u2") * 257).tobytes()), gray_rgb
+    yield "I of 16 bits", Image.fromarray(gray.astype(np.int32) * 257), gray_rgb
+    yield "I of 8 bits", Image.fromarray(gray).convert("I"), gray_rgb
+    yield "F in [0, 1]", Image.fromarray(gray.astype(np.float32) / 255), gray_rgb
+    yield "F in [0, 255]", Image.fromarray(gray).convert("F"), gray_rgb
 
 
 @pytest.mark.parametrize("case", list(modes()), ids=lambda case: case[0])
@@ -102,7 +102,7 @@ def test_arrays_and_tensors(backend, tmp_path):
     assert inputs["image_indices"].tolist() == list(range(len(same)))
 
 
-def test_grey_arrays_and_batches(backend):
+def test_gray_arrays_and_batches(backend):
     """(H, W), (H, W, 1) and (1, H, W) are gray; a 4-D array is a batch; layouts can be said."""
     processor = backend(size=32)
     gray = noise()[..., 0]

@@ -130,7 +130,7 @@ def test_auto_image_processor(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
-def test_real_faces_are_centred_in_their_crops(backend):
+def test_real_faces_are_centered_in_their_crops(backend):
     """The margins put the points of real faces where the paper's crops have them: inside, chin low, brows high."""
     from datasets import load_dataset
 

@@ -16,6 +16,7 @@ from fabrec_hf.model.known_schemes import (
     infer_flip_pairs,
     known_name,
     known_normalizers,
+    sources_of,
 )
 from support.faces import SHARED
 
@@ -268,11 +269,16 @@ def test_a_scheme_is_converted_by_the_names_of_its_points_and_not_by_its_own():
     assert (convert_landmarks(points, mine, "300w") == convert_landmarks(points, "wflw", "300w")).all()
     assert convert_landmarks(points, mine, "wflw") is points
     false = LandmarkScheme("wflw", 98)
-    assert conversions_of(false) == () and known_name(false) is None
+    assert conversions_of(false) == sources_of(false) == () and known_name(false) is None
     with pytest.raises(ValueError, match="No conversion from wflw to 300w"):
         convert_landmarks(points, false, "300w")
     targets = {scheme.name for name in NAMES for scheme in conversions_of(get_scheme(name))}
     assert targets == set(TO_SCHEMES)
+    assert {name: [scheme.name for scheme in sources_of(get_scheme(name))] for name in ("mtfl", "300w", "wflw")} == {
+        "mtfl": ["300w", "wflw"],
+        "300w": ["wflw"],
+        "wflw": [],
+    }
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared face data")

@@ -120,7 +120,7 @@ def test_a_step_of_training_can_do_without_landmarks():
         assert torch.equal(lean[name], full[name])
 
 
-def test_colour_half_of_the_decoder_runs_only_when_asked_for():
+def test_color_half_of_the_decoder_runs_only_when_asked_for():
     model = tiny_model(image_size=128, heatmap_size=32)
     runs = {}
     decoder = model.autoencoder.decoder

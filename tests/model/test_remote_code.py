@@ -19,9 +19,9 @@ from fabrec_hf import (
     FabRecImageProcessor,
     get_scheme,
 )
+from support.tiny_models import TINY
 
 
-TINY = {"image_size": 64, "widths": [8, 8, 8, 8], "latent_size": 8}
 MODEL = Path(fabrec_hf.__file__).parent / "model"
 
 # Runs in a process of its own that cannot import the package, and writes what it found as JSON.

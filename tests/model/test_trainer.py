@@ -64,7 +64,7 @@ def test_the_collator_cuts_crops_and_expresses_points_in_them(processor):
     image, points, box = draw_face(3)
     points[1] = np.nan
     batch = LandmarkCollator(processor)([{"image": image, "landmarks": points.tolist(), "box": box}])
-    # By hand: 20 % above and 12 % below the box make the side of the square, which is centerd on the box.
+    # By hand: 20 % above and 12 % below the box make the side of the square, which is centered on the box.
     x, y, width, height = box
     side = height * 1.32
     left, top = x + width / 2 - side / 2, y - 0.2 * height

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.errors import CheckpointError
-
-
-TINY = {"image_size": 32, "latent_size": 8, "widths": [8, 8, 8, 8], "encoder_depth": 1}
+from support.tiny_checkpoints import TINY
 
 
 def save_landmark_model(folder: Path, **fields) -> Path:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fabrec_hf.model import close_look, face_detection
+from fabrec_hf.model.geometry import box_overlap
 
 
 FOUND_IOU = 0.4
@@ -40,14 +41,6 @@ def read_faces(path: str, count: int | None = None, seed: int = 0) -> Iterator[t
         yield Image.open(io.BytesIO(face["image"]["bytes"])), np.asarray(face["box"], dtype=float)
 
 
-def iou(first, second) -> float:
-    """Return the intersection over union of two boxes (x, y, width, height)."""
-    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
-
-
 def raw_box(box) -> np.ndarray:
     """Undo the correction: the box as the network gave it."""
     x, y, width, height = box
@@ -62,8 +55,8 @@ def fit(detector: face_detection.FaceDetector, path: str, count: int, seed: int)
     fits = []
     for image, truth in read_faces(path, count, seed):
         boxes = [raw_box(found.box) for found in detector(image)]
-        best = max(boxes, key=lambda box: iou(box, truth), default=None)
-        if best is not None and iou(best, truth) > 0.3:
+        best = max(boxes, key=lambda box: box_overlap(box, truth), default=None)
+        if best is not None and box_overlap(best, truth) > 0.3:
             shift = (truth[:2] + truth[2:] / 2 - best[:2] - best[2:] / 2) / best[2:]
             fits.append(np.concatenate([shift, truth[2:] / best[2:]]))
     median = np.median(fits, axis=0).round(4).tolist()
@@ -78,9 +71,9 @@ def score(detector: face_detection.FaceDetector, path: str) -> dict:
         start = time.perf_counter()
         found = detector(image)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-        ious = [iou(face.box, truth) for face in found]
+        ious = [box_overlap(face.box, truth) for face in found]
         corrected.append(max(ious, default=0.0))
-        raw.append(max((iou(raw_box(face.box), truth) for face in found), default=0.0))
+        raw.append(max((box_overlap(raw_box(face.box), truth) for face in found), default=0.0))
         elsewhere += sum(value < 0.1 for value in ious)
     return {
         "faces": len(corrected),
