@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 MINIMAL_PYTHON ?= python3.12
 MINIMAL := .venv-minimal
 PROCESSES ?= 2
-SOURCES := fabrec_hf training tests hubconf.py
+SOURCES := fabrec_hf training tests space hubconf.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo cards test test-minimal gpu-check quality style clean

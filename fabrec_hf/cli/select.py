@@ -296,10 +296,9 @@ def _write(
 ) -> None:
     """Write the choice, its pictures, and what a tool is started with."""
     from ..data.annotation_templates import annotation_template
-    from ..inference.input_files import distinct_names
+    from ..inference.input_files import copy_names
 
-    files = [Path(name) for name in dict.fromkeys(record["file"] for record in records)]
-    names = {str(file): f"{name}{file.suffix}" for file, name in zip(files, distinct_names(files), strict=True)}
+    names = copy_names([Path(name) for name in dict.fromkeys(record["file"] for record in records)])
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["file", "x", "y", "width", "height", "share"])
@@ -308,8 +307,8 @@ def _write(
     titles = [f"{place}. {Path(record['file']).name}" for place, record in enumerate(records, start=1)]
     picture = io.BytesIO()
     contact_sheet(crops, titles).save(picture, format="PNG")
-    write_files(folder / "pictures", {name: Path(file).read_bytes() for file, name in names.items()})
+    write_files(folder / "pictures", {name: file.read_bytes() for file, name in names.items()})
     if template and scheme:
-        faces = [{"picture": f"pictures/{names[record['file']]}", "box": record["box"]} for record in records]
+        faces = [{"picture": f"pictures/{names[Path(record['file'])]}", "box": record["box"]} for record in records]
         write_files(folder, annotation_template(template, scheme, faces))
     write_files(folder, {"selected.csv": table.getvalue().encode(), "selected.png": picture.getvalue()})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..inference.input_files import collect_inputs, distinct_names, is_video
+from ..inference.input_files import collect_inputs, copy_names, is_video
 from ..inference.landmark_finder import LandmarkFinder
 from .annotation import AnnotatedFace
 from .sessions import Session, SessionStore
@@ -78,11 +78,10 @@ def _chosen_boxes(selected: Path) -> dict[str, list[Box]]:
             ]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{selected} is not the table that fabrec select writes: {error}") from error
-    files = [Path(name) for name in dict.fromkeys(name for name, _ in rows)]
-    names = {str(file): f"{name}{file.suffix}" for file, name in zip(files, distinct_names(files), strict=True)}
+    names = copy_names([Path(name) for name in dict.fromkeys(name for name, _ in rows)])
     boxes: dict[str, list[Box]] = {}
     for file, box in rows:
-        boxes.setdefault(names[str(Path(file))], []).append(box)  # type: ignore[arg-type]
+        boxes.setdefault(names[Path(file)], []).append(box)  # type: ignore[arg-type]
     return boxes
 
 
@@ -106,10 +105,7 @@ def prepare_session(
     session = sessions.keep(base64.urlsafe_b64encode(digest).decode().rstrip("="))
     with session.lock:
         present = {face.name for face in session.project.faces}
-        names = {
-            path: f"{name}{path.suffix}"
-            for path, name in zip(wanted.pictures, distinct_names(wanted.pictures), strict=True)
-        }
+        names = copy_names(wanted.pictures)
         new = [path for path in wanted.pictures if display_name(names[path]) not in present]
         copies = [Path(shutil.copyfile(path, uploads.new_file(names[path]))) for path in new]
         try:

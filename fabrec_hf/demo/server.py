@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..errors import FabRecError
+from ..hub.space import app_folder
 from ..inference.input_files import collect_inputs, is_video
 from .temporary import temporary_folder
 from .uploads import Limits, Uploads
@@ -65,9 +66,7 @@ def example_pictures(folder: Path | None) -> list[Path]:
     """
     if folder is not None:
         return [path for path in collect_inputs([str(folder)]) if not is_video(path)]
-    # In a wheel the Space lies beside this file, in a checkout beside the package.
-    places = (Path(__file__).parent / "space" / "examples", Path(__file__).parents[2] / "space" / "examples")
-    return [path for place in places for path in sorted(place.glob("*.jpg"))]
+    return sorted((app_folder() / "examples").glob("*.jpg"))
 
 
 @contextmanager

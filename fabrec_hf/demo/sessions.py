@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from ..common.output_folder import write_files
@@ -72,6 +73,11 @@ class Session:
         """The folder of the detector that was taught, which need not exist."""
         return self.folder / "detector"
 
+    @property
+    def has_detector(self) -> bool:
+        """Whether one was taught."""
+        return (self.detector / "config.json").is_file()
+
     def photograph(self, face: AnnotatedFace) -> Image.Image:
         """Open the photograph of a face, upright."""
         opened = self._opened  # a person stays with one photograph for many clicks
@@ -80,6 +86,11 @@ class Session:
             opened = face.file, decode_picture(content, face.name, self.limits).image
             self._opened = opened
         return opened[1]
+
+    def proposal(self) -> np.ndarray | None:
+        """Return the positions (L, 2) that are proposed for the face at hand; None where nothing proposes any."""
+        face = self.project.face
+        return self.proposer.propose(face, self.photograph(face)) if self.proposer else None
 
     def add_photographs(self, paths: Sequence[str], uploads: Uploads) -> tuple[list[tuple[str, str]], list[str]]:
         """Keep uploaded photographs as they are; photographs that are not upright are turned and written anew.
@@ -117,7 +128,7 @@ class Session:
     def checkpoints(self) -> dict[str, Path]:
         """Return the detectors of the session by the names that the pages show."""
         found = {}
-        if (self.detector / "config.json").is_file():
+        if self.has_detector:
             found["taught in this session"] = self.detector
         for folder in sorted((self.folder / "uploaded").glob("*/config.json")):
             found[f"uploaded: {folder.parent.name}"] = folder.parent

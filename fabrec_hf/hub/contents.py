@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ from ..checkpoints.results import FILE_NAME as RESULTS_NAME
 from ..checkpoints.results import read_results, to_json
 from ..checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, weight_files
 from ..common.choices import MAIN, PICTURE_NAME
+from ..common.figures import has_matplotlib
 from ..errors import CheckpointError, DataError, HubError, SchemeError
 from ..model.delta_fabrec import holds_delta
 from .few_shot_curve import CURVE_NAME, draw_few_shot_curve, few_shot_errors
@@ -185,7 +185,7 @@ def _model_files(
 def _few_shot_curve(few_shot: Mapping[str, Path]) -> bytes | None:
     """Draw the errors of few-shot checkpoints, where several were measured and there is matplotlib to do it."""
     errors = few_shot_errors(few_shot)
-    if len(errors) < 2 or find_spec("matplotlib") is None:
+    if len(errors) < 2 or not has_matplotlib():
         return None
     return draw_few_shot_curve(errors)
 

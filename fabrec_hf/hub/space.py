@@ -5,11 +5,17 @@ from pathlib import Path
 from ..errors import HubError
 
 
-__all__ = ["space_files"]
+__all__ = ["app_folder", "space_files"]
 
 PACKAGE = Path(__file__).parents[1]
 # What the package consists of; notes and backups that lie about in a checkout are none of it.
 SUFFIXES = frozenset((".py", ".js", ".json", ".md", ".typed", ".safetensors", ".png", ".jpg", ".yaml"))
+
+
+def app_folder() -> Path:
+    """Return where the app and its photographs lie: in a wheel inside the package, in a checkout beside it."""
+    inside = PACKAGE / "demo" / "space"
+    return inside if inside.is_dir() else PACKAGE.parent / "space"
 
 
 def space_files() -> dict[str, Path]:
@@ -24,16 +30,14 @@ def space_files() -> dict[str, Path]:
     Raises:
         HubError: The app is not there: neither in a checkout nor in an installed package.
     """
-    # In a wheel the app lies inside the package, in a checkout beside it.
-    in_wheel, in_checkout = PACKAGE / "demo" / "space", PACKAGE.parent / "space"
-    app = in_wheel if in_wheel.is_dir() else in_checkout
+    app = app_folder()
     if not (app / "app.py").is_file():
         raise HubError(f"{PACKAGE} lacks the app of the demonstration: install the package again, or use a checkout.")
     files = _listed(app, "", frozenset((*SUFFIXES, ".txt")))
     files |= {
         name: path for name, path in _listed(PACKAGE, f"{PACKAGE.name}/", SUFFIXES).items() if app not in path.parents
     }
-    files["LICENSE"] = app / "LICENSE" if app == in_wheel else PACKAGE.parent / "LICENSE"
+    files["LICENSE"] = (app if PACKAGE in app.parents else PACKAGE.parent) / "LICENSE"
     return dict(sorted(files.items()))
 
 

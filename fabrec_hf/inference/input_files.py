@@ -23,6 +23,7 @@ from .video_files import VIDEO_SUFFIXES
 __all__ = [
     "check_inside",
     "collect_inputs",
+    "copy_names",
     "decode_picture",
     "distinct_names",
     "is_video",
@@ -96,6 +97,11 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         numbers[path.stem] = number
         names[name] = None
     return list(names)
+
+
+def copy_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return what each input is called where copies of all of them lie side by side."""
+    return {path: f"{name}{path.suffix}" for path, name in zip(paths, distinct_names(paths), strict=True)}
 
 
 def open_picture(path: Path) -> Image.Image:

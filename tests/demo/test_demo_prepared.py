@@ -78,7 +78,7 @@ def test_the_faces_that_select_chose_are_taken(tmp_path, place):
 
 
 def test_what_select_writes_is_what_is_read(tmp_path, place):
-    """By the command itself, whose names of copies this has to guess."""
+    """By the command itself, whose copies have names of their own."""
     for folder, name in (("one", "astronaut"), ("two", "grace_hopper")):
         (tmp_path / folder).mkdir()
         examples = Path(__file__).parents[2] / "space/examples"

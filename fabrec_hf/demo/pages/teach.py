@@ -266,8 +266,7 @@ def show_session(services: Services, session: Session) -> dict[str, Any]:
     if not project.order or not project.names:
         nothing = {"row": gr.Row(visible=False), "status": NOT_CHOSEN, "point": gr.Radio(choices=[], value=None)}
         return nothing | {"summary": summary, "names": names} | _button_states(project, False)
-    face, photograph = project.face, session.photograph(project.face)
-    proposal = session.proposer.propose(face, photograph) if session.proposer else None
+    face, proposal = project.face, session.proposal()
     labels = []
     for index, name in enumerate(project.names):
         mark = "✓" if face.points[index] is not None else "hidden" if face.hidden[index] else "…"
@@ -329,7 +328,7 @@ def _nudge(dx: int, dy: int) -> Any:
         point = face.points[project.current] if face.points else None
         if point is None:
             x, y, width, height = face.box
-            proposal = session.proposer.propose(face, session.photograph(face)) if session.proposer else None
+            proposal = session.proposal()
             point = (x + width / 2, y + height / 2) if proposal is None else tuple(proposal[project.current])
         project.put(point[0] + dx * step, point[1] + dy * step, advance=False)
 
@@ -338,8 +337,7 @@ def _nudge(dx: int, dy: int) -> Any:
 
 def accept_proposal(session: Session) -> None:
     """Take what is proposed for the points of this face that nothing was said of."""
-    face = session.project.face
-    proposal = session.proposer.propose(face, session.photograph(face)) if session.proposer else None
+    proposal = session.proposal()
     if proposal is not None:
         session.project.accept(proposal)
 
@@ -350,7 +348,7 @@ def correct_doubtful(services: Services, session: Session) -> None:
     Raises:
         DataError: If no detector was taught, or every face is annotated.
     """
-    if "taught in this session" not in session.checkpoints():
+    if not session.has_detector:
         raise DataError("Train a detector first.")
     finder = services.shelf.finder(session.detector)
     project = session.project

@@ -150,7 +150,7 @@ def show_job(services: Services, session: Session) -> dict[str, Any]:
     `taught` is a number that changes with the detector.
     """
     job = session.job
-    has_detector = "taught in this session" in session.checkpoints()
+    has_detector = session.has_detector
     active = job is not None and job.active
     shown: dict[str, Any] = {
         "cancel": gr.Button(interactive=active),
@@ -257,7 +257,7 @@ def push_detector(session: Session, repository: str, token: str, private: bool, 
     token, repository = (token or "").strip(), (repository or "").strip()
     if not token or not repository:
         raise HubError("Give a repository as owner/name, and a token with write permission.")
-    if "taught in this session" not in session.checkpoints():
+    if not session.has_detector:
         raise HubError("Train a detector first.")
     from huggingface_hub import HfApi
 
