@@ -311,11 +311,12 @@ def boxes_per_image(boxes: Any, num_images: int) -> list[np.ndarray | None]:
 
 
 def box_overlap(first: Any, second: Any) -> float:
-    """Return the area that two boxes (x, y, width, height) share over the area that they cover together."""
+    """Return the area that two boxes (x, y, width, height) share over what they cover together; 0 if that is none."""
     a, b = (np.asarray(box, dtype=np.float64) for box in (first, second))
     sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
     shared = float(np.prod(sides.clip(0)))
-    return shared / (float(np.prod(a[2:]) + np.prod(b[2:])) - shared)
+    covered = float(np.prod(a[2:]) + np.prod(b[2:])) - shared
+    return shared / covered if covered > 0 else 0.0
 
 
 __all__ = [

@@ -158,6 +158,7 @@ def test_overlap_by_hand():
     assert box_overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     for apart in ((10, 0, 5, 5), (20, 20, 5, 5), (2, 30, 5, 5)):
         assert box_overlap((0, 0, 10, 10), apart) == box_overlap(apart, (0, 0, 10, 10)) == 0
+    assert box_overlap((3, 3, 0, 0), (3, 3, 0, 5)) == 0  # neither covers anything
 
 
 def test_tight_box_by_hand():
