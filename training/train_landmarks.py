@@ -56,6 +56,7 @@ from fabrec_hf.learning.landmark_training import (
     landmark_errors,
     predict_landmarks,
 )
+from fabrec_hf.learning.linear_start import begin_readout
 from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
@@ -250,6 +251,8 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
     validation = LabelledFaces(held_out, processor) if held_out is not None else None
     fit_shape_prior(model, faces, scheme)
     faces = begin_from_anchors(model, faces, scheme)
+    if start == 0:
+        begin_readout(model, faces, scheme, arguments.augmentation, arguments.seed)
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation, limit)
     boundary, end = arguments.stages
