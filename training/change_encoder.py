@@ -9,6 +9,7 @@ comes with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install
 timm's, --weights is a file of its state dict, or `timm` for the weights that timm would download.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
-from training_utils import logger, parse_arguments, run_main
+from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.data import load_faces
@@ -31,6 +32,8 @@ from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderCon
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
+
+logger = logging.getLogger(__name__)
 
 # Vectors this many times as long as the median are of pictures that the old encoder does not know.
 LONGEST = 2.0
@@ -185,7 +188,5 @@ def main(arguments: ChangeArguments) -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     run_main(main, parse_arguments(ChangeArguments, __doc__ or ""))

@@ -246,7 +246,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
                 of the anchors last.
             output_reconstruction: Also run the color half of the decoder, which changes no landmark.
             output_landmarks: False leaves landmarks and scores out, which a step of training does not need.
-            drawn_faces: Draw the first so many crops alone, in a step of training that reads points out of all of them.
+            drawn_faces: Draw the first so many crops alone, in a step of training that reads points out of them all.
             **kwargs: `return_dict=False` returns a tuple.
 
         Raises:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from accelerate import PartialState
 from benchmark_mesh_regression import score
 from training_utils import run_main
 
@@ -17,6 +18,7 @@ from fabrec_hf import FabRecAutoencoder
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.errors import CheckpointError, DataError, FabRecError
 from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.linear_start import PENALTY
 from fabrec_hf.model.known_schemes import get_scheme
 from fabrec_hf.model.mesh_scheme import FOREHEAD, MESH_VERTICES, mesh_scheme
 from support.tiny_checkpoints import save_autoencoder
@@ -95,8 +97,11 @@ def arguments(old: Path, drawn_faces: Path, output: Path, **kwargs):
     return change_encoder.ChangeArguments(**(values | {"backbone": "face_mesh"} | kwargs))
 
 
-def test_another_encoder_leaves_the_generator_as_it_is(old, drawn_faces, tmp_path):
-    change_encoder.main(arguments(old, drawn_faces, tmp_path / "new"))
+def test_another_encoder_leaves_the_generator_as_it_is(old, drawn_faces, tmp_path, caplog):
+    PartialState._reset_state()  # as in a process of its own, where nothing has set accelerate up
+    with caplog.at_level("INFO"):
+        change_encoder.main(arguments(old, drawn_faces, tmp_path / "new"))
+    assert "The new encoder explains" in caplog.text
     before, after = load_autoencoder(old), load_autoencoder(tmp_path / "new")
     assert after.config.backbone == "face_mesh" and after.config.encoder_pooling == "flatten"
     for name, value in before.decoder.state_dict().items():
@@ -119,7 +124,7 @@ def test_the_last_layer_is_the_ridge_solution(old):
         features, targets = new.encoder.features(crops).double().numpy(), before.encode(crops).double().numpy()
         found = new.encode(crops).numpy()
     centered, moved = features - features.mean(0), targets - targets.mean(0)
-    penalty = change_encoder.PENALTY * (centered**2).sum() / centered.shape[1]
+    penalty = PENALTY * (centered**2).sum() / centered.shape[1]
     # The same in the space of faces, by the other form of the solution.
     dual = np.linalg.solve(centered @ centered.T + penalty * np.eye(40), moved)
     np.testing.assert_allclose(found, centered @ centered.T @ dual + targets.mean(0), atol=1e-4)
