@@ -146,6 +146,8 @@ def build_model(
         config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
     # What reads out anchors is the start's; without anchors the new points are read out, if the recipe says so.
     config.point_readout = start.config.point_readout if config.anchors else recipe.point_readout
+    # Their heatmaps say nothing more, and take longer than all others.
+    config.draws_anchors = not (config.anchors and config.point_readout)
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):

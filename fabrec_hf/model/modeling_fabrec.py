@@ -160,7 +160,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             for place, width in enumerate(channels, start=1)
         )
         self.heatmap_head = nn.ConvTranspose2d(
-            channels[-1], config.num_landmarks + config.num_anchors, kernel_size=4, stride=2, padding=1, bias=False
+            channels[-1], config.num_heatmaps, kernel_size=4, stride=2, padding=1, bias=False
         )
         # Anchors of a detector that has them, its own points of another: never both.
         self.point_readout = None
@@ -221,7 +221,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.autoencoder.encoder.requires_grad_(True)
 
     def predict_heatmaps(self, first: torch.Tensor) -> torch.Tensor:
-        """Draw heatmaps (N, L + A, H, W), those of anchors last, from the generator's first stage (N, C, 8, 8)."""
+        """Draw heatmaps (N, L or L + A, S, S), anchors' last, from the generator's first stage (N, C, 8, 8)."""
         stages = self.autoencoder.decoder.stages
         hidden_states = self.transfer_layers[0](first)
         for stage, transfer_layer in zip(stages[1:], self.transfer_layers[1:], strict=False):
@@ -305,10 +305,11 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         Of the first faces alone, if no others were drawn.
         """
         config = self.config
+        # There may be labels of anchors that are not drawn, and drawn anchors without labels.
         heatmaps = drawing.heatmaps[:, : labels.shape[1]]
         shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
         layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
-        drawn = labels[: len(heatmaps)]
+        drawn = labels[: len(heatmaps), : heatmaps.shape[1]]
         targets = encode_heatmaps(drawn.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
         loss = heatmap_loss(heatmaps, targets, drawn.isfinite().all(dim=-1), config.foreground_weight)
         if drawing.readout is None:

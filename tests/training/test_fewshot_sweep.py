@@ -50,15 +50,15 @@ def test_the_table_stands_beside_the_papers_numbers():
     """Table 4 of the paper, column 300-W common: 4.96 at ten shots, 8.45 at one."""
     assert paper_curve() == {1: 8.45, 10: 4.96, 50: 4.55, 157: 4.22, 315: 3.88, 630: 3.76, 3148: 3.36}
     cells = [
-        {"shots": 10, "protocol": "random", "before": 6.0, "after": 4.0},
-        {"shots": 10, "protocol": "random", "before": 8.0, "after": 5.0},
+        {"shots": 10, "protocol": "random", "before": 6.0, "after": 4.0, "peer": 4.5},
+        {"shots": 10, "protocol": "random", "before": 8.0, "after": 5.0, "peer": 4.5},
         {"shots": 10, "protocol": "paper", "after": 4.25},
     ]
     text = table([cell | {"transfer_layers": None, "faces_scored": 554} for cell in cells], beside_paper=True)
-    assert "| 10 | random | all | 2 | 7.00 ± 1.41 | 4.50 ± 0.71 | - |" in text
-    assert "| 10 | paper | all | 1 | - | 4.25 | 4.96 |" in text and "over 554 faces" in text
+    assert "| 10 | random | all | 2 | 7.00 ± 1.41 | 4.50 ± 0.71 | 4.50 ± 0.00 | - |" in text
+    assert "| 10 | paper | all | 1 | - | 4.25 | - | 4.96 |" in text and "over 554 faces" in text
     fewer = table([cells[2] | {"transfer_layers": [2, 3], "faces_scored": 554}], beside_paper=True)
-    assert "| 10 | paper | 2, 3 | 1 | - | 4.25 | - |" in fewer, "the paper's number is of all ITLs"
+    assert "| 10 | paper | 2, 3 | 1 | - | 4.25 | - | - |" in fewer, "the paper's number is of all ITLs"
     assert Cell(10, "paper", 0, 5, 6, [2, 3]).name == "10-paper-0-5+6-itl23"
 
 
