@@ -14,6 +14,7 @@ from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning.score_calibration import fit_error_model  # noqa: E402
 from fabrec_hf.metrics.confidence import (  # noqa: E402
     area_under_risk_coverage,
+    area_under_roc,
     rank_correlation,
     reliability,
     risk_coverage,
@@ -199,3 +200,9 @@ def test_a_checkpoint_with_a_curve_of_heights_still_scores_by_it(tmp_path):
         np.testing.assert_allclose(model(images).scores.detach().numpy(), expected, atol=1e-5)
     with pytest.raises(Exception, match="rising heights"):
         FabRecConfig(**config, score_calibration=curve | {"heights": [0.1, 0.1, 0.6]})
+
+
+def test_the_area_under_the_roc_curve_counts_pairs_by_hand():
+    # 0.9 beats both, 0.5 ties with one and beats the other: 3.5 of 4 pairs.
+    assert area_under_roc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
+    assert np.isnan(area_under_roc(np.array([]), np.array([0.5])))
