@@ -36,7 +36,7 @@ from fabrec_hf.learning.landmark_training import (
     build_processor,
     find_scheme,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.model.known_schemes import LandmarkScheme
 
@@ -150,7 +150,7 @@ class Sweep:
                 stage = replace(recipe, **steps)
                 folds = arguments.folds if name == "after" else 0
                 fitted = fit_landmarks(model, faces, self.scheme, stage, folds=folds, on_step=report)
-                landmarks = predict_landmarks(model, self.scored, model.device).landmarks
+                landmarks = predict_faces(model, self.scored, model.device).landmarks
                 errors = landmark_errors(landmarks, self.scored, self.scheme)
                 result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}
         if arguments.save_models:

@@ -54,7 +54,7 @@ from fabrec_hf.learning.landmark_training import (
     find_scheme,
     fit_shape_prior,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
@@ -168,7 +168,7 @@ class Trainer:
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normalizer, crops without augmentation."""
-        landmarks = predict_landmarks(self.model, faces, self.accelerator.device).landmarks
+        landmarks = predict_faces(self.model, faces, self.accelerator.device).landmarks
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
@@ -204,7 +204,7 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
     model.to(accelerator.device)
     model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
-    if not calibrate(model, predict_landmarks(model, faces, accelerator.device), faces, scheme):
+    if not calibrate(model, predict_faces(model, faces, accelerator.device), faces, scheme):
         raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
     output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves no half of a model under the name that was asked for.
@@ -275,7 +275,7 @@ def save_detector(trainer: Trainer, processor: FabRecImageProcessor) -> None:
     model, validation = trainer.model, trainer.validation
     results: dict[str, float] = {"steps": arguments.stages[1], "faces": len(trainer.faces)}
     if validation:
-        found = predict_landmarks(model, validation, trainer.accelerator.device)
+        found = predict_faces(model, validation, trainer.accelerator.device)
         error = float(np.nanmean(landmark_errors(found.landmarks, validation, trainer.scheme)))
         results |= {"validation_faces": len(validation), "validation_nme": error}
         calibrate(model, found, validation, trainer.scheme)

@@ -31,7 +31,7 @@ __all__ = [
     "landmark_errors",
     "no_predictions",
     "parameter_groups",
-    "predict_landmarks",
+    "predict_faces",
     "training_loss",
 ]
 
@@ -237,8 +237,8 @@ def no_predictions(faces: int, points: int) -> Decoded:
 
 
 @torch.no_grad()
-def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
-    """Predict the landmarks of plain crops; all of it on the CPU."""
+def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
+    """Predict the landmarks of annotated faces, as fractions of their plain crops; all of it on the CPU."""
     model.eval()
     found = [no_predictions(0, model.config.num_landmarks)]
     for canvases in faces.canvases.split(64):

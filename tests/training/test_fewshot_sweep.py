@@ -26,7 +26,7 @@ from fabrec_hf.learning.landmark_training import (  # noqa: E402
     build_model,
     image_mean,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from support.scripts import run_script  # noqa: E402
@@ -85,7 +85,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):
         fit_landmarks(model, faces, scheme, stage, folds=0)
-        errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
+        errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
         assert cells["3-random-1-2+2"][key] == pytest.approx(np.mean(errors), rel=1e-4)
 
     text = (tmp_path / "sweep" / "table.md").read_text()
@@ -113,7 +113,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     chosen = choose_faces(latents, 3)
     assert sorted(chosen) == best.tolist()  # theirs is the order of the batch
     fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, LandmarkRecipe(**recipe, seed=1, head_steps=1), 0)
-    errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
+    errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
     found = json.loads((tmp_path / "sweep" / "cells" / "3-selected-1-1+0.json").read_text())
     assert found["before"] == pytest.approx(np.mean(errors), rel=1e-4)
     errors = sweep(*arguments, "--rotation", 5, expect=2)
