@@ -24,10 +24,10 @@ LABELS = ("names", "index")
 # Neighboring heatmaps would else run into one another.
 SHARPENING = 3
 # Points have at least this radius as a share of the picture's longer side, as long as they do not hide the face.
-SMALLEST_RADIUS = 1 / 1100
+SMALLEST_RADIUS = 1 / 400
 LARGEST_RADIUS_OF_FACE = 1 / 40
 # A face with a smaller share of the picture's longer side is drawn once more, enlarged, by `draw_overview`.
-SMALL_FACE = 0.125
+SMALL_FACE = 0.2
 MOST_INSETS = 6
 INSET_MARGIN = 0.35
 

@@ -41,11 +41,25 @@ def test_names_and_numbers_stand_beside_their_point_and_not_on_it():
 
 
 def test_points_of_a_large_picture_can_be_seen():
-    """A face of 100 px in 2200 px: points of at least 2200 / 1100 = 2 px, where the face alone would give 1.33."""
-    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
-    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2200, 1400), GRAY), [face], draw_boxes=False)).astype(int)
+    """A face of 300 px in 2000 px: a radius of 2000 / 400 = 5 px, where the face alone would give 300 / 75 = 4 px."""
+    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [900, 850, 300, 300]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2000, 1400), GRAY), [face], draw_boxes=True)).astype(int)
     aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
-    assert 4 <= aqua <= 16  # pi * 2 ** 2 = 12.6, less what the rim takes
+    assert np.pi * 4.5**2 < aqua < np.pi * 5.5**2
+
+
+def test_points_of_a_tiny_face_do_not_hide_it():
+    """A face of 100 px in 2000 px: 100 / 40 = 2.5 px, not the 5 px that go with the picture."""
+    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2000, 1400), GRAY), [face])).astype(int)
+    aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
+    assert np.pi * 2**2 < aqua < np.pi * 3**2
+
+
+@pytest.mark.parametrize("share, small", [(0.13, True), (0.19, True), (0.21, False)])
+def test_a_face_of_less_than_a_fifth_of_the_picture_is_enlarged(share, small):
+    face = small_face() | {"bbox": [300, 200, 800 * share, 800 * share]}
+    assert (draw_overview(Image.new("RGB", (800, 600), GRAY), [face], TWO).height > 600) == small
 
 
 def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
