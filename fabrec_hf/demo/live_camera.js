@@ -10,6 +10,7 @@ canvas { display: block; width: 100%; max-width: 720px; aspect-ratio: 4 / 3; bor
 .bar { display: flex; flex-wrap: wrap; gap: 8px 16px; margin: 8px 0 0; align-items: center; }
 button { font: inherit; font-weight: 600; color: #fff; background: #1d4ed8; border: 0; border-radius: 6px;
   min-height: 40px; padding: 6px 16px; cursor: pointer; }
+.stop { color: inherit; background: transparent; border: 1px solid var(--border-color-primary); }
 button:disabled { opacity: .5; cursor: default; }
 button:focus-visible, input:focus-visible { outline: 3px solid #1d4ed8; outline-offset: 2px; }
 :host-context(.dark) :focus-visible { outline-color: #93c5fd; }
@@ -103,7 +104,7 @@ async function follow(mine, video) {
     show(held, answer.faces);
     const separator = answer.faces.length ? ',' : '.';
     output.value = `${rate(times).toFixed(1)} frames a second${separator} ${answer.word}`;
-    await new Promise(requestAnimationFrame);  // none is taken while the window is hidden
+    if (document.hidden) await new Promise(requestAnimationFrame);  // which comes when the window is seen again
   }
   return '';
 }

@@ -129,6 +129,8 @@ def draw_overview(
 ) -> Image.Image:
     """Draw faces as `draw_landmarks` does, and small faces a second time, enlarged, in a strip below.
 
+    A single small face is enlarged twice, without and with its landmarks.
+
     Args:
         image: anything that the image processor reads.
         faces: what `draw_landmarks` takes; faces without `bbox` are not enlarged.
@@ -157,10 +159,14 @@ def draw_overview(
         for index, face in enumerate(faces)
     ]
     drawn = draw_landmarks(picture, numbered, scheme, min_score)
-    side = min(plain.width // max(len(small), 3), plain.width)
+    tiles = [dict(numbered[index]) for index in small]
+    if len(tiles) == 1:  # beside the face as it is, which fills the strip
+        tiles.insert(0, {**tiles[0], "keypoints": np.empty((0, 2)), "scores": None})
+    side = plain.width // len(tiles)
     strip = Image.new("RGB", (plain.width, side), (20, 20, 30))
-    for place, index in enumerate(small):
-        strip.paste(_enlarged(plain, numbered[index], side, scheme, min_score, labels), (place * side, 0))
+    for place, tile in enumerate(tiles):
+        own = scheme if len(tile["keypoints"]) else None
+        strip.paste(_enlarged(plain, tile, side, own, min_score, labels), (place * side, 0))
     whole = Image.new("RGB", (plain.width, plain.height + side))
     whole.paste(drawn)
     whole.paste(strip, (0, plain.height))

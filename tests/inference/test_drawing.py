@@ -65,11 +65,18 @@ def test_a_face_of_less_than_a_fifth_of_the_picture_is_enlarged(share, small):
 def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
     picture = Image.new("RGB", (800, 600), GRAY)
     drawn = draw_overview(picture, [small_face()], TWO)
-    assert drawn.size == (800, 600 + 800 // 3)
-    # 40 px with 35 % on either side are 68 px, enlarged to 266: the first point by hand.
+    assert drawn.size == (800, 600 + 400)
+    # 40 px with 35 % on either side are 68 px, enlarged to 400: the first point by hand. The left tile is without it.
+    x, y = (305.5 - (320 - 34)) * 400 / 68, (210.5 - (220 - 34)) * 400 / 68
+    assert np.abs(np.array(drawn.getpixel((400 + int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
+    assert drawn.getpixel((int(x), 600 + int(y))) == GRAY
+    np.testing.assert_allclose(tile_points([[305.0, 210.0]], [300, 200, 40, 40], 400), [[x - 0.5, y - 0.5]])
+    other = small_face() | {"bbox": [600, 400, 40, 40], "keypoints": [[605.0, 410.0], [625.0, 425.0]]}
+    two = draw_overview(picture, [small_face(), other, other], TWO)
+    assert two.size == (800, 600 + 800 // 3)
     x, y = (305.5 - (320 - 34)) * 266 / 68, (210.5 - (220 - 34)) * 266 / 68
-    assert np.abs(np.array(drawn.getpixel((int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
-    np.testing.assert_allclose(tile_points([[305.0, 210.0]], [300, 200, 40, 40], 266), [[x - 0.5, y - 0.5]])
+    for tile in range(3):
+        assert np.abs(np.array(two.getpixel((tile * 266 + int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
     large = small_face() | {"bbox": [100, 100, 400, 400]}
     np.testing.assert_array_equal(draw_overview(picture, [large], TWO), draw_landmarks(picture, [large], TWO))
     assert draw_overview(picture, []).size == (800, 600)
