@@ -2,14 +2,13 @@
 
 Landmarks are found in decoded pictures, by the detector's own encoder. Its transfer layers cannot draw from the
 autoencoder's latent vector: they learned together with an encoder that was taught by a mesh, whose vectors for the
-same faces point elsewhere (cosines of 0.2 and 0.4 for the two photographs in `examples/`). Drawn from vectors of the
-autoencoder, heatmaps peak at 0.2 on average, and show nothing; drawn by way of the picture, at 0.8.
+same faces point elsewhere. Drawn from vectors of the autoencoder, heatmaps hardly rise, and show nothing.
 
 Colored noise in the lower left corner of random faces came from a single direction of the latent space. The encoder
-gives nearly all photographs about the same number along it (the quartiles are 0.5 apart) and one in twenty-five a
-number up to 140 away, and the decoder answers the latter with activations many times as large in the corner of its
-first stage. The full normal distribution strays there for 8 to 17 % of its vectors; the distribution of the other
-photographs, which faces are drawn from now, for less than 2 %.
+gives nearly all photographs about the same number along it and a few, which `training/latent_distribution.py` counts
+and leaves out, one that is far away. The decoder answers the latter with activations many times as large in the corner
+of its first stage. The full normal distribution strays there more often than the distribution of the other
+photographs, which faces are drawn from.
 """
 
 import io

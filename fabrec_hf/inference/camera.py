@@ -17,7 +17,7 @@ from .smoothing import FaceSmoother
 from .tracking import FaceTracker
 
 
-__all__ = ["CameraFrame", "CameraStream", "describe_frame", "open_camera", "open_window", "watch"]
+__all__ = ["CameraFrame", "CameraStream", "describe_faces", "describe_frame", "open_camera", "open_window", "watch"]
 
 # The rate is that of the last frames.
 RATE_FRAMES = 30
@@ -50,6 +50,9 @@ class CameraStream:
         detect_every: Frames from a look of the detector to the next.
         smoothing: Whether landmarks are smoothed.
         labels: `"names"` or `"index"` of the points, to write beside them.
+
+    Attributes:
+        seen_before: Whether there was a face in any frame so far.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class CameraStream:
     ):
         self._finder, self._most_faces, self._labels = finder, most_faces, labels
         self._tracker = FaceTracker(self._find, self._detect, detect_every, FaceSmoother if smoothing else None)
-        self._index, self._seen = 0, False
+        self._index, self.seen_before = 0, False
         self._times: deque[float] = deque(maxlen=RATE_FRAMES)
 
     def _find(self, image: np.ndarray, boxes: list[np.ndarray]) -> Any:
@@ -70,6 +73,27 @@ class CameraStream:
 
     def _detect(self, image: np.ndarray) -> list[Any]:
         return self._finder.detect(image)[: self._most_faces]
+
+    def follow(self, frame: np.ndarray, now: float) -> list[dict[str, Any]]:
+        """Find the faces of the next frame, without drawing them.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            now: Time in seconds on any clock that does not go back.
+
+        Returns:
+            The faces, as `draw_landmarks` takes them.
+        """
+        if self._times:
+            now = max(now, self._times[-1] + 1e-3)  # two frames may arrive at once
+        self._times.append(now)
+        tracked = self._tracker(frame, self._index, now)
+        self._index += 1
+        self.seen_before = self.seen_before or bool(tracked)
+        return [
+            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
+            for face in tracked
+        ]
 
     def __call__(self, frame: np.ndarray, now: float, threshold: float = 0.0) -> CameraFrame:
         """Draw the faces of the next frame.
@@ -79,30 +103,26 @@ class CameraStream:
             now: Time in seconds on any clock that does not go back.
             threshold: Landmarks that score lower are not drawn.
         """
-        if self._times:
-            now = max(now, self._times[-1] + 1e-3)  # two frames may arrive at once
-        self._times.append(now)
-        tracked = self._tracker(frame, self._index, now)
-        self._index += 1
-        faces = [
-            {"keypoints": face.keypoints, "scores": face.scores, "bbox": face.box, "roll": face.roll}
-            for face in tracked
-        ]
+        faces = self.follow(frame, now)
         drawn = draw_landmarks(frame, faces, self._finder.scheme, min_score=threshold or None, labels=self._labels)
         passed = self._times[-1] - self._times[0]
         rate = (len(self._times) - 1) / passed if passed > 0 else 0.0
-        self._seen = self._seen or bool(tracked)
-        return CameraFrame(np.asarray(drawn), rate, len(tracked), self._seen)
+        return CameraFrame(np.asarray(drawn), rate, len(faces), self.seen_before)
+
+
+def describe_faces(faces: int, seen_before: bool) -> str:
+    """Say how many faces the camera sees, or what to do where there is none."""
+    if faces:
+        return f"{count_faces(faces)}."
+    if seen_before:
+        return "The face is lost: turn toward the camera, or come nearer."
+    return "No face is seen yet: turn toward the camera, or switch on a light."
 
 
 def describe_frame(frame: CameraFrame) -> str:
     """Say how fast the camera is followed, and whether there is a face."""
-    speed = f"{frame.rate:.1f} frames a second"
-    if frame.faces:
-        return f"{speed}, {count_faces(frame.faces)}."
-    if frame.seen_before:
-        return f"{speed}. The face is lost: turn toward the camera, or come nearer."
-    return f"{speed}. No face is seen yet: turn toward the camera, or switch on a light."
+    separator = "," if frame.faces else "."
+    return f"{frame.rate:.1f} frames a second{separator} {describe_faces(frame.faces, frame.seen_before)}"
 
 
 class Window(Protocol):

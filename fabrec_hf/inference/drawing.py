@@ -24,10 +24,10 @@ LABELS = ("names", "index")
 # Neighboring heatmaps would else run into one another.
 SHARPENING = 3
 # Points have at least this radius as a share of the picture's longer side, as long as they do not hide the face.
-SMALLEST_RADIUS = 1 / 1100
+SMALLEST_RADIUS = 1 / 400
 LARGEST_RADIUS_OF_FACE = 1 / 40
 # A face with a smaller share of the picture's longer side is drawn once more, enlarged, by `draw_overview`.
-SMALL_FACE = 0.125
+SMALL_FACE = 0.2
 MOST_INSETS = 6
 INSET_MARGIN = 0.35
 
@@ -129,6 +129,8 @@ def draw_overview(
 ) -> Image.Image:
     """Draw faces as `draw_landmarks` does, and small faces a second time, enlarged, in a strip below.
 
+    A single small face is enlarged twice, without and with its landmarks.
+
     Args:
         image: anything that the image processor reads.
         faces: what `draw_landmarks` takes; faces without `bbox` are not enlarged.
@@ -157,10 +159,14 @@ def draw_overview(
         for index, face in enumerate(faces)
     ]
     drawn = draw_landmarks(picture, numbered, scheme, min_score)
-    side = min(plain.width // max(len(small), 3), plain.width)
+    tiles = [dict(numbered[index]) for index in small]
+    if len(tiles) == 1:  # beside the face as it is, which fills the strip
+        tiles.insert(0, {**tiles[0], "keypoints": np.empty((0, 2)), "scores": None})
+    side = plain.width // len(tiles)
     strip = Image.new("RGB", (plain.width, side), (20, 20, 30))
-    for place, index in enumerate(small):
-        strip.paste(_enlarged(plain, numbered[index], side, scheme, min_score, labels), (place * side, 0))
+    for place, tile in enumerate(tiles):
+        own = scheme if len(tile["keypoints"]) else None
+        strip.paste(_enlarged(plain, tile, side, own, min_score, labels), (place * side, 0))
     whole = Image.new("RGB", (plain.width, plain.height + side))
     whole.paste(drawn)
     whole.paste(strip, (0, plain.height))

@@ -83,7 +83,7 @@ def test_files_refer_to_the_pixels_of_the_file(shelf, found):
     expected = np.array(record["faces"][0]["expected_errors"])  # of a face of 90 pixels, in pixels of the file
     assert [float(row["expected_error"]) for row in rows] == expected.tolist() and 0.3 < expected.mean() < 6
     assert expected == pytest.approx(2 * small.faces[0].expected_errors, abs=0.01)
-    assert Image.open(io.BytesIO(files["astronaut.landmarks.png"])).size == (256, 256)
+    assert Image.open(io.BytesIO(files["astronaut.landmarks.png"])).size == (256, 256 + 128)  # and the face below
 
 
 def test_the_threshold_leaves_out_the_unsure(found):

@@ -6,6 +6,7 @@ SPACE_SCREENSHOTS=DIR a picture of each page is kept.
 
 import io
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -38,6 +39,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SLOW = 180_000  # milliseconds that a busy machine may take
+# Also what lies in the shadow of another element.
+QUERY = """(selector => [...document.querySelectorAll('*')].map(e => e.shadowRoot?.querySelector(
+  selector.split(' ').pop())).find(Boolean))"""
 FOCUSED = "(document.activeElement.shadowRoot?.activeElement || document.activeElement)"
 MAKE_FILES = "Make files: annotations (COCO, .pts) and checkpoint"
 
@@ -139,13 +143,43 @@ def test_a_visitor_sees_one_line_for_a_mistake(page):
     assert "Traceback" not in page.content()
 
 
-def test_the_camera_is_looked_at(page):
+def test_the_camera_is_followed(page):
+    """The camera shows a photograph: its landmarks are drawn, left out by the slider, and the camera is let go of."""
     open_tab(page, "Live camera")
-    page.get_by_role("button", name="Click to Access Webcam").click()
-    page.get_by_text("Record", exact=True).click()
-    page.locator("#camera-rate >> text=/[0-9.]+ frames a second/").wait_for()
-    pictures(page, "Landmarks").first.wait_for()
-    page.get_by_text("Stop", exact=True).click()
+    rate, aqua = page.locator("#camera output"), "#camera canvas"
+    page.get_by_role("button", name="Start the camera").click()
+    rate.get_by_text(re.compile(r"^[0-9.]+ frames a second, 1 face\.$")).wait_for()
+    # The colors of landmarks, from amber to aqua, are nowhere in the photograph.
+    count = f"""() => {{
+      const canvas = {QUERY}('{aqua}'), pixels = canvas.getContext('2d').getImageData(0, 0, 640, 480).data;
+      let found = 0;
+      for (let i = 0; i < pixels.length; i += 4) found += pixels[i] < 160 && pixels[i + 1] > 220 && pixels[i + 2] > 150
+        && pixels[i + 2] < 235;
+      return found;
+    }}"""
+    drawn = page.evaluate(count)
+    slider = page.locator("#camera input")
+    slider.focus()
+    page.keyboard.press("End")
+    page.locator("#camera >> text=1.00").wait_for()
+    page.wait_for_function(f"({count})() < {drawn} / 4")
+    assert drawn > 50
+    page.get_by_role("button", name="Stop", exact=True).click()
+    playwright.expect(rate).to_have_text("", timeout=SLOW)
+    page.get_by_role("button", name="Start the camera").click()
+    rate.get_by_text("1 face").wait_for()
+    open_tab(page, "Photograph")  # which stops it, too
+    playwright.expect(page.locator("#camera button.start")).to_be_enabled(timeout=SLOW)
+
+
+def test_a_camera_that_may_not_be_used_is_answered_in_a_sentence(page):
+    open_tab(page, "Live camera")
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError') } }"
+    )
+    page.get_by_role("button", name="Start the camera").click()
+    page.locator("#camera output").get_by_text("There is no camera: plug one in").wait_for()
+    playwright.expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
 
 
 def test_what_has_nothing_to_act_on_is_disabled(page):
@@ -157,6 +191,27 @@ def test_what_has_nothing_to_act_on_is_disabled(page):
         open_tab(page, tab)
         for name in names:
             playwright.expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+
+
+@pytest.mark.parametrize("width", list(WIDTHS))
+def test_every_page_can_be_read_in_the_dark(width, chromium, space):
+    """With an empty page each, and with faces to annotate."""
+    context = chromium.new_context(viewport=dict(zip(("width", "height"), WIDTHS[width], strict=True)))
+    page = context.new_page()
+    page.set_default_timeout(SLOW)
+    page.goto(f"{space.url}/?__theme=dark")
+    page.locator("body.dark").wait_for()
+    for tab in ("Photograph", "Live camera", "Latent space", "Compare", "Teach"):
+        if tab == "Teach":
+            begin(page, "nose, chin", PHOTOGRAPHS[:1])
+            click_face(page, 0.5, 0.5)
+            page.locator("#teach-status").get_by_text("Click 2 chin").wait_for()
+        else:
+            open_tab(page, tab)
+            page.wait_for_timeout(300)
+        assert page.evaluate(CONTRAST) == [], tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width][0], tab
+    context.close()
 
 
 def test_latent_space(page):

@@ -1,5 +1,6 @@
 """The Space: its header, its command, and what its server refuses."""
 
+import base64
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -117,9 +119,28 @@ def test_no_page_leaves_it_to_gradio_to_open_a_picture(space, tmp_path):
     payload = gradio.FileData(path=str(tmp_path / "notes.jpg"), orig_name="notes.jpg")
     fields = [block for block in space.app.blocks.values() if isinstance(block, gradio.Image)]
     taken = [field for field in fields if field.interactive is not False]
-    assert {field.label for field in taken} >= {"Photograph", "Camera", "From", "To"}
+    assert {field.label for field in taken} >= {"Photograph", "From", "To"}
     assert [field.preprocess(payload) for field in taken] == [payload.path] * len(taken)
     assert [field.preprocess(None) for field in taken] == [None] * len(taken)
+
+
+def test_a_frame_of_a_camera_is_answered_by_landmarks(space):
+    (camera,) = (block for block in space.app.blocks.values() if getattr(block, "elem_id", None) == "camera")
+    picture = "data:image/jpeg;base64," + base64.b64encode(astronaut()).decode()
+    message = {"visit": "a secret word", "picture": picture, "first": True}
+    body = {"data": message, "component_id": camera._id, "fn_name": "look", "session_hash": "abc"}
+    request = urllib.request.Request(
+        f"{space.url}/gradio_api/component_server/",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    before = len(list(space.services.uploads.folder.rglob("*")))
+    with urllib.request.urlopen(request) as answer:
+        found = json.load(answer)
+    assert found["word"] == "1 face." and len(found["faces"][0]["points"]) == 2 * 68
+    nose = found["faces"][0]["points"][60:62]
+    np.testing.assert_allclose(nose, [227, 131], atol=12)  # where the photograph, 512 px wide, shows its tip
+    assert len(list(space.services.uploads.folder.rglob("*"))) == before  # no frame is kept
 
 
 def test_files_that_are_too_large_are_refused(space):

@@ -41,21 +41,42 @@ def test_names_and_numbers_stand_beside_their_point_and_not_on_it():
 
 
 def test_points_of_a_large_picture_can_be_seen():
-    """A face of 100 px in 2200 px: points of at least 2200 / 1100 = 2 px, where the face alone would give 1.33."""
-    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
-    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2200, 1400), GRAY), [face], draw_boxes=False)).astype(int)
+    """A face of 300 px in 2000 px: a radius of 2000 / 400 = 5 px, where the face alone would give 300 / 75 = 4 px."""
+    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [900, 850, 300, 300]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2000, 1400), GRAY), [face], draw_boxes=True)).astype(int)
     aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
-    assert 4 <= aqua <= 16  # pi * 2 ** 2 = 12.6, less what the rim takes
+    assert np.pi * 4.5**2 < aqua < np.pi * 5.5**2
+
+
+def test_points_of_a_tiny_face_do_not_hide_it():
+    """A face of 100 px in 2000 px: 100 / 40 = 2.5 px, not the 5 px that go with the picture."""
+    face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (2000, 1400), GRAY), [face])).astype(int)
+    aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
+    assert np.pi * 2**2 < aqua < np.pi * 3**2
+
+
+@pytest.mark.parametrize("share, small", [(0.13, True), (0.19, True), (0.21, False)])
+def test_a_face_of_less_than_a_fifth_of_the_picture_is_enlarged(share, small):
+    face = small_face() | {"bbox": [300, 200, 800 * share, 800 * share]}
+    assert (draw_overview(Image.new("RGB", (800, 600), GRAY), [face], TWO).height > 600) == small
 
 
 def test_a_small_face_is_drawn_again_below_and_a_large_one_is_not():
     picture = Image.new("RGB", (800, 600), GRAY)
     drawn = draw_overview(picture, [small_face()], TWO)
-    assert drawn.size == (800, 600 + 800 // 3)
-    # 40 px with 35 % on either side are 68 px, enlarged to 266: the first point by hand.
+    assert drawn.size == (800, 600 + 400)
+    # 40 px with 35 % on either side are 68 px, enlarged to 400: the first point by hand. The left tile is without it.
+    x, y = (305.5 - (320 - 34)) * 400 / 68, (210.5 - (220 - 34)) * 400 / 68
+    assert np.abs(np.array(drawn.getpixel((400 + int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
+    assert drawn.getpixel((int(x), 600 + int(y))) == GRAY
+    np.testing.assert_allclose(tile_points([[305.0, 210.0]], [300, 200, 40, 40], 400), [[x - 0.5, y - 0.5]])
+    other = small_face() | {"bbox": [600, 400, 40, 40], "keypoints": [[605.0, 410.0], [625.0, 425.0]]}
+    two = draw_overview(picture, [small_face(), other, other], TWO)
+    assert two.size == (800, 600 + 800 // 3)
     x, y = (305.5 - (320 - 34)) * 266 / 68, (210.5 - (220 - 34)) * 266 / 68
-    assert np.abs(np.array(drawn.getpixel((int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
-    np.testing.assert_allclose(tile_points([[305.0, 210.0]], [300, 200, 40, 40], 266), [[x - 0.5, y - 0.5]])
+    for tile in range(3):
+        assert np.abs(np.array(two.getpixel((tile * 266 + int(x), 600 + int(y)))) - (62, 245, 212)).max() < 10
     large = small_face() | {"bbox": [100, 100, 400, 400]}
     np.testing.assert_array_equal(draw_overview(picture, [large], TWO), draw_landmarks(picture, [large], TWO))
     assert draw_overview(picture, []).size == (800, 600)

@@ -26,13 +26,15 @@ CONTRAST = """() => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
+    for (let e = element; e; e = e.parentElement || e.getRootNode().host) {
       const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 0.5) return c;
     }
     return [255, 255, 255, 1];
   };
+  // Also what lies in the shadow of another element: the boards that are drawn by scripts of ours.
+  const all = root => [...root.querySelectorAll('*')].flatMap(e => e.shadowRoot ? [e, ...all(e.shadowRoot)] : [e]);
   const weak = [];
-  for (const e of document.querySelectorAll('p, h1, h2, h3, button, label, span, td, th, li')) {
+  for (const e of all(document).filter(e => e.matches('p, h1, h2, h3, button, label, span, td, th, li, output'))) {
     const text = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
     const box = e.getBoundingClientRect();
     if (!text || !box.width || !e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;

@@ -6,6 +6,7 @@ It starts `fabrec demo` on a free port of this machine and sends what the page w
 process, in wall time and in CPU time; on a machine that does other work as well, only CPU time and shares say much.
 """
 
+import base64
 import json
 import socket
 import subprocess
@@ -32,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
 from training_utils import parse_arguments, run_main  # noqa: E402
 
 from fabrec_hf.demo.detection import SEARCH_SIDE, find_faces  # noqa: E402
+from fabrec_hf.demo.live_camera import LiveCamera  # noqa: E402
 from fabrec_hf.demo.models import ModelShelf  # noqa: E402
 from fabrec_hf.demo.uploads import Limits, decode_picture  # noqa: E402
 from fabrec_hf.errors import FabRecError  # noqa: E402
-from fabrec_hf.inference.camera import CameraStream  # noqa: E402
 
 
 FRAME = (640, 480)
@@ -152,7 +153,7 @@ def _photograph_work(shelf: ModelShelf, content: bytes) -> Callable[[], None]:
 
 
 def _camera_work(shelf: ModelShelf, content: bytes, frames: int) -> Callable[[], None]:
-    """What the Live camera page does with a frame; the face moves from frame to frame."""
+    """What the server does with a frame of the page Live camera; the face moves from frame to frame."""
     limits = Limits()
     photograph = decode_picture(content, "a.jpg", limits).image
     encoded = []
@@ -161,12 +162,12 @@ def _camera_work(shelf: ModelShelf, content: bytes, frames: int) -> Callable[[],
         box = (shift, 0, photograph.width + shift, photograph.width * FRAME[1] / FRAME[0])
         photograph.transform(FRAME, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR).save(file, "JPEG")
         encoded.append(file.getvalue())
-    stream, left = CameraStream(shelf.finder(), limits.faces), iter(encoded * 2)
+    live, left = LiveCamera(shelf.finder, limits), iter(encoded * 2)
 
     def work() -> None:
-        frame = decode_picture(next(left), "frame.jpg", limits).image
-        drawn = stream(np.asarray(frame), time.monotonic())
-        Image.fromarray(drawn.picture).save(BytesIO(), "JPEG")
+        picture = "data:image/jpeg;base64," + base64.b64encode(next(left)).decode()
+        answer = live.look({"visit": "benchmark", "picture": picture, "first": True})
+        json.dumps(answer["faces"])
 
     return work
 

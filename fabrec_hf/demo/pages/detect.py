@@ -1,26 +1,22 @@
 """The page that finds faces in a photograph or a camera's picture."""
 
-import time
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from ...errors import ImageError
-from ...inference.camera import CameraStream, describe_frame
 from ...inference.face_records import count_faces
 from ...inference.score_words import score_note
 from ..detection import SEARCH_SIDE, FoundFaces
+from ..live_camera import SCRIPT, TURN_SECONDS, VISITORS, LiveCamera, legend
 from ..picture_input import picture_input
 from ..services import AT_ONCE, BUTTONS, COMPUTE, HIDDEN, Services, fill, guarded
 
 
 __all__ = ["build"]
 
-# Seconds after which a visitor has to start the camera again, so that others have their turn.
-STREAM_SECONDS = 120
 STATE_SECONDS = 1800
-CAMERA_SIDE = 640
 VIEW: dict[str, Any] = {"interactive": False, "buttons": BUTTONS, "format": "webp", "min_width": 230}
 
 LEGEND = (
@@ -171,34 +167,20 @@ def _files(services: Services, result: FoundFaces, lowest: float) -> list[str] |
 
 
 def _build_camera(services: Services) -> None:
-    stream = gr.State(None, time_to_live=STATE_SECONDS)
     gr.Markdown(
-        "Give access to the camera and press Record. The pictures are looked at on this server and not kept; after "
-        f"{STREAM_SECONDS // 60} minutes it stops by itself."
+        "The camera's pictures go to this server, which follows the faces and keeps none of the pictures. When all "
+        f"{VISITORS} places are taken, yours is kept for {TURN_SECONDS / 60:.0f} minutes."
     )
-    with gr.Row(equal_height=False):
-        camera = picture_input(label="Camera", sources=["webcam"], streaming=True, min_width=300)
-        drawn = gr.Image(label="Landmarks", interactive=False, buttons=BUTTONS, format="jpeg", min_width=300)
-    lowest = gr.Slider(0, 1, 0, step=0.05, label="Threshold: leave out landmarks that score lower")
-    rate = gr.Markdown("", elem_id="camera-rate")
+    live = LiveCamera(services.shelf.finder, services.limits)
 
-    @guarded
-    def follow(path: str | None, least: float, faces: CameraStream | None) -> Any:
-        if not path:
-            return gr.skip()
-        photograph = services.uploads.read_picture(path, CAMERA_SIDE)
-        services.uploads.check(path).unlink(missing_ok=True)  # ten a second would soon fill the disk
-        faces = faces or CameraStream(services.shelf.finder(), services.limits.faces)
-        frame = faces(np.asarray(photograph.image), time.monotonic(), least)
-        return {drawn: frame.picture, stream: faces, rate: describe_frame(frame)}
+    def look(message: Any) -> dict[str, Any]:
+        return live.look(message)
 
-    camera.stream(
-        follow,
-        [camera, lowest, stream],
-        [drawn, stream, rate],
-        stream_every=0.06,
-        time_limit=STREAM_SECONDS,
-        concurrency_limit=4,
-        show_progress="hidden",
-        **HIDDEN,
+    gr.HTML(
+        html_template='<div class="live-camera"></div>',
+        js_on_load=SCRIPT.read_text(encoding="utf-8"),
+        server_functions=[look],
+        elem_id="camera",
+        label="Live camera",
+        legend=legend(services.shelf.finder()),
     )
