@@ -9,6 +9,7 @@ waits for transformers'. It makes no difference which of the two is imported fir
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 from .common.imports import when_imported
@@ -18,9 +19,6 @@ __all__ = ["register_lazily"]
 
 _AUTO = "transformers.models.auto"
 _MODEL = "fabrec_hf.model"
-
-_loaded: set[str] = set()
-"""Modules of ours that are loaded to their end: what `sys.modules` holds may still be half of a module."""
 
 
 def register_lazily() -> None:
@@ -32,27 +30,19 @@ def register_lazily() -> None:
 
 
 def _register_when_both(theirs: str, ours: str, register: Callable[[ModuleType], None]) -> None:
-    done = False
-    finished: set[str] = set()
+    missing = {theirs, ours}
 
-    def attempt() -> None:
-        nonlocal done
-        if not done and theirs in finished and ours in _loaded:
-            done = True
+    def has_come(name: str, _: ModuleType) -> None:
+        missing.discard(name)
+        if not missing:
             register(sys.modules[ours])
-
-    def their_module_is_there(_: ModuleType) -> None:
-        finished.add(theirs)
-        if ours not in sys.modules:  # else it is being loaded right now, and reports when it is whole
+        elif (
+            ours not in sys.modules
+        ):  # one that is there and still missing is being loaded, and comes when it is whole
             importlib.import_module(ours)
-        attempt()
 
-    def our_module_is_there(_: ModuleType) -> None:
-        _loaded.add(ours)
-        attempt()
-
-    when_imported(our_module_is_there, ours)
-    when_imported(their_module_is_there, theirs)
+    for name in (ours, theirs):
+        when_imported(partial(has_come, name), name)
 
 
 def _register_configurations(ours: ModuleType) -> None:

@@ -86,7 +86,7 @@ def test_own_lines_are_those_outside_of_inner_functions():
     assert own_lines(ast.parse("\n".join([*lines, "        def other(): pass"])).body[0]) == 3  # the def, a and the if
 
 
-@pytest.mark.parametrize("folder", ["fabrec_hf", "training", "space"])
+@pytest.mark.parametrize("folder", ["fabrec_hf", "training", "space", "tests"])
 def test_files_and_functions_are_short(folder):
     found = {}
     for file in (PACKAGE.parent / folder).rglob("*.py"):

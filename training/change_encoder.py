@@ -9,6 +9,7 @@ comes with the PyPI wheels of MediaPipe below 0.10.30 (Apache-2.0); `pip install
 timm's, --weights is a file of its state dict, or `timm` for the weights that timm would download.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
-from training_utils import logger, parse_arguments, run_main
+from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.data import load_faces
@@ -25,16 +26,17 @@ from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
 from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.linear_start import solve_linear
 from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
 from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
+logger = logging.getLogger(__name__)
+
 # Vectors this many times as long as the median are of pictures that the old encoder does not know.
 LONGEST = 2.0
-# Ridge penalty as a share of the mean variance of a feature.
-PENALTY = 0.01
 # The new encoder is asked about the crops that it will learn from, changed a little.
 CHANGES = AugmentationConfig(flip=0.5, rotation=15, translation=0.03, scale=(0.95, 1.05))
 
@@ -161,13 +163,7 @@ def solve_last_layer(encoder: FabRecBackboneEncoder, old: nn.Module, canvases: t
     lengths = (targets - targets.median(dim=0).values).norm(dim=1)
     known = lengths < LONGEST * lengths.median()
     inputs, targets = inputs[known], targets[known]
-    center, middle = inputs.mean(0), targets.mean(0)
-    inputs, targets = inputs - center, targets - middle
-    penalty = PENALTY * inputs.square().sum() / inputs.shape[1] * torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
-    encoder.fc.weight.copy_(solution.T)
-    encoder.fc.bias.copy_(middle - center @ solution)
-    return float(1 - (inputs @ solution - targets).square().sum() / targets.square().sum())
+    return solve_linear(encoder.fc, inputs, targets)
 
 
 def main(arguments: ChangeArguments) -> None:
@@ -192,7 +188,5 @@ def main(arguments: ChangeArguments) -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     run_main(main, parse_arguments(ChangeArguments, __doc__ or ""))

@@ -10,6 +10,7 @@ reporting, once.
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from landmark_sweep import Cell, draw_curve, parse_shots, table
+from mediapipe_teacher import MediaPipeTeacher
+from mesh_regression import MeshedFaces, mesh_regression_error
 from time_limit import Pause, TimeLimit, check_minutes
 from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
@@ -36,7 +39,7 @@ from fabrec_hf.learning.landmark_training import (
     build_processor,
     find_scheme,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.model.known_schemes import LandmarkScheme
 
@@ -62,6 +65,7 @@ class SweepArguments(LandmarkRecipe):
     scheme: str | None = field(default=None, metadata={"help": "300w, wflw, aflw, mtfl or a file; the data's own."})
     folds: int = field(default=0, metadata={"help": "Further trainings that leave faces out, to calibrate scores by."})
     max_minutes: float | None = field(default=None, metadata={"help": "Begin no cell after so many minutes."})
+    teacher_python: str | None = field(default=None, metadata={"help": "Interpreter that has MediaPipe; this one."})
     save_models: bool = field(default=False, metadata={"help": "Keep every detector in `models/`."})
 
     def __post_init__(self):
@@ -90,6 +94,7 @@ class Sweep:
         self.scheme: LandmarkScheme = find_scheme(arguments.scheme, face_set, len(training[0]["landmarks"]))
         self.processor = processor
         self.training, self.scored = LabelledFaces(training, processor), LabelledFaces(scored, processor)
+        self.datasets = training, scored
 
     def cells(self) -> list[Cell]:
         """All cells, the cheap ones first."""
@@ -150,7 +155,7 @@ class Sweep:
                 stage = replace(recipe, **steps)
                 folds = arguments.folds if name == "after" else 0
                 fitted = fit_landmarks(model, faces, self.scheme, stage, folds=folds, on_step=report)
-                landmarks = predict_landmarks(model, self.scored, model.device).landmarks
+                landmarks = predict_faces(model, self.scored, model.device).landmarks
                 errors = landmark_errors(landmarks, self.scored, self.scheme)
                 result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}
         if arguments.save_models:
@@ -158,6 +163,29 @@ class Sweep:
             model.cpu().save_pretrained(folder)
             self.processor.save_pretrained(folder)
         return result
+
+    def peer_errors(self, cells: Sequence[Cell], file: Path) -> dict[str, float]:
+        """Return NME in percent of MediaPipe's mesh and a regression from the faces of each cell, by its name.
+
+        Args:
+            cells: All of them.
+            file: Keeps the errors for when the sweep is run again.
+
+        Raises:
+            FabRecError: MediaPipe is not there.
+        """
+        known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        missing = [cell for cell in cells if cell.name not in known]
+        if missing:
+            teacher = MediaPipeTeacher(self.arguments.teacher_python)
+            chosen = {cell.name: self.rows(cell) for cell in missing}
+            needed = np.unique(np.concatenate(list(chosen.values())))
+            training, scored = self.datasets
+            learned, faces = MeshedFaces(training.select(needed), teacher), MeshedFaces(scored, teacher)
+            for name, rows in chosen.items():
+                known[name] = mesh_regression_error(learned, np.searchsorted(needed, rows), faces, self.scheme)
+            write_whole(file, json.dumps(known, indent=2) + "\n")
+        return known
 
     def _recipe(self) -> LandmarkRecipe:
         names = LandmarkRecipe.__dataclass_fields__
@@ -175,10 +203,10 @@ def main(arguments: SweepArguments) -> Pause | None:
     folder = output_dir / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in asdict(arguments).items() if name in _DECISIVE}
-    note = output_dir / "settings.json"
-    if note.exists() and json.loads(note.read_text()) != settings:
-        raise FabRecError(f"{output_dir} holds cells of other settings (see {note.name}): name another --output_dir.")
-    note.write_text(json.dumps(settings, indent=2) + "\n")
+    kept = output_dir / "settings.json"
+    if kept.exists() and json.loads(kept.read_text()) != settings:
+        raise FabRecError(f"{output_dir} holds cells of other settings (see {kept.name}): name another --output_dir.")
+    kept.write_text(json.dumps(settings, indent=2) + "\n")
     sweep = Sweep(arguments)
     results = []
     cells, trained = sweep.cells(), 0
@@ -192,22 +220,31 @@ def main(arguments: SweepArguments) -> Pause | None:
                     bar.write(f"{pause}. Go on with the same command.", file=sys.stderr)
                     return pause
                 result = sweep.run(cell, bar)
-                draft = file.with_suffix(".partial")
-                draft.write_text(json.dumps(result, indent=2) + "\n")
-                draft.replace(file)
+                write_whole(file, json.dumps(result, indent=2) + "\n")
                 trained += cell.steps
             results.append(json.loads(file.read_text()))
+    note = ""
+    try:
+        peers = sweep.peer_errors(cells, output_dir / "peer.json")
+        results = [result | {"peer": peers[cell.name]} for cell, result in zip(cells, results, strict=True)]
+    except FabRecError as error:
+        note = f"MediaPipe was not measured: {error}"
     (output_dir / "results.json").write_text(json.dumps({"settings": settings, "cells": results}, indent=2) + "\n")
-    text = table(results, beside_paper=_beside_paper(arguments, sweep))
+    text = table(results, _beside_paper(arguments, sweep), note)
     if has_matplotlib():
         draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
     else:
         print("matplotlib is not installed, so curve.png is left out.", file=sys.stderr)
-    draft = output_dir / "table.partial"
-    draft.write_text(text)
-    draft.replace(output_dir / "table.md")
+    write_whole(output_dir / "table.md", text)
     print(text)
     return None
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is never seen half written."""
+    draft = file.with_suffix(".partial")
+    draft.write_text(text)
+    draft.replace(file)
 
 
 def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:
@@ -224,7 +261,7 @@ _IN_A_NAME = {
     "protocols",
     "draws",
 }
-_NOT_OF_A_CELL = {"output_dir", "save_models", "max_minutes"}
+_NOT_OF_A_CELL = {"output_dir", "save_models", "max_minutes", "teacher_python"}
 _DECISIVE = {*SweepArguments.__dataclass_fields__} - _IN_A_NAME - _NOT_OF_A_CELL
 """Arguments that all cells of a folder must share; the others are in a cell's name or change no cell."""
 

@@ -76,25 +76,29 @@ def paper_curve() -> dict[int, float]:
     return {}
 
 
-def table(results: Sequence[Mapping], beside_paper: bool) -> str:
+def table(results: Sequence[Mapping], beside_paper: bool, note: str = "") -> str:
     """Write the cells as Markdown: a row for each number of faces, protocol and set of ITLs.
 
     Args:
-        results: Cells as dictionaries with `before` and `after`, NME in percent, where these were measured.
+        results: Cells as dictionaries with NME in percent where it was measured: `before` and `after`, and `peer`, of
+            MediaPipe's mesh and a regression that learned from the same faces.
         beside_paper: Whether the paper's numbers are of the same test set.
+        note: A sentence to end with.
     """
     paper = paper_curve() if beside_paper else {}
     lines = [
-        "| faces | protocol | ITLs | draws | transfer layers only | with the encoder | paper |",
-        "|---:|---|---|---:|---:|---:|---:|",
+        "| faces | protocol | ITLs | draws | transfer layers only | with the encoder | MediaPipe, ridge | paper |",
+        "|---:|---|---|---:|---:|---:|---:|---:|",
     ]
     for (shots, protocol, layers), cells in _groups(results).items():
-        numbers = [_mean_and_deviation([cell[key] for cell in cells if key in cell]) for key in ("before", "after")]
+        columns = ("before", "after", "peer")
+        numbers = [_mean_and_deviation([cell[key] for cell in cells if key in cell]) for key in columns]
         same = shots in paper and protocol == "paper" and layers == "all"
         published = f"{paper[shots]:.2f}" if same else "-"
         lines.append(f"| {shots:,} | {protocol} | {layers} | {len(cells)} | {' | '.join(numbers)} | {published} |")
     scored = results[0]["faces_scored"] if results else 0
-    return "\n".join([*lines, "", f"NME in % over {scored} faces; mean and standard deviation over the draws.", ""])
+    about = f"NME in % over {scored} faces; mean and standard deviation over the draws. {note}".strip()
+    return "\n".join([*lines, "", about, ""])
 
 
 def _groups(results: Sequence[Mapping]) -> dict[tuple[int, str, str], list[Mapping]]:
@@ -123,7 +127,8 @@ def draw_curve(results: Sequence[Mapping], file: Path, beside_paper: bool) -> No
     figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=150)
     curves: dict[str, dict[int, list[float]]] = {}
     for cell in results:
-        for key, stage in (("before", "transfer layers only"), ("after", "with the encoder")):
+        stages = {"before": "transfer layers only", "after": "with the encoder", "peer": "MediaPipe and a regression"}
+        for key, stage in stages.items():
             if key in cell and cell["transfer_layers"] is None:
                 curves.setdefault(f"{cell['protocol']}, {stage}", {}).setdefault(cell["shots"], []).append(cell[key])
     for label, points in curves.items():

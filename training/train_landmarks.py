@@ -54,8 +54,9 @@ from fabrec_hf.learning.landmark_training import (
     find_scheme,
     fit_shape_prior,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
+from fabrec_hf.learning.linear_start import begin_readout
 from fabrec_hf.learning.refinement import fit_refinement
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
@@ -168,7 +169,7 @@ class Trainer:
 
     def evaluate(self, faces: LabelledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normalizer, crops without augmentation."""
-        landmarks = predict_landmarks(self.model, faces, self.accelerator.device).landmarks
+        landmarks = predict_faces(self.model, faces, self.accelerator.device).landmarks
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
@@ -204,7 +205,7 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
     model.to(accelerator.device)
     model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
-    if not calibrate(model, predict_landmarks(model, faces, accelerator.device), faces, scheme):
+    if not calibrate(model, predict_faces(model, faces, accelerator.device), faces, scheme):
         raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
     output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves no half of a model under the name that was asked for.
@@ -250,6 +251,8 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
     validation = LabelledFaces(held_out, processor) if held_out is not None else None
     fit_shape_prior(model, faces, scheme)
     faces = begin_from_anchors(model, faces, scheme)
+    if start == 0:
+        begin_readout(model, faces, scheme, arguments.augmentation, arguments.seed)
     logger.info("%d faces to train on, %d to validate.", len(faces), len(validation or []))
     trainer = Trainer(arguments, accelerator, model, faces, validation, limit)
     boundary, end = arguments.stages
@@ -275,7 +278,7 @@ def save_detector(trainer: Trainer, processor: FabRecImageProcessor) -> None:
     model, validation = trainer.model, trainer.validation
     results: dict[str, float] = {"steps": arguments.stages[1], "faces": len(trainer.faces)}
     if validation:
-        found = predict_landmarks(model, validation, trainer.accelerator.device)
+        found = predict_faces(model, validation, trainer.accelerator.device)
         error = float(np.nanmean(landmark_errors(found.landmarks, validation, trainer.scheme)))
         results |= {"validation_faces": len(validation), "validation_nme": error}
         calibrate(model, found, validation, trainer.scheme)

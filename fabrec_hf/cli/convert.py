@@ -31,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", choices=list(KINDS), help="what SOURCE is, see above")
     parser.add_argument("source", metavar="SOURCE", help="folder or file to read")
     parser.add_argument("output", metavar="OUTPUT", help="new folder to write")
-    forms = ("parquet", "pts", "coco", *TOOLS)
-    parser.add_argument("--to", choices=forms, default="parquet", help="format, or an annotation tool (%(default)s)")
+    forms = ("parquet", "pts", "coco", "wflw", *TOOLS)
+    parser.add_argument(
+        "--to", choices=forms, default="parquet", help="format, or an annotation tool; dlib is imglab (%(default)s)"
+    )
     reading = parser.add_argument_group("reading (each kind takes some of these, and says which)")
     add_reader_options(reading)
     reading.add_argument("--split", help="name of the split, where the data does not tell (train)")
@@ -97,6 +99,12 @@ def _convert(arguments: argparse.Namespace, output: Path) -> "FaceSet":
     )
     if arguments.to != "parquet" and source.scheme is None:
         raise DataError(f"The {source.kind} data has no landmarks to write as {arguments.to}.")
+    if arguments.to == "wflw" and source.scheme is not None:
+        from ..data.formats.wflw_writer import check_wflw_points
+        from ..model.known_schemes import get_scheme
+
+        to_scheme = arguments.to_scheme
+        check_wflw_points(get_scheme(to_scheme).num_landmarks if to_scheme else source.scheme.num_landmarks)
     settings = ConversionSettings(
         boxes=arguments.boxes,
         shard_size=arguments.shard_size,
@@ -114,13 +122,15 @@ def _export(face_set: "FaceSet", faces: Path, output: Path, form: str) -> None:
     from ..data import load_faces
     from ..data.formats.coco_writer import export_coco
     from ..data.formats.pts import export_pts
-    from ..data.formats.tool_writer import export_tool
+    from ..data.formats.tool_writer import export_tool, export_wflw
 
     progress, scheme = sys.stderr.isatty(), face_set.scheme
     for split in face_set.splits:
         rows = load_faces(faces, split, cache_dir=faces.parent / "cache")
         if form == "coco" and scheme:
             export_coco(rows, scheme, output, split, progress=progress)
+        elif form == "wflw" and scheme:
+            export_wflw(rows, scheme, output, split, progress=progress)
         elif form in TOOLS and scheme:
             export_tool(rows, scheme, output, split, form, progress=progress)
         else:

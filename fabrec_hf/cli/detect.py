@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..common.console import say, show_rate
 from ..common.json_array import ArrayWriter
 from ..common.output_folder import check_output_folder, write_files
-from ..data.readers import TOOLS
+from ..data.readers import PROPOSALS
 from ..errors import BoxError, FabRecError, ImageError
+from .proposals import check_points, check_proposals, write_proposals
 
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--to",
-        choices=TOOLS,
+        choices=PROPOSALS,
         help="write the faces of pictures to --output as proposals for an annotation tool instead, and what its "
-        "project is set up with: a person corrects instead of clicking",
+        "project is set up with: a person corrects instead of clicking; dlib is imglab's XML, pts a file a face, wflw "
+        "a list of 98 points a line",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a picture or video")
 
@@ -128,14 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_output_folder(arguments.output)
     if arguments.to is not None:
-        from .proposals import check_proposals
-
         check_proposals(arguments.to, arguments.output, paths, arguments.labels)
 
     from ..inference.landmark_finder import LandmarkFinder
     from ..inference.score_words import score_note
 
     finder = LandmarkFinder(arguments.model, device=arguments.device, small_faces=arguments.small_faces)
+    if arguments.to is not None:
+        check_points(arguments.to, finder.num_landmarks, arguments.min_score)
     entries = zip(paths, distinct_names(paths), strict=True)
     # The JSON that is printed at the end may outgrow the memory, so it waits in a file.
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+", encoding="utf-8") as document:
@@ -148,8 +150,6 @@ def run(arguments: argparse.Namespace) -> int:
                 detection.detect_pictures(dict(group))
         if detection.found_any:
             if arguments.to is not None:
-                from .proposals import write_proposals
-
                 written = write_proposals(arguments.to, arguments.output, detection.records, finder)
                 say(written, sys.stderr if arguments.json else sys.stdout)
             detection.print_document()

@@ -14,10 +14,18 @@ if TYPE_CHECKING:
     from ..data.formats.annotated import AnnotatedPicture
     from ..inference.landmark_finder import LandmarkFinder
 
-__all__ = ["check_proposals", "write_proposals"]
+__all__ = ["check_points", "check_proposals", "write_proposals"]
 
-_FILES = {"cvat": "annotations.xml", "labelstudio": "tasks.json", "via": "via_project.json"}
-"""The file with all annotations of a tool; labelme has one a picture."""
+_FILES = {
+    "cvat": "annotations.xml",
+    "dlib": "faces.xml",
+    "labelstudio": "tasks.json",
+    "via": "via_project.json",
+    "wflw": "list_98pt_rect_attr.txt",
+}
+"""The file with all annotations of a form; labelme has one a picture, and `.pts` files are one a face."""
+
+_BY_STEM = {"labelme": ".json", "pts": ".pts"}
 
 
 def check_proposals(tool: str, output: Path | None, paths: Sequence[Path], labels: str | None) -> None:
@@ -35,20 +43,44 @@ def check_proposals(tool: str, output: Path | None, paths: Sequence[Path], label
     if any(map(is_video, paths)):
         raise FabRecError("--to is for pictures: take frames out of videos first.")
     stems = [path.stem for path in paths]
-    if tool == "labelme" and len(set(stems)) < len(stems):
+    if tool in _BY_STEM and len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise FabRecError(f"Two pictures are called {twice}, and labelme tells them by this name; rename one.")
-    names = [f"{stem}.json" for stem in stems] if tool == "labelme" else [_FILES[tool]]
+        raise FabRecError(f"Two pictures are called {twice}, and {tool} tells them by this name; rename one.")
+    if tool == "pts" and len({path.absolute().parent for path in paths}) > 1:
+        raise FabRecError("--to pts is for the pictures of one folder, which is where they are looked for again.")
+    if tool == "wflw":
+        from ..data.formats.wflw_writer import check_wflw_pictures
+
+        folder = _common_folder(paths)
+        check_wflw_pictures([path.absolute().relative_to(folder).as_posix() for path in paths])
+    names = [f"{stem}{_BY_STEM[tool]}" for stem in stems] if tool in _BY_STEM else [_FILES[tool]]
+    if tool == "pts":  # of a picture with several faces they are numbered
+        names += [f"{stem}_1.pts" for stem in stems]
     taken = next((output / name for name in names if (output / name).exists()), None)
     if taken:
         raise FabRecError(f"{taken} exists already, and may have been corrected; name another folder.")
+
+
+def check_points(tool: str, num_landmarks: int, min_score: float | None) -> None:
+    """Refuse the points of a detector that a form cannot hold.
+
+    Raises:
+        FabRecError: If so.
+    """
+    if tool != "wflw":
+        return
+    from ..data.formats.wflw_writer import check_wflw_points
+
+    check_wflw_points(num_landmarks)
+    if min_score:
+        raise FabRecError("The lists of WFLW hold whole faces alone: leave out --min-score.")
 
 
 def write_proposals(tool: str, output: Path, records: Sequence[Mapping[str, Any]], finder: "LandmarkFinder") -> str:
     """Write what was found in pictures for a tool.
 
     Args:
-        tool: One of `TOOLS`.
+        tool: One of `PROPOSALS`.
         output: Where to write.
         records: What `picture_record` says of each picture with a face.
         finder: What has found the faces.
@@ -104,6 +136,13 @@ def _advice(tool: str, output: Path, pictures: Path) -> str:
     if tool == "labelme":
         words = ["labelme", str(pictures), "--output", str(output), "--labels", str(output / "labels.txt")]
         return f"Run: {shlex.join(words)}"
+    if tool == "dlib":
+        return f"Run: {shlex.join(['imglab', str(output / 'faces.xml')])}"
+    if tool == "pts":
+        words = ["fabrec", "fit", str(pictures), "--annotations", str(output)]
+        return f"After the correction: {shlex.join(words)} --output DETECTOR"
+    if tool == "wflw":
+        return f"The pictures are named from {pictures}, which programs that read such lists call WFLW_images."
     if tool == "via":
         return f"In VIA open {output / 'via_project.json'}."
     return (

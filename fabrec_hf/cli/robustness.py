@@ -194,6 +194,16 @@ def _robustness_section(measured: Mapping[str, Any]) -> list[str]:
                 f"| {_number(change, '+.2f')} | {point['failure_rate']:.1f} % |"
             )
         notes.append(f"- {entry['title']}: {entry['description']}")
+        if "roc_auc" in entry:
+            each = ", ".join(
+                f"{point['roc_auc']:.2f} at {PERTURBATIONS[name].tick(point['strength'])}"
+                for point in entry["curve"]
+                if "roc_auc" in point
+            )
+            notes.append(
+                f"- Scores tell covered points from the same points without a cover with an area under the ROC curve "
+                f"of {entry['roc_auc']:.2f} over {entry['covered_points']:,} points ({each})."
+            )
     return [*lines, "", *notes, ""]
 
 

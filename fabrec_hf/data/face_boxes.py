@@ -6,18 +6,20 @@ head, corners instead of width and height.
 """
 
 import io
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..model.face_detection import default_face_detector
+from ..model.face_detection import Detection, default_face_detector
 from ..model.geometry import box_overlap
 from .picture_files import heic_is_readable
 
 
-__all__ = ["BoxPlan", "Relation", "detected_box", "is_tight", "tight_box"]
+__all__ = ["BoxPlan", "Relation", "detected_box", "is_tight", "tight_box", "upright_boxes"]
 
 # A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
 _TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02
@@ -147,10 +149,26 @@ def detected_box(content: bytes, landmarks: np.ndarray | None, near: np.ndarray 
     """Return the detected face that holds most of the points; without points the one near a box, or the largest."""
     heic_is_readable()
     with Image.open(io.BytesIO(content)) as image:
-        boxes = np.array([detection.box for detection in default_face_detector()(image)])
+        boxes = upright_boxes(default_face_detector()(image))
     if near is not None and (landmarks is None or np.isnan(landmarks).all()):
         return nearest_box(boxes, near)
     return box_of_points(boxes, landmarks)
+
+
+def upright_boxes(found: Iterable[Detection]) -> np.ndarray:
+    """Return the boxes (N, 4) of detected faces as upright ones, as boxes of annotations are.
+
+    The box of a turned face is turned, too. Its points fill an ellipse more than they fill the corners, so that the
+    upright box of the turned ellipse is about the tight box of the points.
+    """
+    boxes = []
+    for face in found:
+        x, y, width, height = face.box
+        angle = math.radians(face.roll or 0.0)
+        across = math.hypot(width * math.cos(angle), height * math.sin(angle))
+        down = math.hypot(width * math.sin(angle), height * math.cos(angle))
+        boxes.append((x + (width - across) / 2, y + (height - down) / 2, across, down))
+    return np.array(boxes).reshape(-1, 4)
 
 
 def nearest_box(boxes: np.ndarray, near: np.ndarray) -> np.ndarray | None:

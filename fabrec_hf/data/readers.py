@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .source import FaceSource
 
 
-__all__ = ["KINDS", "TOOLS", "guess_kind", "is_repository", "known_options", "open_source"]
+__all__ = ["KINDS", "PROPOSALS", "TOOLS", "guess_kind", "is_repository", "known_options", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
     "300w": ("sets.w300", "300-W: folders afw, helen, lfpw, ibug, 300w of pictures with .pts files"),
     "aflw": ("sets.aflw", "AFLW with AFLWinfo_release.mat"),
-    "wflw": ("sets.wflw", "WFLW: WFLW_images and WFLW_annotations"),
+    "wflw": ("sets.wflw", "WFLW: WFLW_images and WFLW_annotations; or a list like WFLW's"),
     "vggface2": ("sets.vggface2", "VGGFace2 with bb_landmark/loose_bb_*.csv; no landmarks"),
     "affectnet": ("sets.affectnet", "AffectNet with training.csv and validation.csv; no landmarks"),
     "pts": ("formats.pts", "a folder of pictures, each with a .pts file of its name"),
@@ -37,8 +37,11 @@ KINDS: dict[str, tuple[str, str]] = {
     "parquet": ("formats.parquet_source", "Parquet files that this package wrote"),
 }
 
-TOOLS = ("cvat", "labelme", "labelstudio", "via")
-"""The kinds that `fabrec convert` and `fabrec detect` also write for an annotation tool."""
+TOOLS = ("cvat", "dlib", "labelme", "labelstudio", "via")
+"""The kinds that `fabrec convert` and `fabrec detect` also write for an annotation tool; that of `dlib` is imglab."""
+
+PROPOSALS = (*TOOLS, "pts", "wflw")
+"""The kinds that `fabrec detect` writes."""
 
 
 def open_source(kind: str, path: str | os.PathLike, **options: Any) -> "FaceSource":
@@ -94,10 +97,14 @@ def guess_kind(path: str | os.PathLike) -> str:
     if not os.path.isdir(name):
         if suffix in by_suffix and (os.path.isfile(name) or glob.has_magic(name)):
             return kind_of_file(Path(name)) or by_suffix[suffix]
+        if os.path.basename(name).startswith("list_98pt_rect_attr") and suffix == ".txt" and os.path.isfile(name):
+            return "wflw"
         if os.path.isfile(name):
             raise DataError(f"What {name} holds cannot be told from its name; expected {', '.join(by_suffix)}.")
         raise DataError(f"There is no file or folder {name}.")
     folder = Path(name)
+    if (folder / "WFLW_annotations").is_dir() or any(folder.glob("list_98pt_rect_attr*.txt")):
+        return "wflw"
     for pattern, kind in (("*.parquet", "parquet"), ("metadata.*", "imagefolder"), ("*.pts", "pts")):
         if next(folder.rglob(pattern), None) is not None:
             return kind

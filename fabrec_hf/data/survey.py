@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..model.face_detection import default_face_detector
 from ..model.geometry import box_overlap
 from ..model.known_schemes import get_scheme
-from .face_boxes import BoxPlan, Relation, box_of_points, is_tight, nearest_box, share_inside, tight_box
+from .face_boxes import BoxPlan, Relation, box_of_points, is_tight, nearest_box, share_inside, tight_box, upright_boxes
 from .picture_sizes import PictureSize, read_size, turn_box, turn_points
 from .source import FaceSource, Row, describe
 
@@ -319,7 +319,7 @@ def _detect(row: Row) -> np.ndarray:
     """Find the faces of a row's picture; (N, 4) boxes of the upright picture."""
     content = row["image"]["bytes"]
     with Image.open(row["image"]["path"] if content is None else io.BytesIO(content)) as image:
-        return np.array([found.box for found in default_face_detector()(image)]).reshape(-1, 4)
+        return upright_boxes(default_face_detector()(image))
 
 
 def _from_corners(box: np.ndarray) -> np.ndarray | None:

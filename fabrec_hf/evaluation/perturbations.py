@@ -40,11 +40,13 @@ class FaceInPicture:
         pixels: (H, W, 3) uint8 RGB.
         points: (L, 2) float64 in pixels, pixel centers at integers; NaN for a point that is not annotated.
         box: (4,) float64 (x, y, width, height), edges, in pixels.
+        covered: (L,) which points something was drawn over; None where nothing was.
     """
 
     pixels: np.ndarray
     points: np.ndarray
     box: np.ndarray
+    covered: np.ndarray | None = None
 
     @property
     def side(self) -> float:
@@ -165,7 +167,9 @@ def _occlude(face: FaceInPicture, strength: float, generator: np.random.Generato
     under = pixels[rows, columns].astype(float)
     covered = (down[:, None] * across)[..., None]
     pixels[rows, columns] = (under + covered * (color - under)).round()
-    return replace(face, pixels=pixels)
+    edges = face.points + 0.5  # NaN lies nowhere
+    inside = ((edges >= start) & (edges <= start + size)).all(axis=1)
+    return replace(face, pixels=pixels, covered=inside)
 
 
 def _coverage(start: float, stop: float, extent: int) -> tuple[slice, np.ndarray]:

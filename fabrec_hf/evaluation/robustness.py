@@ -13,6 +13,7 @@ from ..data.annotations import annotations
 from ..errors import DataError
 from ..inference.dataset_prediction import FACES_PER_THREAD, checkpoint_scheme, lone_threads
 from ..metrics import normalized_mean_error, normalizing_distance, summarize_errors
+from ..metrics.confidence import area_under_roc
 from ..model.image_inputs import Picture
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import Normalizer
@@ -66,6 +67,8 @@ def measure_robustness(
         `count` faces, their `median_box_side` (the longer one) in pixels, the `scheme`, `normalizer`, `threshold`,
         `decoding` and `flip_average` that were scored by, and `perturbations`: by name `title`, `unit`, `description`
         and `curve`, a list with one entry a strength that holds `strength` and what `summarize_errors` returns.
+        Where points were covered, their `scores` are compared with those of the same points of the undisturbed faces:
+        `covered_points` and the `roc_auc` with which scores tell them apart, at each strength and over all of them.
 
     Raises:
         SchemeError: If the data's points differ from the model's, or the model carries no scheme.
@@ -79,10 +82,10 @@ def measure_robustness(
     try:
         normalizing_distance(targets, scheme.normalizer, boxes)
         measurement = _Measurement(model, processor, dataset, targets, boxes, scheme.normalizer, pairs, settings.seed)
-        errors = measurement.run(rows, settings.batch_size, settings.progress)
+        found = measurement.run(rows, settings.batch_size, settings.progress)
         points = [
-            {"strength": strength, **summarize_errors(found, settings.threshold)}
-            for (_, strength), found in zip(pairs, errors, strict=True)
+            {"strength": strength, **summarize_errors(errors, settings.threshold), **_told_apart([scores])}
+            for (_, strength), errors, scores in zip(pairs, found.errors, found.scores, strict=True)
         ]
     except DataError:
         raise
@@ -96,19 +99,41 @@ def measure_robustness(
         "threshold": settings.threshold,
         "decoding": model.config.decoding,
         "flip_average": model.config.flip_average,
-        "perturbations": _curves(settings.perturbations, points),
+        "perturbations": _curves(settings.perturbations, points, found.scores),
     }
 
 
-def _curves(perturbations: Sequence[Perturbation], points: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Sort the points by perturbation; they come in the order of all strengths of the first one, then the next."""
-    remaining = iter(points)
+@dataclass(frozen=True)
+class _Found:
+    """What was found in some faces.
+
+    Attributes:
+        errors: (pairs, N) in percent.
+        scores: For each pair the scores (2, M) of all points that were covered: without the cover, and with it.
+    """
+
+    errors: np.ndarray
+    scores: list[np.ndarray]
+
+
+def _told_apart(scores: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return how well scores (2, M) tell covered points from the same points without a cover; nothing without any."""
+    plain, covered = np.concatenate(scores, axis=1)
+    return {"covered_points": len(covered), "roc_auc": area_under_roc(plain, covered)} if len(covered) else {}
+
+
+def _curves(
+    perturbations: Sequence[Perturbation], points: Iterable[dict[str, Any]], scores: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Sort what was found by perturbation; it comes in the order of all strengths of the first one, then the next."""
+    remaining, compared = iter(points), iter(scores)
     return {
         entry.name: {
             "title": entry.title,
             "unit": entry.unit,
             "description": entry.description,
             "curve": [next(remaining) for _ in entry.strengths],
+            **_told_apart([next(compared) for _ in entry.strengths]),
         }
         for entry in perturbations
     }
@@ -127,8 +152,8 @@ class _Measurement:
     pairs: list[tuple[Perturbation, float]]
     seed: int
 
-    def run(self, rows: np.ndarray, batch_size: int, progress: bool) -> np.ndarray:
-        """Return the errors of all rows in percent, (pairs, N)."""
+    def run(self, rows: np.ndarray, batch_size: int, progress: bool) -> _Found:
+        """Return what is found in all rows."""
         on_cpu = self.model.device.type == "cpu"
         size = min(batch_size, FACES_PER_THREAD) if on_cpu else batch_size
         threads = min(batch_size // size, torch.get_num_threads()) if on_cpu else 1
@@ -138,20 +163,25 @@ class _Measurement:
             tqdm(total=len(rows), desc="Perturbing", unit="face", disable=not progress) as bar,
             lone_threads(threads) as pool,  # pictures are disturbed by one thread each: so no other has to wait
         ):
-            for part in pool.map(self._errors_of, pieces):
+            for part in pool.map(self._find, pieces):
                 parts.append(part)
-                bar.update(part.shape[1])
-        return np.concatenate(parts, axis=1)
+                bar.update(part.errors.shape[1])
+        scores = [np.concatenate(one, axis=1) for one in zip(*(part.scores for part in parts), strict=True)]
+        return _Found(np.concatenate([part.errors for part in parts], axis=1), scores)
 
-    def _errors_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the errors of a few rows, (pairs, n); the undisturbed faces are looked at once."""
+    def _find(self, rows: np.ndarray) -> _Found:
+        """Return what is found in a few rows; the undisturbed faces are looked at once."""
         faces = [self._read(row) for row in rows]
-        plain = self._score(faces, rows)
-        errors = []
+        plain_errors, plain_scores = self._score(faces, rows)
+        errors, scores = [], []
         for entry, strength in self.pairs:
             disturbed = [perturb(face, entry, strength, row, self.seed) for face, row in zip(faces, rows, strict=True)]
-            errors.append(self._score(disturbed, rows) if strength else plain)
-        return np.stack(errors)
+            found, sureness = self._score(disturbed, rows) if strength else (plain_errors, plain_scores)
+            nothing = np.zeros(plain_scores.shape[1:], bool)
+            covered = np.stack([nothing if face.covered is None else face.covered for face in disturbed])
+            errors.append(found)
+            scores.append(np.stack([plain_scores[covered], sureness[covered]]))
+        return _Found(np.stack(errors), scores)
 
     def _read(self, row: int) -> FaceInPicture:
         """Read a picture as the image processor does, and keep the surroundings of the face."""
@@ -161,11 +191,12 @@ class _Measurement:
             raise DataError(f"The picture in row {row} cannot be read: {error}") from error
         return cut_region(FaceInPicture(pixels, self.targets[row], self.boxes[row]))
 
-    def _score(self, faces: Sequence[FaceInPicture], rows: np.ndarray) -> np.ndarray:
-        """Return each face's error in percent, (n,), over the length of the undisturbed face."""
+    def _score(self, faces: Sequence[FaceInPicture], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each face's error in percent of the undisturbed face's length, (n,), and scores (n, L)."""
         pictures, boxes = [face.pixels for face in faces], [[face.box] for face in faces]
         reading = read_landmarks(
             self.model, self.processor, pictures, boxes, second_look=False, faces_per_pass=len(faces)
         )
         truth = np.stack([face.points for face in faces])
-        return normalized_mean_error(reading.points, truth, self.normalizer, self.boxes[rows])
+        errors = normalized_mean_error(reading.points, truth, self.normalizer, self.boxes[rows])
+        return errors, np.asarray(reading.scores)

@@ -54,8 +54,11 @@ def anchors_of(
 def take_over(model: FabRecForLandmarkDetection, start: FabRecForLandmarkDetection) -> None:
     """Give a model with anchors the transfer layers of the detector that knows them, and what it finds them by."""
     model.transfer_layers.load_state_dict(start.transfer_layers.state_dict())
-    own, known = model.config.num_landmarks, start.config.num_landmarks
-    model.heatmap_head.weight[:, own:] = start.heatmap_head.weight[:, :known]
+    own, known = model.config.num_landmarks, start.heatmap_head.weight[:, : start.config.num_landmarks]
+    if model.config.draws_anchors:
+        model.heatmap_head.weight[:, own:] = known
+    # What the points' own heatmaps will begin as, see `begin_from_anchors`; nothing that is saved.
+    model.register_buffer("known_heads", known.clone(), persistent=False)
     if model.point_readout is not None and start.point_readout is not None:
         model.point_readout.load_state_dict(start.point_readout.state_dict())
 
@@ -106,5 +109,5 @@ def begin_from_anchors(
         regression.share.fill_(share)
         with torch.no_grad():
             own = model.config.num_landmarks
-            model.heatmap_head.weight[:, :own] = model.heatmap_head.weight[:, own + regression.nearest]
+            model.heatmap_head.weight[:, :own] = model.known_heads[:, regression.nearest]
     return faces.with_anchors(anchors, anchor_flip_index)

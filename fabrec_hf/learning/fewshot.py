@@ -23,7 +23,7 @@ from .landmark_training import (
     fit_shape_prior,
     landmark_errors,
     no_predictions,
-    predict_landmarks,
+    predict_faces,
 )
 from .refinement import fit_refinement
 from .training_stage import TrainingStage
@@ -288,7 +288,7 @@ class _BestSoFar:
 
     def measure(self) -> float | None:
         """Return the NME in percent, None if no face can be scored."""
-        landmarks = predict_landmarks(self.model, self.faces, self.model.device).landmarks
+        landmarks = predict_faces(self.model, self.faces, self.model.device).landmarks
         error = _mean(landmark_errors(landmarks, self.faces, self.scheme))
         if error is not None and error < self.error:
             self.error, self.weights = error, copy.deepcopy(self.model.state_dict())
@@ -356,7 +356,7 @@ def fit_landmarks(
         if len(result.losses) < sum(steps):
             best.restore()
             fit.refine(faces)
-    landmarks = predict_landmarks(model, faces, model.device).landmarks
+    landmarks = predict_faces(model, faces, model.device).landmarks
     result.training_errors = landmark_errors(landmarks, faces, scheme)
     result.calibrated = calibrate(model, result.held_out, result.held_out_faces or faces, scheme)
     result.seconds = time.perf_counter() - start
@@ -390,7 +390,7 @@ def _predict_left_out(
             rows = np.flatnonzero(places == fold)
             left_out = left_out_faces(rows)
             result.held_out_faces = (result.held_out_faces or faces).replaced(rows, left_out)
-            found = predict_landmarks(model, left_out, model.device)
+            found = predict_faces(model, left_out, model.device)
             for whole, part in zip(result.held_out, found, strict=True):
                 whole[rows] = part
             result.held_out_errors[rows] = landmark_errors(found.landmarks, left_out, fit.scheme)

@@ -1,5 +1,6 @@
 """What teaching landmarks consists of, for the training script and for `fabrec fit` (paper sections 3.3 and 4.2.2)."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +32,7 @@ __all__ = [
     "landmark_errors",
     "no_predictions",
     "parameter_groups",
-    "predict_landmarks",
+    "predict_faces",
     "training_loss",
 ]
 
@@ -59,6 +60,7 @@ class LandmarkRecipe:
     shape_prior: bool = field(default=False, metadata={"help": "Correct landmarks by the shapes learned from."})
     anchors: bool = field(default=False, metadata={"help": "Tell points from those that the start knows, if any."})
     point_readout: bool = field(default=False, metadata={"help": "Read points off the encoder's features, too."})
+    drawn_faces: int | None = field(default=None, metadata={"help": "Faces of a step with heatmaps; all by default."})
     local_refinement: bool = field(default=False, metadata={"help": "Look closer at every point in the end."})
     flip: float = field(default=0.5, metadata={"help": "Probability of mirroring."})
     rotation: float = field(default=30.0, metadata={"help": "Largest random rotation in degrees."})
@@ -80,6 +82,8 @@ class LandmarkRecipe:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
         if self.max_grad_norm < 0:
             raise ValueError(f"--max_grad_norm must not be negative, got {self.max_grad_norm}.")
+        if self.drawn_faces is not None and not (self.point_readout and 1 <= self.drawn_faces <= self.batch_size):
+            raise ValueError("--drawn_faces takes 1 to --batch_size, and needs --point_readout for the other faces.")
         _ = self.augmentation  # refuses in words what cannot be drawn
 
     @property
@@ -142,6 +146,8 @@ def build_model(
         config.anchors = anchors_of(start, recipe.heatmap_size, recipe.heatmap_sigma, recipe.transfer_layers)
     # What reads out anchors is the start's; without anchors the new points are read out, if the recipe says so.
     config.point_readout = start.config.point_readout if config.anchors else recipe.point_readout
+    # Their heatmaps say nothing more, and take longer than all others.
+    config.draws_anchors = not (config.anchors and config.point_readout)
     torch.manual_seed(recipe.seed)
     model = FabRecForLandmarkDetection(config)
     if isinstance(start, FabRecForLandmarkDetection):
@@ -212,9 +218,10 @@ def training_loss(
     crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, recipe.augmentation, landmarks, flip_index)
     model.train()
     images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
+    drawn = None if recipe.drawn_faces is None else math.ceil(recipe.drawn_faces / world_size)
     # Around the network alone: the geometry above needs more than the eight bits of precision.
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(device)):
-        loss = model(images, labels=landmarks, output_landmarks=False).loss
+        loss = model(images, labels=landmarks, output_landmarks=False, drawn_faces=drawn).loss
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the loss is not finite at step {step}: resume from the last checkpoint.")
     return loss
@@ -237,8 +244,8 @@ def no_predictions(faces: int, points: int) -> Decoded:
 
 
 @torch.no_grad()
-def predict_landmarks(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
-    """Predict the landmarks of plain crops; all of it on the CPU."""
+def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
+    """Predict the landmarks of annotated faces, as fractions of their plain crops; all of it on the CPU."""
     model.eval()
     found = [no_predictions(0, model.config.num_landmarks)]
     for canvases in faces.canvases.split(64):

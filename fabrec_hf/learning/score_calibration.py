@@ -24,6 +24,9 @@ FEWEST_POINTS = 40
 # means over a face are ten numbers only. Chosen on validation faces of 300-W.
 RIDGE = (5.0,) * 4 + (500.0,) * 4
 OFFSET_RIDGE = 5.0
+# What each piece of evidence may do to an error: a higher heatmap cannot make it larger, disagreement and moves cannot
+# make it smaller. A few faces might say otherwise, and then what is no face at all would score highest.
+SIGNS = np.array([-1.0, 1.0, 1.0, 1.0] * 2)
 # Errors are compared from here on, in percent: how exactly a click was made is no part of what is to be told.
 ERROR_FLOOR = 0.3
 # What an error counts as that has no end, of a point that was not found at all.
@@ -61,7 +64,7 @@ def fit_error_model(
     errors: np.ndarray,
     tolerance: float = TOLERANCE,
 ) -> ErrorModel:
-    """Fit an error model to points of faces that were not learned from, by ridge regression.
+    """Fit an error model to points of faces that were not learned from, by ridge regression with known signs.
 
     Args:
         heights: (N, L) uncalibrated scores.
@@ -89,11 +92,13 @@ def fit_error_model(
     design = np.column_stack([(known - middle) / scale, each_point])
     average = targets.mean()
     strengths = np.diag([*RIDGE, *[OFFSET_RIDGE] * errors.shape[1]])
-    solution = np.linalg.solve(design.T @ design + strengths, design.T @ (targets - average))
+    solution = _solve(design, targets - average, strengths)
     weights = solution[: len(RIDGE)] / scale
     offsets = average + solution[len(RIDGE) :] - weights @ middle
-    # As many degrees of freedom as the ridge leaves.
-    freedom = len(targets) - np.trace(np.linalg.solve(design.T @ design + strengths, design.T @ design)) - 1
+    # As many degrees of freedom as the ridge leaves, of what has not been held at 0.
+    free = solution != 0
+    products = design[:, free].T @ design[:, free]
+    freedom = len(targets) - np.trace(np.linalg.solve(products + strengths[free][:, free], products)) - 1
     spread = np.sqrt(((targets - average - design @ solution) ** 2).sum() / max(freedom, 1))
     return ErrorModel(
         weights=tuple(np.round(weights, 5).tolist()),
@@ -102,3 +107,17 @@ def fit_error_model(
         tolerance=float(tolerance),
         count=len(targets),
     )
+
+
+def _solve(design: np.ndarray, targets: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+    """Solve a ridge regression in which what evidence does to the errors has the sign that it can have."""
+    from scipy.optimize import lsq_linear
+
+    # The same as least squares with a row for each penalty.
+    rows = np.vstack([design, np.sqrt(strengths)])
+    signs = np.concatenate([SIGNS, np.ones(design.shape[1] - len(SIGNS))])
+    least = np.where(np.arange(len(signs)) < len(SIGNS), 0.0, -np.inf)
+    found = lsq_linear(rows * signs, np.concatenate([targets, np.zeros(len(strengths))]), (least, np.inf), tol=1e-12)
+    solution = found.x * signs
+    solution[: len(SIGNS)][np.abs(solution[: len(SIGNS)]) < 1e-6] = 0  # held there, up to rounding
+    return solution

@@ -6,6 +6,7 @@ import numpy as np
 
 
 __all__ = [
+    "area_under_roc",
     "area_under_risk_coverage",
     "points_with_both",
     "rank_correlation",
@@ -38,6 +39,24 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
     """Rank values from 1 on; equal ones share the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
+
+
+def area_under_roc(higher: np.ndarray, lower: np.ndarray) -> float:
+    """How probable it is that a score of one kind is higher than one of another: the area under the ROC curve.
+
+    Args:
+        higher: (N,) scores that should be high.
+        lower: (M,) scores that should be low.
+
+    Returns:
+        From 0 to 1, a tie counting one half; NaN if there is none of a kind.
+    """
+    higher, lower = np.asarray(higher, dtype=float), np.asarray(lower, dtype=float)
+    count = len(higher)
+    if not count or not len(lower):
+        return float("nan")
+    ranks = _mean_ranks(np.concatenate([higher, lower]))[:count]
+    return float((ranks.sum() - count * (count + 1) / 2) / (count * len(lower)))
 
 
 def risk_coverage(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

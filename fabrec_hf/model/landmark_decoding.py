@@ -21,7 +21,7 @@ class Drawing(NamedTuple):
     """What a detector says of crops before landmarks are decoded.
 
     Attributes:
-        heatmaps: (N, L + A, H, W), those of the A anchors last.
+        heatmaps: (N, L or L + A, H, W), those of the A anchors last, if these are drawn.
         readout: (N, A, 2), or (N, L, 2) of a detector without anchors, as fractions of the crop; None of a detector
             without a readout.
         maps: The encoder's maps (N, C, S, S) of a detector that looks closer at its points, the finest first.
@@ -35,7 +35,8 @@ class Drawing(NamedTuple):
 
     def average(self, mirrored: "Drawing", flip_index: torch.Tensor) -> "Drawing":
         """Average with the drawing of the mirrored crops; `flip_index` (L + A,) permutes all points."""
-        heatmaps = 0.5 * (self.heatmaps + mirrored.heatmaps.flip(-1)[:, flip_index])
+        # Points mirror among themselves, and anchors: without heatmaps of anchors the first places are enough.
+        heatmaps = 0.5 * (self.heatmaps + mirrored.heatmaps.flip(-1)[:, flip_index[: self.heatmaps.shape[1]]])
         readout = self.readout
         if readout is not None and mirrored.readout is not None:
             # The points that are read out are the last ones, and mirror among themselves.
@@ -88,8 +89,10 @@ def flip_permutation(config: FabRecConfig) -> list[int] | None:
 
 def decode_anchors(config: FabRecConfig, drawing: Drawing) -> torch.Tensor:
     """Read anchors (N, A, 2), fractions of the crop, off a drawing."""
-    heatmaps = drawing.heatmaps[:, config.num_landmarks :]
-    return _with_readout(_decode_heatmaps(config, heatmaps)[0], drawing.readout)
+    points = None
+    if config.draws_anchors:
+        points = _decode_heatmaps(config, drawing.heatmaps[:, config.num_landmarks :])[0]
+    return _with_readout(points, drawing.readout)
 
 
 def decode_drawing(config: FabRecConfig, steps: DecodingSteps, drawing: Drawing, blur: str = "products") -> Decoded:
@@ -108,7 +111,8 @@ def decode_drawing(config: FabRecConfig, steps: DecodingSteps, drawing: Drawing,
     if config.anchors is None:
         landmarks = _with_readout(landmarks, drawing.readout)
     elif steps.point_regression is not None:
-        landmarks = steps.point_regression.combine(landmarks, _with_readout(points[:, count:], drawing.readout))
+        drawn_anchors = points[:, count:] if config.draws_anchors else None
+        landmarks = steps.point_regression.combine(landmarks, _with_readout(drawn_anchors, drawing.readout))
     if steps.shape_prior is not None:
         landmarks = steps.shape_prior(landmarks)
     moves = torch.zeros_like(landmarks)
@@ -126,7 +130,10 @@ def _scores(config: FabRecConfig, found: Decoded) -> torch.Tensor:
     return heights
 
 
-def _with_readout(points: torch.Tensor, readout: torch.Tensor | None) -> torch.Tensor:
+def _with_readout(points: torch.Tensor | None, readout: torch.Tensor | None) -> torch.Tensor:
+    if points is None:
+        assert readout is not None  # the configuration sees to that
+        return readout
     return points if readout is None else torch.lerp(points, readout.to(points.dtype), READOUT_SHARE)
 
 

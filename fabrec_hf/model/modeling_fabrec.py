@@ -105,7 +105,7 @@ class FabRecAutoencoder(FabRecPreTrainedModel):
 
     # What a detector has beyond its autoencoder is left where it is.
     _keys_to_ignore_on_load_unexpected = [
-        r"^(transfer_layers|heatmap_head|shape_prior|point_regression|point_readout)\."
+        r"^(transfer_layers|heatmap_head|shape_prior|point_regression|point_readout|local_refinement)\."
     ]
 
     def __init__(self, config: FabRecAutoencoderConfig):
@@ -160,7 +160,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             for place, width in enumerate(channels, start=1)
         )
         self.heatmap_head = nn.ConvTranspose2d(
-            channels[-1], config.num_landmarks + config.num_anchors, kernel_size=4, stride=2, padding=1, bias=False
+            channels[-1], config.num_heatmaps, kernel_size=4, stride=2, padding=1, bias=False
         )
         # Anchors of a detector that has them, its own points of another: never both.
         self.point_readout = None
@@ -221,7 +221,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         self.autoencoder.encoder.requires_grad_(True)
 
     def predict_heatmaps(self, first: torch.Tensor) -> torch.Tensor:
-        """Draw heatmaps (N, L + A, H, W), those of anchors last, from the generator's first stage (N, C, 8, 8)."""
+        """Draw heatmaps (N, L or L + A, S, S), anchors' last, from the generator's first stage (N, C, 8, 8)."""
         stages = self.autoencoder.decoder.stages
         hidden_states = self.transfer_layers[0](first)
         for stage, transfer_layer in zip(stages[1:], self.transfer_layers[1:], strict=False):
@@ -235,6 +235,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         labels: torch.Tensor | None = None,
         output_reconstruction: bool = False,
         output_landmarks: bool = True,
+        drawn_faces: int | None = None,
         **kwargs,
     ) -> FabRecLandmarkOutput:
         """Detect landmarks in face crops.
@@ -245,13 +246,14 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
                 of the anchors last.
             output_reconstruction: Also run the color half of the decoder, which changes no landmark.
             output_landmarks: False leaves landmarks and scores out, which a step of training does not need.
+            drawn_faces: Draw the first so many crops alone, in a step of training that reads points out of them all.
             **kwargs: `return_dict=False` returns a tuple.
 
         Raises:
             ValueError: The images or labels do not fit the configuration.
         """
         check_inputs(self.config, pixel_values, labels)
-        drawing, latent, first = self.draw(pixel_values)
+        drawing, latent, first = self.draw(pixel_values, drawn_faces)
         loss = None if labels is None else self.landmark_loss(drawing, labels)
         flip_index = None if self.training else flip_permutation(self.config)
         if flip_index is not None:
@@ -265,17 +267,23 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
             **(self.decode(drawing)._asdict() if output_landmarks else {}),
         )
 
-    def draw(self, pixel_values: torch.Tensor) -> tuple[Drawing, torch.Tensor, torch.Tensor]:
+    def draw(
+        self, pixel_values: torch.Tensor, drawn_faces: int | None = None
+    ) -> tuple[Drawing, torch.Tensor, torch.Tensor]:
         """Return the drawing of crops (N, 3, S, S), not averaged with the mirrored ones'.
 
+        Args:
+            pixel_values: The crops.
+            drawn_faces: M, how many of them get heatmaps, the first ones; all N by default.
+
         Returns:
-            The drawing, latents (N, latent_size), and the generator's first stage (N, C, 8, 8).
+            The drawing, latents (N, latent_size), and the generator's first stage (M, C, 8, 8).
         """
         encoder = self.autoencoder.encoder
         maps = encoder.maps(pixel_values)
         features = encoder.pool_map(maps[-1])
         latent = encoder.fc(features)
-        first = self.autoencoder.decoder.first_stage(latent)
+        first = self.autoencoder.decoder.first_stage(latent[:drawn_faces])
         local = () if self.local_refinement is None else local_maps(maps)
         return Drawing(self.predict_heatmaps(first), self._read_out(features), local), latent, first
 
@@ -292,13 +300,18 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
         return points.unflatten(1, (-1, 2))
 
     def landmark_loss(self, drawing: Drawing, labels: torch.Tensor) -> torch.Tensor:
-        """Compare a drawing with labels (N, L or L + A, 2): heatmaps (paper equation 5) plus readout; scalar."""
+        """Compare a drawing with labels (N, L or L + A, 2): heatmaps (paper equation 5) plus readout; scalar.
+
+        Of the first faces alone, if no others were drawn.
+        """
         config = self.config
+        # There may be labels of anchors that are not drawn, and drawn anchors without labels.
         heatmaps = drawing.heatmaps[:, : labels.shape[1]]
         shift = alignment_shift(config.heatmap_alignment, config.heatmap_size, config.image_size)
         layout = torch.contiguous_format if heatmaps.is_contiguous() else torch.channels_last
-        targets = encode_heatmaps(labels.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
-        loss = heatmap_loss(heatmaps, targets, labels.isfinite().all(dim=-1), config.foreground_weight)
+        drawn = labels[: len(heatmaps), : heatmaps.shape[1]]
+        targets = encode_heatmaps(drawn.float(), config.heatmap_size, config.heatmap_sigma, shift, layout)
+        loss = heatmap_loss(heatmaps, targets, drawn.isfinite().all(dim=-1), config.foreground_weight)
         if drawing.readout is None:
             return loss
         # Labels without anchors say nothing of a readout of anchors.

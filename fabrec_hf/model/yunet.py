@@ -1,11 +1,12 @@
 """The network YuNet, which finds upright faces, in the fastest runtime that is installed.
 
 ONNX Runtime needs about a third of OpenCV's time and is taken where `onnxruntime` and `onnx` are installed (the extra
-`export`). Both give the same faces up to rounding.
+`export`) and can load the network. Both give the same faces up to rounding.
 """
 
 import importlib
 import importlib.util
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+
+logger = logging.getLogger(__name__)
 
 # Cells of the network's three grids, in pixels. A picture is filled up to whole cells of the largest.
 STRIDES = (8, 16, 32)
@@ -53,10 +56,13 @@ class YuNet:
         except ImportError as error:
             raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless.") from error
         self._cv2, weights = cv2, weights_file()
-        self.runtime = runtime or ("onnxruntime" if _has_onnx_runtime() else "opencv")
-        if self.runtime == "onnxruntime":
+        self._session = None
+        if runtime == "onnxruntime":
             self._session = _onnx_session(weights)
-        else:
+        elif runtime is None and _has_onnx_runtime():
+            self._session = _onnx_session_or_none(weights)
+        self.runtime = "opencv" if self._session is None else "onnxruntime"
+        if self._session is None:
             self._network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), 0.5, SAME_FACE, 1)
             self._lock = threading.Lock()
 
@@ -73,8 +79,8 @@ class YuNet:
             the nose, the corners of the mouth), and the score.
         """
         bgr = self._cv2.cvtColor(rgb, self._cv2.COLOR_RGB2BGR)
-        if self.runtime == "onnxruntime":
-            return self._merged(self._proposals(bgr, lowest), lowest, most)
+        if self._session is not None:
+            return self._merged(self._proposals(self._session, bgr, lowest), lowest, most)
         with self._lock:  # the network keeps its settings as state
             self._network.setInputSize(bgr.shape[1::-1])
             self._network.setScoreThreshold(lowest)
@@ -82,13 +88,13 @@ class YuNet:
             _, found = self._network.detect(bgr)
         return np.empty((0, 15)) if found is None else found.astype(np.float64)
 
-    def _proposals(self, bgr: np.ndarray, lowest: float) -> np.ndarray:
+    def _proposals(self, session: Any, bgr: np.ndarray, lowest: float) -> np.ndarray:
         """Return what the network proposes, several times for each face, (N, 15)."""
         height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in bgr.shape[:2])
         below, right = height - bgr.shape[0], width - bgr.shape[1]
         filled = self._cv2.copyMakeBorder(bgr, 0, below, 0, right, self._cv2.BORDER_CONSTANT)
         names = [f"{name}_{stride}" for stride in STRIDES for name in ("cls", "obj", "bbox", "kps")]
-        outputs = self._session.run(names, {"input": self._cv2.dnn.blobFromImage(filled)})
+        outputs = session.run(names, {"input": self._cv2.dnn.blobFromImage(filled)})
         found = []
         for place, stride in enumerate(STRIDES):
             kinds, objects, boxes, points = (output[0] for output in outputs[4 * place : 4 * place + 4])
@@ -112,6 +118,16 @@ class YuNet:
 
 def _has_onnx_runtime() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "onnx"))
+
+
+def _onnx_session_or_none(weights: Path) -> Any:
+    """Load the network; None where ONNX Runtime is installed but cannot, as with a broken or too old one."""
+    try:
+        return _onnx_session(weights)
+    except Exception as error:  # each release of the runtime and each missing library raises something else
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.warning("ONNX Runtime cannot load the face detector (%s); OpenCV runs it, more slowly.", reason)
+        return None
 
 
 def _onnx_session(weights: Path) -> Any:

@@ -91,6 +91,31 @@ def test_other_formats_come_back_with_scheme_crop_rule_and_every_bit(table, tmp_
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_imglab_gets_whole_pixels(table, tmp_path):
+    assert convert("csv", table, tmp_path / "one", "--boxes", "points") == 0
+    assert convert("parquet", tmp_path / "one", tmp_path / "files", "--to", "dlib") == 0
+    assert convert("dlib", tmp_path / "files", tmp_path / "two", "--boxes", "given") == 0
+    for split in ("train", "test"):
+        first, second = load_faces(tmp_path / "one", split), load_faces(tmp_path / "two", split)
+        np.testing.assert_allclose(second["landmarks"], np.rint(first["landmarks"]))
+    assert load_faces(tmp_path / "two", "train")["box"][0] == [4, 6, 12, 14]  # 4.5 to 16 and 6 to 20.5, to even ones
+    first, second = find_face_set(tmp_path / "one"), find_face_set(tmp_path / "two")
+    assert (first.scheme, first.extend_bottom) == (second.scheme, second.extend_bottom)
+
+
+def test_lists_of_wflw(wflw, tmp_path, capsys):
+    (wflw / "1.pts").unlink()
+    common = ["--scheme", "wflw", "--origin", "0", "--boxes", "points"]
+    assert convert("pts", wflw, tmp_path / "files", "--to", "wflw", *common) == 0
+    assert convert("wflw", tmp_path / "files", tmp_path / "two") == 0
+    (face,) = load_faces(tmp_path / "two")
+    assert face["landmarks"] == [[i, 2 * i] for i in range(98)] and face["box"] == [0, 0, 97, 194]
+    assert find_face_set(tmp_path / "two").scheme == get_scheme("wflw")
+    message = "The lists of WFLW hold 98 points each, not 68; write another form."
+    assert message in refused(capsys, "pts", wflw, tmp_path / "no", "--to", "wflw", "--to-scheme", "300w", *common)
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.fixture
 def wflw(tmp_path):
     """Two pictures with the 98 points of WFLW as .pts files; point i lies at (i, 2 i), and one is missing."""

@@ -112,7 +112,7 @@ def test_faces_become_coco_and_come_back(faces, root):
     assert [(image["width"], image["height"]) for image in content["images"]] == [(40, 30)] * 3 + [(30, 40)]
     first, second = content["annotations"][:2]
     assert first["num_keypoints"] == 3 and second["num_keypoints"] == 2 and second["keypoints"][6:] == [0, 0, 0]
-    assert first["area"] == pytest.approx(first["bbox"][2] * first["bbox"][3]) and "bbox" not in second
+    assert first["area"] == pytest.approx(first["bbox"][2] * first["bbox"][3]) and "bbox_of_points" not in first
     assert first["keypoints"][2::3] == [2, 1, 2]
     # Another split joins the first; the same one is refused.
     export_coco(faces.select([2]), scheme, root / "new", "test")

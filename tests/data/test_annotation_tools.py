@@ -227,11 +227,35 @@ def test_an_export_of_label_studio(tmp_path):
     assert "visibility" not in source.features
 
 
-def test_a_large_export_of_label_studio_is_read_by_its_kind(tmp_path, monkeypatch):
+@pytest.mark.parametrize("head", [1 << 20, 150])
+@pytest.mark.parametrize("kind", ["labelstudio", "via", "labelme", "coco"])
+def test_large_files_are_told_by_their_beginning(tmp_path, monkeypatch, kind, head):
+    region = {"shape_attributes": {"name": "point", "cx": 1, "cy": 2}, "region_attributes": {"point": "nose"}}
+    many = {"id": 7, "data": {"image": "a.png"}, "annotations": [{"result": [{"id": str(i)} for i in range(99)]}]}
+    content = {
+        "labelstudio": [many, many],
+        "via": {
+            "_via_settings": {"ui": {}},
+            "_via_img_metadata": {"a.png1": {"filename": "a.png", "regions": [region] * 9}},
+        },
+        "labelme": {"version": "5.5.0", "flags": {}, "imagePath": "a.png", "shapes": [{"label": "nose"}] * 99},
+        "coco": {
+            "info": {"year": 2017},
+            "images": [{"id": i} for i in range(99)],
+            "annotations": [],
+            "categories": [],
+        },
+    }[kind]
+    path = write(tmp_path / "a.json", content)
+    monkeypatch.setattr(foreign, "_LARGEST", path.stat().st_size - 1)
+    monkeypatch.setattr(foreign, "_HEAD", head)
+    assert guess_kind(path) == guess_kind(tmp_path) == kind
+
+
+def test_a_large_export_of_label_studio_is_found_in_its_folder(tmp_path, monkeypatch):
     path = write(tmp_path / "a.json", [task(keypoint("a", 50, 50, "nose"))])
     monkeypatch.setattr(foreign, "_LARGEST", path.stat().st_size - 1)
-    assert guess_kind(path) == "coco"  # what is so large is not looked into
-    (row,) = read("labelstudio", path, scheme=EYES)
+    (row,) = read("labelstudio", tmp_path, scheme=EYES)
     same(row, NAN, NAN, [100, 50])
 
 

@@ -63,6 +63,25 @@ def test_files_of_labelme(tmp_path):
     same(row, [1, 2], NAN, NAN)
 
 
+def test_two_boxes_of_one_group_are_two_faces_where_its_points_are_there_twice(tmp_path):
+    frames = [
+        shape("face", corner, (corner[0] + 30, corner[1] + 30), kind="rectangle", group=1)
+        for corner in ((10, 10), (100, 10))
+    ]
+    first = [shape("nose", (20, 30), group=1), shape("left_eye", (15, 20), group=1)]
+    labelme(tmp_path / "a.json", *frames, *first, shape("nose", (120, 30), group=1))
+    one, two = read("labelme", tmp_path, scheme=EYES)
+    same(one, [15, 20], NAN, [20, 30])
+    same(two, NAN, NAN, [120, 30])
+    assert one["box"].tolist() == [10, 10, 30, 30] and two["box"].tolist() == [100, 10, 30, 30]
+    # Each point is there once: one face, in the box that holds it, and a box too many.
+    labelme(tmp_path / "a.json", *frames, *first)
+    source = open_source("labelme", tmp_path, scheme=EYES)
+    (row,) = rows(source)
+    assert row["box"].tolist() == [10, 10, 30, 30]
+    assert source.notes == ("a.json: 1 boxes without points are left out.",)
+
+
 def test_outlines_and_splits_of_labelme(tmp_path):
     outline = shape("face", (1, 2), (3, 4), (5, 6), kind="linestrip")
     labelme(tmp_path / "train" / "a.json", outline, picture="../a.png")

@@ -9,10 +9,13 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.data import face_boxes  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
+from fabrec_hf.data.face_boxes import upright_boxes  # noqa: E402
 from fabrec_hf.data.picture_sizes import PictureSize, turn_box, turn_points  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
+from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from support.own_annotations import FACES, HEIGHT, WIDTH, coco, convert, find_faces_by_red, pictures, points_of  # noqa: E402
 
 
@@ -22,6 +25,26 @@ def detector(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ boxes
+
+
+def test_boxes_of_turned_faces_become_upright_by_hand():
+    box = (10.0, 20.0, 30.0, 40.0)  # about (25, 40)
+    upright, lying, unknown = upright_boxes([Detection(box, 1.0, 0.0), Detection(box, 1.0, 90.0), Detection(box, 1.0)])
+    assert upright.tolist() == unknown.tolist() == list(box)
+    np.testing.assert_allclose(lying, [5, 25, 40, 30])
+    # The ellipse of the half axes 15 and 20, turned by 45 degrees, reaches sqrt((225 + 400) / 2) each way.
+    (slanted,) = upright_boxes([Detection(box, 1.0, 45.0)])
+    reach = 312.5**0.5
+    np.testing.assert_allclose(slanted, [25 - reach, 40 - reach, 2 * reach, 2 * reach])
+    assert upright_boxes([]).shape == (0, 4)
+
+
+def test_a_lying_face_gets_an_upright_box(monkeypatch, tmp_path):
+    face = Detection((10.0, 20.0, 30.0, 40.0), 0.9, -90.0)
+    monkeypatch.setattr(face_boxes, "default_face_detector", lambda: lambda image: [face])
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    np.testing.assert_allclose(face_boxes.detected_box(content, np.array([[25.0, 40.0]])), [5, 25, 40, 30])
 
 
 def test_boxes_that_mean_the_face_are_kept(tmp_path):

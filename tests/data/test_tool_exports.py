@@ -11,7 +11,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.data.formats.annotated import AnnotatedFace, AnnotatedPicture  # noqa: E402
-from fabrec_hf.data.formats.tool_writer import export_tool, setup_files, tool_files  # noqa: E402
+from fabrec_hf.data.formats.tool_writer import export_tool, export_wflw, setup_files, tool_files  # noqa: E402
 from fabrec_hf.data.readers import TOOLS, guess_kind, open_source  # noqa: E402
 from fabrec_hf.data.source import face_features  # noqa: E402
 from fabrec_hf.errors import DataError, SchemeError  # noqa: E402
@@ -99,7 +99,43 @@ def test_the_files_of_labelme_and_via():
     assert header.startswith("filename,file_size,") and first.startswith('a b.png,512,{},6,0,"{""name"": ""rect""')
 
 
+def test_the_xml_of_imglab():
+    (content,) = tool_files("dlib", [PICTURE], EYES, "../photos").values()
+    root = ElementTree.fromstring(content)
+    (image,) = root.find("images")
+    assert (root.tag, image.attrib) == ("dataset", {"file": "../photos/a b.png", "width": "200", "height": "100"})
+    first, second = image
+    # From 1 to 31 and from 2 to 52.25; the second face has the tight box of its points.
+    assert first.attrib == {"top": "2", "left": "1", "width": "30", "height": "50"}
+    assert second.attrib == {"top": "20", "left": "110", "width": "10", "height": "20"}
+    parts = [(part.get("name"), part.get("x"), part.get("y")) for part in first]
+    assert parts == [
+        ("left_eye", "10", "20"),
+        ("nose & tip", "0", "40"),
+    ]  # whole pixels alone; 20.5 goes to the even one
+    lost = AnnotatedPicture("b.png", (20, 10), 1, [AnnotatedFace(np.full((3, 2), np.nan), [True] * 3)])
+    assert not list(ElementTree.fromstring(tool_files("dlib", [lost], EYES)["faces.xml"]).iter("box"))
+    (content,) = tool_files("dlib", [PICTURE], PLAIN).values()
+    assert [part.get("name") for part in ElementTree.fromstring(content).iter("part")] == [
+        "00",
+        "02",
+        "00",
+        "01",
+        "02",
+    ]
+
+
+def test_pts_files_of_one_and_of_several_faces():
+    other = AnnotatedPicture("c.png", (20, 10), 1, [SECOND])
+    files = tool_files("pts", [PICTURE, other], EYES)
+    assert list(files) == ["a b_1.pts", "a b_2.pts", "c.pts"]
+    assert files["a b_1.pts"].decode() == "version: 1\nn_points: 3\n{\n10.0 20.5\nnan nan\n0.33333334 40.0\n}\n"
+    with pytest.raises(DataError, match=r"Two pictures have a face whose file would be a b_1.pts; rename a b_1.jpg"):
+        tool_files("pts", [PICTURE, AnnotatedPicture("a b_1.jpg", (20, 10), 1, [SECOND])], EYES)
+
+
 def test_what_a_project_is_set_up_with():
+    assert setup_files("dlib", EYES) == setup_files("wflw", EYES) == {}
     assert setup_files("via", EYES) == {}
     assert setup_files("labelme", EYES)["labels.txt"].decode().splitlines() == ["face", *EYES.point_names]
     face, box = json.loads(setup_files("cvat", PLAIN)["cvat_labels.json"])
@@ -138,10 +174,15 @@ def test_faces_come_back(tmp_path, tool, scheme):
     assert guess_kind(tmp_path / "out") == guess_kind(folder) == tool
     source = open_source(tool, folder, scheme=scheme, split="mine")
     for row, expected in zip(source.rows("mine"), dataset, strict=True):
-        np.testing.assert_allclose(row["landmarks"], expected["landmarks"], atol=1e-3)
-        assert (row["box"] is None) == (expected["box"] is None)
-        if row["box"] is not None:
-            np.testing.assert_allclose(row["box"], expected["box"], atol=1e-3)
+        # dlib holds whole pixels; both edges of a box are rounded
+        np.testing.assert_allclose(row["landmarks"], expected["landmarks"], atol=0.501 if tool == "dlib" else 1e-3)
+        box = expected["box"]
+        if tool == "dlib" and box is None:  # its parts belong to a box
+            low, high = np.nanmin(expected["landmarks"], axis=0), np.nanmax(expected["landmarks"], axis=0)
+            box = [*low, *(high - low)]
+        assert (row["box"] is None) == (box is None)
+        if box is not None:
+            np.testing.assert_allclose(row["box"], box, atol=1.001 if tool == "dlib" else 1e-3)
         if tool in ("cvat", "labelme"):
             known = ~np.isnan(row["landmarks"]).any(axis=1)
             assert row["visibility"] == (known & expected["visibility"]).tolist()
@@ -154,12 +195,84 @@ def test_faces_come_back(tmp_path, tool, scheme):
             np.testing.assert_array_equal(row["landmarks"], expected["landmarks"])
 
 
+@pytest.mark.parametrize(("form", "orientation"), [("PNG", None), ("JPEG", 6), ("WEBP", None)])
+def test_pictures_for_programs_that_know_no_exif(tmp_path, form, orientation):
+    stored = Image.new("RGB", (40, 20), (250, 0, 0))
+    stored.paste((0, 0, 250), (20, 0, 40, 20))  # the right half; turned by EXIF it is the lower half
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    stored.save(tmp_path / "a", form, exif=exif)
+    row = {"image": [str(tmp_path / "a")], "landmarks": [[[1, 2], [3, 4], [5, 6]]]}
+    features = face_features(3)
+    dataset = datasets.Dataset.from_dict(row, datasets.Features({name: features[name] for name in row}))
+    export_tool(dataset, EYES, tmp_path / "out", "train", "dlib")
+    (picture,) = (tmp_path / "out" / "train").glob("0*")
+    if form == "PNG":
+        assert picture.read_bytes() == (tmp_path / "a").read_bytes()
+    written = Image.open(picture)
+    assert (written.format, written.getexif().get(0x0112)) == ("PNG", None)
+    assert written.size == ((20, 40) if orientation else (40, 20))
+    blue = written.convert("RGB").getpixel((10, 30) if orientation else (30, 10))
+    assert np.abs(np.array(blue) - (0, 0, 250)).max() < 30
+
+
+def wflw_faces(folder):
+    """Three faces of 98 points, two in one picture, with one of WFLW's attributes."""
+    features = face_features(98, attributes={"blur": datasets.Value("int8")})
+    found = {name: [] for name in ("image", "landmarks", "box", "name", "blur")}
+    for index in range(3):
+        picture = folder / f"{max(index, 1)}.png"
+        Image.new("RGB", (64, 48), (max(index, 1), 0, 0)).save(picture)
+        points = np.stack([np.arange(98) / 3 + index, np.arange(98) / 7], axis=1).astype(np.float32)
+        values = (
+            str(picture),
+            points.tolist(),
+            None if index == 2 else [1, 2, 30 + index, 40],
+            f"{index} a",
+            index % 2,
+        )
+        for name, value in zip(found, values, strict=True):
+            found[name].append(value)
+    return datasets.Dataset.from_dict(found, features=datasets.Features({name: features[name] for name in found}))
+
+
+def test_faces_come_back_from_lists_of_wflw(tmp_path):
+    dataset, wflw = wflw_faces(tmp_path), get_scheme("wflw")
+    assert export_wflw(dataset, wflw, tmp_path / "out", "test") == 3
+    place = tmp_path / "out" / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / "list_98pt_rect_attr_test.txt"
+    lines = [line.split() for line in place.read_text().splitlines()]
+    assert [len(line) for line in lines] == [207] * 3
+    assert lines[0][:4] == ["0.0", "0.0", "0.33333334", "0.14285715"]
+    assert lines[1][196:] == ["1", "2", "32", "42", "0", "0", "0", "0", "0", "1", "test/000000_0_a.png"]
+    assert lines[2][196:200] == ["2", "0", "34", "14"]  # the tight box: from 2 to 97 / 3 + 2, from 0 to 97 / 7
+    assert guess_kind(tmp_path / "out") == "wflw"
+    for source in (
+        open_source("wflw", place, images=tmp_path / "out" / "WFLW_images"),
+        open_source("wflw", place),
+    ):
+        rows = list(source.rows("test"))
+        assert source.unverified and [row["blur"] for row in rows] == [0, 1, 0]
+        np.testing.assert_array_equal([row["landmarks"] for row in rows], dataset["landmarks"])
+        assert [row["box"].tolist() for row in rows[:2]] == dataset["box"][:2]
+        assert [Image.open(row["image"]["path"]).getpixel((0, 0))[0] for row in rows] == [1, 1, 2]
+    with pytest.raises(DataError, match="exists already; name a new folder"):
+        export_wflw(dataset, wflw, tmp_path / "out", "test")
+    with pytest.raises(SchemeError, match="lists of WFLW hold 98 points each, not 3"):
+        export_wflw(dataset, EYES, tmp_path / "out", "train")
+    lacking = dataset.map(lambda row: {"landmarks": [[None, None], *row["landmarks"][1:]]})
+    with pytest.raises(DataError, match="lacks point 0, and the lists of WFLW hold whole faces alone"):
+        export_wflw(lacking, wflw, tmp_path / "out", "train")
+    assert not list((tmp_path / "out" / "WFLW_images").glob("train"))
+    assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
+
+
 def test_what_cannot_be_written(tmp_path):
     dataset = faces(tmp_path, EYES)
     with pytest.raises(SchemeError, match="Row 0 has 3 points, but mtfl has 5"):
         export_tool(dataset, get_scheme("mtfl"), tmp_path / "out", "mine", "cvat")
     with pytest.raises(DataError, match="no column landmarks"):
         export_tool(dataset.remove_columns("landmarks"), EYES, tmp_path / "out", "mine", "via")
-    with pytest.raises(ValueError, match="tool must be one of cvat"):
+    with pytest.raises(ValueError, match="tool must be one of cvat, dlib"):
         export_tool(dataset, EYES, tmp_path / "out", "mine", "paint")
     assert not list((tmp_path / "out").iterdir())

@@ -132,6 +132,23 @@ def test_occlusion_covers_the_share_it_states_inside_the_box(share):
     assert 0.4 < min(ratios) < 0.75 and 1.35 < max(ratios) < 2.3
 
 
+def test_occlusion_says_which_points_it_covers():
+    y, x = np.mgrid[5:90:10, 5:110:10]
+    points = np.stack([x, y], axis=-1).reshape(-1, 2).astype(float)
+    points[0] = np.nan
+    box, counts = np.array([20.3, 11.7, 50.5, 61.25]), []
+    for row in range(20):
+        black, white = (FaceInPicture(np.full((90, 110, 3), value, np.uint8), points, box) for value in (0, 255))
+        found, other = (perturb(face, PERTURBATIONS["occlusion"], 40, row) for face in (black, white))
+        # A pixel that shows the same color whatever was below is covered whole, and its middle with it.
+        whole = (found.pixels == other.pixels).all(axis=-1)[y, x].ravel()
+        part = (np.abs(other.pixels.astype(int) - found.pixels) < 255).any(axis=-1)[y, x].ravel()
+        whole[0] = part[0] = False
+        assert (found.covered >= whole).all() and (found.covered <= part).all()
+        counts.append(found.covered.sum())
+    assert min(counts) > 0 and perturb(black, PERTURBATIONS["blur"], 2, 0).covered is None
+
+
 def test_points_turn_clockwise_about_the_center_by_hand():
     """A quarter turn about edge position (10, 10), which is point (9.5, 9.5)."""
     turned = rotate_points(np.array([[12.5, 9.5], [9.5, 9.5], [np.nan, 0]]), np.array([10.0, 10.0]), 90)

@@ -112,6 +112,42 @@ def test_a_row_is_perturbed_as_that_row_whatever_else_is_measured(model, process
             assert point["nme"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_scores_are_compared_at_the_points_that_a_patch_covers(model, processor, faces):
+    entry = PERTURBATIONS["occlusion"]
+    measured = measure_robustness(model, processor, faces, RobustnessSettings([entry], batch_size=2))
+    found = measured["perturbations"]["occlusion"]
+
+    def scores(pixels, box):
+        inputs = processor(Image.fromarray(pixels), boxes=[box.tolist()])
+        with torch.no_grad():
+            return model(inputs["pixel_values"]).scores[0].numpy()
+
+    plain, covered = {}, {}
+    for index, row in enumerate(faces):
+        face = FaceInPicture(np.asarray(row["image"]), np.array(row["landmarks"]), np.array(row["box"]))
+        for strength in entry.strengths[1:]:
+            other = perturb(face, entry, strength, index)
+            plain.setdefault(strength, []).extend(scores(face.pixels, face.box)[other.covered])
+            covered.setdefault(strength, []).extend(scores(other.pixels, other.box)[other.covered])
+
+    def pairs_won(higher, lower):
+        return np.mean([[1.0 if high > low else 0.5 if high == low else 0.0 for low in lower] for high in higher])
+
+    known = [strength for strength in plain if plain[strength]]
+    curve = {point["strength"]: point for point in found["curve"]}
+    assert known and "roc_auc" not in curve[0] and "roc_auc" not in measure_blur(model, processor, faces)
+    for strength in known:
+        assert curve[strength]["covered_points"] == len(plain[strength])
+        assert curve[strength]["roc_auc"] == pytest.approx(pairs_won(plain[strength], covered[strength]), abs=0.02)
+    together = [sum((kind[strength] for strength in known), []) for kind in (plain, covered)]
+    assert found["roc_auc"] == pytest.approx(pairs_won(*together), abs=0.02)
+
+
+def measure_blur(model, processor, faces):
+    settings = RobustnessSettings([PERTURBATIONS["blur"]], [0])
+    return measure_robustness(model, processor, faces, settings)["perturbations"]["blur"]
+
+
 class MarkerFinder:
     """A perfect model for pictures with one smooth marker a color: it finds their centroids in the crop."""
 

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 
 from fabrec_hf.data import picture_files
 from fabrec_hf.data.picture_files import PICTURE_SUFFIXES, is_picture, skipped_files
-from fabrec_hf.errors import ImageError
+from fabrec_hf.errors import BoxError, ImageError
 from fabrec_hf.inference import input_files
-from fabrec_hf.inference.input_files import collect_inputs, open_picture
+from fabrec_hf.inference.input_files import collect_inputs, distinct_names, open_picture, parse_boxes
 from fabrec_hf.model.image_inputs import is_heic
 
 
@@ -105,3 +106,20 @@ def test_heic_is_read(tmp_path):
     picture = open_picture(tmp_path / "IMG_0001.HEIC")
     assert picture.size == (64, 48)
     assert np.abs(np.asarray(picture.convert("RGB"), dtype=int) - [200, 100, 50]).max() < 12
+
+
+def test_names_of_results_do_not_collide():
+    paths = [Path(name) for name in ("a/x.jpg", "b/x.jpg", "x.png", "x-2.png", "y.png")]
+    assert distinct_names(paths) == ["x", "x-3", "x-4", "x-2", "y"]
+
+
+def test_collect_inputs_takes_each_once_and_no_overlays(tmp_path):
+    for name in ("b.JPG", "a.png", "a.landmarks.png", "a.json", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in collect_inputs([tmp_path / "b.JPG", tmp_path])] == ["b.JPG", "a.png"]
+
+
+def test_parse_boxes():
+    assert parse_boxes(["1,2,3,4", " -1.5,0,1e2,7"]) == [(1, 2, 3, 4), (-1.5, 0, 100, 7)]
+    with pytest.raises(BoxError, match="not a box"):
+        parse_boxes(["1,2,3,4,5"])

@@ -11,7 +11,7 @@ from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.anchors import begin_from_anchors, load_start, predict_anchors
 from fabrec_hf.learning.fewshot import fit_landmarks, fit_recipe
 from fabrec_hf.learning.labelled_faces import LabelledFaces
-from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, predict_landmarks
+from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, predict_faces
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme
 from support.tiny_checkpoints import TINY, save_autoencoder, save_landmarks
 
@@ -62,10 +62,10 @@ def test_what_cannot_go_on_drawing_them_starts_anew(start, tmp_path):
 def test_anchors_are_those_of_the_detector_averaged_with_the_mirrored_crop(start, faces):
     model, detector = build_model(start, SCHEME, RECIPE), load_start(start).eval()
     flip = LandmarkScheme.from_dict(detector.config.landmark_scheme).flip_index
-    plain = predict_landmarks(detector, faces, torch.device("cpu")).landmarks
+    plain = predict_faces(detector, faces, torch.device("cpu")).landmarks
     turned = copy.copy(faces)
     turned.canvases = faces.canvases.flip(-1)
-    mirrored = predict_landmarks(detector, turned, torch.device("cpu")).landmarks
+    mirrored = predict_faces(detector, turned, torch.device("cpu")).landmarks
     back = mirrored[:, flip] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
     torch.testing.assert_close(predict_anchors(model, faces, flip), 0.5 * (plain + back), atol=1e-4, rtol=0)
     torch.testing.assert_close(predict_anchors(model, faces, None), plain, atol=1e-5, rtol=0)
@@ -96,7 +96,7 @@ def test_an_instant_fit_takes_no_step_and_answers_by_regression(start, faces):
     first = build_model(start, SCHEME, RECIPE)
     places = torch.tensor([row for row in range(6) if row != 0])
     first_result = fit_landmarks(first, faces.subset(places.numpy()), SCHEME, RECIPE, folds=0, instant=True)
-    predicted = predict_landmarks(first, faces.subset(torch.tensor([0]).numpy()), torch.device("cpu")).landmarks
+    predicted = predict_faces(first, faces.subset(torch.tensor([0]).numpy()), torch.device("cpu")).landmarks
     torch.testing.assert_close(torch.tensor(result.held_out.landmarks[0]).float(), predicted[0], atol=1e-5, rtol=0)
     assert first_result.training_errors.shape == (5,)
 

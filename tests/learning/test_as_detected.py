@@ -18,7 +18,7 @@ from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
 from fabrec_hf.model.turned_crops import landmarks_from_turned_crop  # noqa: E402
@@ -144,7 +144,7 @@ def test_the_estimate_is_that_of_the_detectors_crops(drawn, tmp_path):
     assert np.flatnonzero(cut.found).tolist() == left_out.tolist() and len(left_out) == 2
     model = build_model(str(tmp_path), SCHEME, RECIPE)  # three quarters of two steps are two
     fit_landmarks(model, given.subset(np.setdiff1d(np.arange(6), left_out)), SCHEME, RECIPE, folds=0)
-    expected = predict_landmarks(model, wanted.subset(left_out), model.device).landmarks.double().numpy()
+    expected = predict_faces(model, wanted.subset(left_out), model.device).landmarks.double().numpy()
     in_pixels = expected * wanted.crop_boxes[left_out, None, 2:] + wanted.crop_boxes[left_out, None, :2] - 0.5
     for row, found in zip(left_out, in_pixels, strict=True):
         true = np.asarray(points[row])

@@ -28,7 +28,7 @@ from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
     training_loss,
 )
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E402
@@ -108,7 +108,7 @@ def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
     model = build_model(str(autoencoder), SCHEME, recipe)
     generator = {name: value.clone() for name, value in model.autoencoder.decoder.state_dict().items()}
     encoder = model.autoencoder.encoder.conv1.weight.clone()
-    before = landmark_errors(predict_landmarks(model, faces, model.device)[0], faces, SCHEME).mean()
+    before = landmark_errors(predict_faces(model, faces, model.device)[0], faces, SCHEME).mean()
     result = fit_landmarks(model, faces, SCHEME, recipe, folds=0)
     assert len(result.losses) == 62 and not result.stopped and result.seconds > 0
     assert np.mean(result.losses[-5:]) < 0.6 * np.mean(result.losses[:5])
@@ -195,7 +195,7 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
     fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, folds=0)
-    expected = predict_landmarks(model, faces.subset(np.array([left_out])), model.device).landmarks
+    expected = predict_faces(model, faces.subset(np.array([left_out])), model.device).landmarks
     torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected[0])
 
 
@@ -208,7 +208,7 @@ def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
     fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, folds=0)
-    expected = predict_landmarks(model, faces.subset(np.flatnonzero(left_out)), model.device).landmarks
+    expected = predict_faces(model, faces.subset(np.flatnonzero(left_out)), model.device).landmarks
     torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected)
 
 
@@ -234,7 +234,7 @@ def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, aut
     half = build_model(str(autoencoder), SCHEME, recipe)
     taken = []
     fit_landmarks(half, faces, SCHEME, recipe, 0, taken.append, lambda: len(taken) == 26)
-    found = landmark_errors(predict_landmarks(half, faces, half.device)[0], faces, SCHEME).mean()
+    found = landmark_errors(predict_faces(half, faces, half.device)[0], faces, SCHEME).mean()
     assert errors[26] == pytest.approx(found, abs=1e-3)
 
 

@@ -14,6 +14,7 @@ from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning.score_calibration import fit_error_model  # noqa: E402
 from fabrec_hf.metrics.confidence import (  # noqa: E402
     area_under_risk_coverage,
+    area_under_roc,
     rank_correlation,
     reliability,
     risk_coverage,
@@ -131,6 +132,24 @@ def test_an_error_model_finds_the_law_of_errors():
     assert rate == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_few_odd_faces_do_not_make_what_is_no_face_score_high():
+    """In these four faces, higher heatmaps err more, and points on which all agree, too."""
+    heights, drawn, landmarks, moves, errors, _ = made_faces(4, seed=5)
+    errors = np.exp(2 * heights) / (1 + 20 * np.linalg.norm(drawn - landmarks, axis=-1))
+    found = fit_error_model(heights, drawn, landmarks, moves, errors)
+    signs = np.array([-1, 1, 1, 1] * 2)
+    assert (signs * found.weights >= 0).all() and any(found.weights), found.weights
+    known = gather_evidence(*(torch.tensor(values) for values in (heights, drawn, landmarks, moves)))
+    nothing = gather_evidence(
+        torch.full((1, 12), 0.02, dtype=torch.double),
+        torch.tensor(landmarks[:1]).flip(1),
+        torch.tensor(landmarks[:1]),
+        torch.full((1, 12, 2), 0.05, dtype=torch.double),
+    )
+    lowest = score_points(known, found.to_dict()).mean(1).min()
+    assert float(score_points(nothing, found.to_dict()).mean()) < float(lowest)
+
+
 def test_the_evidence_by_hand():
     landmarks = torch.tensor([[[0.4, 0.5], [0.6, 0.5]]])  # a face of size 0.1 about its middle
     drawn = torch.tensor([[[0.4, 0.52], [0.6, 0.5]]])
@@ -199,3 +218,9 @@ def test_a_checkpoint_with_a_curve_of_heights_still_scores_by_it(tmp_path):
         np.testing.assert_allclose(model(images).scores.detach().numpy(), expected, atol=1e-5)
     with pytest.raises(Exception, match="rising heights"):
         FabRecConfig(**config, score_calibration=curve | {"heights": [0.1, 0.1, 0.6]})
+
+
+def test_the_area_under_the_roc_curve_counts_pairs_by_hand():
+    # 0.9 beats both, 0.5 ties with one and beats the other: 3.5 of 4 pairs.
+    assert area_under_roc(np.array([0.9, 0.5]), np.array([0.5, 0.1])) == 0.875
+    assert np.isnan(area_under_roc(np.array([]), np.array([0.5])))

@@ -8,7 +8,14 @@ from PIL import Image
 
 from fabrec_hf.errors import SchemeError
 from fabrec_hf.inference.drawing import COLOR_STOPS, confidence_colors, draw_landmarks
-from fabrec_hf.model.face_detection import Detection, YuNetFaceDetector, _distinct, default_face_detector, tight_box
+from fabrec_hf.model.face_detection import (
+    Detection,
+    YuNetFaceDetector,
+    _distinct,
+    can_find_faces,
+    default_face_detector,
+    tight_box,
+)
 from fabrec_hf.model.geometry import box_overlap
 from fabrec_hf.model.known_schemes import LandmarkScheme
 from support.faces import SHARED
@@ -180,6 +187,7 @@ def test_a_missing_package_is_named(monkeypatch, missing, advice):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=f"pip install .*{advice}"):
         YuNetFaceDetector()
+    assert not can_find_faces()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared 300-W pictures")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from fabrec_hf import FabRecForLandmarkDetection, get_scheme
 from fabrec_hf.export.runtime_files import export_model
@@ -58,12 +59,34 @@ def test_anchors_are_the_mean_of_heatmaps_and_readout():
     np.testing.assert_allclose(found.detach().numpy(), (drawn.detach().numpy() + points) / 2, atol=1e-6)
 
 
+def test_anchors_without_heatmaps_are_what_is_read_out():
+    model = teach(tiny_model(point_readout=True, anchors=ANCHORS, draws_anchors=False))
+    generator = torch.Generator().manual_seed(1)
+    model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
+    model.point_regression.share.fill_(0.25)
+    drawing, points = model.draw(pictures())[0], read_out(model, pictures())
+    assert drawing.heatmaps.shape[1] == model.heatmap_head.out_channels == model.config.num_heatmaps == 5
+    np.testing.assert_allclose(model.decode_anchors(drawing).detach().numpy(), points, atol=1e-6)
+    told = model.point_regression(torch.tensor(points).float())
+    outputs = model(pictures(), labels=torch.rand(2, 8, 2, generator=generator))
+    torch.testing.assert_close(outputs.landmarks, 0.75 * outputs.drawn + 0.25 * told, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.fuse()(pictures()).landmarks, outputs.landmarks, atol=1e-5, rtol=0)
+    with pytest.raises(StrictDataclassError, match="draws_anchors may be False only with point_readout"):
+        tiny_model(anchors=ANCHORS, draws_anchors=False)
+
+
 @pytest.mark.parametrize(
-    ("anchors", "swapped"), [(None, [1, 0, 2, 4, 3]), (ANCHORS, [2, 1, 0])], ids=["own points", "anchors"]
+    ("settings", "swapped"),
+    [
+        ({}, [1, 0, 2, 4, 3]),
+        ({"anchors": ANCHORS}, [2, 1, 0]),
+        ({"anchors": ANCHORS, "draws_anchors": False}, [2, 1, 0]),
+    ],
+    ids=["own points", "anchors", "anchors without heatmaps"],
 )
-def test_the_mirrored_crop_is_read_out_too(anchors, swapped):
-    settings = {"landmark_scheme": SCHEME.to_dict(), "point_readout": True, "anchors": anchors}
-    model = teach(tiny_model(**settings, flip_average=True))
+def test_the_mirrored_crop_is_read_out_too(settings, swapped):
+    settings = {"landmark_scheme": SCHEME.to_dict(), "point_readout": True, "flip_average": True} | settings
+    model = teach(tiny_model(**settings))
     points, mirrored = read_out(model, pictures()), read_out(model, pictures().flip(-1))
     mirrored = mirrored[:, swapped] * [-1, 1] + [1, 0]
     drawing = model.fuse().draw(pictures())[0]
@@ -80,17 +103,19 @@ def test_the_loss_counts_annotated_points_in_heatmap_pixels():
     assert float(readout_loss(readout, torch.full_like(labels, torch.nan), 16)) == 0
 
 
-def test_a_detector_with_anchors_learns_by_heatmaps_readout_and_regression():
-    model = teach(tiny_model(point_readout=True, anchors=ANCHORS))
+@pytest.mark.parametrize("draws_anchors", [True, False])
+def test_a_detector_with_anchors_learns_by_heatmaps_readout_and_regression(draws_anchors):
+    model = teach(tiny_model(point_readout=True, anchors=ANCHORS, draws_anchors=draws_anchors))
     generator = torch.Generator().manual_seed(1)
     model.point_regression.fit(torch.rand(4, 3, 2, generator=generator), torch.rand(4, 5, 2, generator=generator))
     labels = torch.rand(2, 8, 2, generator=torch.Generator().manual_seed(0))
     readout, size = model.draw(pictures())[0].readout, model.config.heatmap_size
     told = readout_loss(model.point_regression(readout), labels[:, :5], size) / 2
     remembered = readout_loss(readout, labels[:, 5:], size)
-    found = [model(pictures(), labels=given).loss for given in (labels[:, :5], labels)]
+    both = labels[:, :5], labels
+    found = [model(pictures(), labels=given, output_landmarks=False).loss for given in both]
     model.point_readout = None
-    drawn = [model(pictures(), labels=given).loss for given in (labels[:, :5], labels)]
+    drawn = [model(pictures(), labels=given, output_landmarks=False).loss for given in both]
     torch.testing.assert_close(found[0], drawn[0] + told)  # labels without anchors say nothing of the readout itself
     torch.testing.assert_close(found[1], drawn[1] + told + remembered)
 
@@ -117,6 +142,9 @@ def test_a_fit_takes_it_over_and_lets_it_learn_at_the_encoders_pace(tmp_path):
     recipe = LandmarkRecipe(heatmap_size=32, heatmap_sigma=start.config.heatmap_sigma, anchors=True)
     model = build_model(start, get_scheme("300w"), recipe)
     assert torch.equal(model.point_readout.weight, start.point_readout.weight)
+    # What is read out needs no heatmaps; those of the new points begin as the start's, and nothing else is saved.
+    assert not model.config.draws_anchors and model.heatmap_head.out_channels == 68
+    assert torch.equal(model.known_heads, start.heatmap_head.weight) and "known_heads" not in model.state_dict()
     head, slow = parameter_groups(model, recipe, finetune=True)
     assert slow["lr"] == recipe.encoder_learning_rate and any(p is model.point_readout.weight for p in slow["params"])
     (frozen,) = parameter_groups(model, recipe, finetune=False)

@@ -54,6 +54,20 @@ def test_threads_do_not_disturb_one_another(runtime):
         np.testing.assert_allclose(rows, others, atol=1e-3)
 
 
+def test_opencv_takes_over_where_onnx_runtime_cannot_load_the_network(monkeypatch, caplog):
+    def fail(weights):
+        raise RuntimeError("libsomething.so is missing\nand more")
+
+    monkeypatch.setattr(yunet, "_has_onnx_runtime", lambda: True)
+    monkeypatch.setattr(yunet, "_onnx_session", fail)
+    network = YuNet()
+    assert network.runtime == "opencv" and len(network(photograph("astronaut", (320, 320)), 0.5, 100)) == 1
+    (record,) = caplog.records
+    assert "cannot load the face detector (libsomething.so is missing); OpenCV runs it" in record.getMessage()
+    with pytest.raises(RuntimeError, match="libsomething"):
+        YuNet("onnxruntime")
+
+
 def test_without_onnx_runtime_opencv_is_taken(monkeypatch):
     assert YuNet().runtime == ("onnxruntime" if HAS_ONNX else "opencv")
     monkeypatch.setattr(yunet, "_has_onnx_runtime", lambda: False)

@@ -26,7 +26,7 @@ from fabrec_hf.learning.landmark_training import (  # noqa: E402
     build_model,
     image_mean,
     landmark_errors,
-    predict_landmarks,
+    predict_faces,
 )
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from support.scripts import run_script  # noqa: E402
@@ -50,15 +50,15 @@ def test_the_table_stands_beside_the_papers_numbers():
     """Table 4 of the paper, column 300-W common: 4.96 at ten shots, 8.45 at one."""
     assert paper_curve() == {1: 8.45, 10: 4.96, 50: 4.55, 157: 4.22, 315: 3.88, 630: 3.76, 3148: 3.36}
     cells = [
-        {"shots": 10, "protocol": "random", "before": 6.0, "after": 4.0},
-        {"shots": 10, "protocol": "random", "before": 8.0, "after": 5.0},
+        {"shots": 10, "protocol": "random", "before": 6.0, "after": 4.0, "peer": 4.5},
+        {"shots": 10, "protocol": "random", "before": 8.0, "after": 5.0, "peer": 4.5},
         {"shots": 10, "protocol": "paper", "after": 4.25},
     ]
     text = table([cell | {"transfer_layers": None, "faces_scored": 554} for cell in cells], beside_paper=True)
-    assert "| 10 | random | all | 2 | 7.00 ± 1.41 | 4.50 ± 0.71 | - |" in text
-    assert "| 10 | paper | all | 1 | - | 4.25 | 4.96 |" in text and "over 554 faces" in text
+    assert "| 10 | random | all | 2 | 7.00 ± 1.41 | 4.50 ± 0.71 | 4.50 ± 0.00 | - |" in text
+    assert "| 10 | paper | all | 1 | - | 4.25 | - | 4.96 |" in text and "over 554 faces" in text
     fewer = table([cells[2] | {"transfer_layers": [2, 3], "faces_scored": 554}], beside_paper=True)
-    assert "| 10 | paper | 2, 3 | 1 | - | 4.25 | - |" in fewer, "the paper's number is of all ITLs"
+    assert "| 10 | paper | 2, 3 | 1 | - | 4.25 | - | - |" in fewer, "the paper's number is of all ITLs"
     assert Cell(10, "paper", 0, 5, 6, [2, 3]).name == "10-paper-0-5+6-itl23"
 
 
@@ -85,7 +85,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):
         fit_landmarks(model, faces, scheme, stage, folds=0)
-        errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
+        errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
         assert cells["3-random-1-2+2"][key] == pytest.approx(np.mean(errors), rel=1e-4)
 
     text = (tmp_path / "sweep" / "table.md").read_text()
@@ -113,7 +113,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     chosen = choose_faces(latents, 3)
     assert sorted(chosen) == best.tolist()  # theirs is the order of the batch
     fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, LandmarkRecipe(**recipe, seed=1, head_steps=1), 0)
-    errors = landmark_errors(predict_landmarks(model, scored, model.device)[0], scored, scheme)
+    errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
     found = json.loads((tmp_path / "sweep" / "cells" / "3-selected-1-1+0.json").read_text())
     assert found["before"] == pytest.approx(np.mean(errors), rel=1e-4)
     errors = sweep(*arguments, "--rotation", 5, expect=2)

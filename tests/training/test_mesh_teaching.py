@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from benchmark_mesh_regression import score
+from accelerate import PartialState
+from fewshot_sweep import Sweep, SweepArguments
+from mesh_regression import MeshedFaces, mesh_regression_error
 from training_utils import run_main
 
 from fabrec_hf import FabRecAutoencoder
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.errors import CheckpointError, DataError, FabRecError
 from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.linear_start import PENALTY
 from fabrec_hf.model.known_schemes import get_scheme
 from fabrec_hf.model.mesh_scheme import FOREHEAD, MESH_VERTICES, mesh_scheme
 from support.tiny_checkpoints import save_autoencoder
@@ -95,8 +98,11 @@ def arguments(old: Path, drawn_faces: Path, output: Path, **kwargs):
     return change_encoder.ChangeArguments(**(values | {"backbone": "face_mesh"} | kwargs))
 
 
-def test_another_encoder_leaves_the_generator_as_it_is(old, drawn_faces, tmp_path):
-    change_encoder.main(arguments(old, drawn_faces, tmp_path / "new"))
+def test_another_encoder_leaves_the_generator_as_it_is(old, drawn_faces, tmp_path, caplog):
+    PartialState._reset_state()  # as in a process of its own, where nothing has set accelerate up
+    with caplog.at_level("INFO"):
+        change_encoder.main(arguments(old, drawn_faces, tmp_path / "new"))
+    assert "The new encoder explains" in caplog.text
     before, after = load_autoencoder(old), load_autoencoder(tmp_path / "new")
     assert after.config.backbone == "face_mesh" and after.config.encoder_pooling == "flatten"
     for name, value in before.decoder.state_dict().items():
@@ -119,7 +125,7 @@ def test_the_last_layer_is_the_ridge_solution(old):
         features, targets = new.encoder.features(crops).double().numpy(), before.encode(crops).double().numpy()
         found = new.encode(crops).numpy()
     centered, moved = features - features.mean(0), targets - targets.mean(0)
-    penalty = change_encoder.PENALTY * (centered**2).sum() / centered.shape[1]
+    penalty = PENALTY * (centered**2).sum() / centered.shape[1]
     # The same in the space of faces, by the other form of the solution.
     dual = np.linalg.solve(centered @ centered.T + penalty * np.eye(40), moved)
     np.testing.assert_allclose(found, centered @ centered.T @ dual + targets.mean(0), atol=1e-4)
@@ -141,18 +147,51 @@ def test_what_is_wrong_is_said_in_one_line(old, drawn_faces, tmp_path, capsys):
     assert "no_such_net" in capsys.readouterr().err and not (tmp_path / "c").exists()
 
 
+class Meshed:
+    """What `MeshedFaces` holds, without pictures."""
+
+    def __init__(self, meshes, landmarks):
+        self.meshes, self.landmarks = meshes, landmarks
+        self.found, self.boxes = meshes.isfinite().flatten(1).all(1), np.tile([0.0, 0.0, 1.0, 1.0], (len(meshes), 1))
+
+
 def test_the_baseline_is_scored_by_the_schemes_normalizer():
     generator = torch.Generator().manual_seed(0)
     meshes = torch.rand(478, 2, generator=generator) + 0.05 * torch.randn(5, 478, 2, generator=generator)
     truth = meshes[:, :5] + 0.1
-    boxes = np.tile([0.0, 0.0, 1.0, 1.0], (5, 1))
-    shots = (meshes[:1], truth[:1])
+    training, rows = Meshed(meshes, truth), np.array([0])
     # One face fixes the offset of every point from the vertex that it goes with, in units of its size.
-    found = score(shots, meshes[:1], truth[:1], get_scheme("mtfl"), boxes[:1])
+    found = mesh_regression_error(training, rows, Meshed(meshes[:1], truth[:1]), get_scheme("mtfl"))
     assert found == pytest.approx(0, abs=1e-3)
-    missing = meshes.clone()
-    missing[1] = torch.nan
     away = (truth[1] - truth[0]).norm(dim=-1).mean() / (truth[1, 0] - truth[1, 1]).norm()
-    assert score(shots, missing[1:2], truth[1:2], get_scheme("mtfl"), boxes[:1]) == pytest.approx(
-        100 * float(away), rel=1e-4
+    missed = Meshed(torch.full((1, 478, 2), torch.nan), truth[1:2])
+    found = mesh_regression_error(training, rows, missed, get_scheme("mtfl"))
+    assert found == pytest.approx(100 * float(away), rel=1e-4)
+
+
+def test_a_sweep_has_the_baseline_of_the_same_faces_beside_it(old, drawn_faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(mediapipe_teacher, "WORKER", WORKER)
+    arguments = SweepArguments(
+        data=[str(drawn_faces)],
+        output_dir=str(tmp_path),
+        autoencoder=str(old),
+        heatmap_size=16,
+        shots=["3:1:0"],
+        draws=2,
+        validation_fraction=0.3,
+        protocols=["random"],
     )
+    found = Sweep(arguments)
+    cells = found.cells()
+    errors = found.peer_errors(cells, tmp_path / "peer.json")
+    teacher, (training, scored) = mediapipe_teacher.MediaPipeTeacher(), found.datasets
+    faces = MeshedFaces(scored, teacher)
+    for cell in cells:
+        alone = MeshedFaces(training.select(found.rows(cell)), teacher)
+        assert errors[cell.name] == pytest.approx(mesh_regression_error(alone, np.arange(3), faces, found.scheme))
+    assert len(set(errors.values())) == 2, "two draws of different faces"
+    # What is known needs no MediaPipe; what is not says how to get it.
+    monkeypatch.setattr(mediapipe_teacher, "WORKER", tmp_path / "none.py")
+    assert found.peer_errors(cells, tmp_path / "peer.json") == errors
+    with pytest.raises(FabRecError, match="--teacher_python"):
+        found.peer_errors(cells, tmp_path / "other.json")

@@ -1,7 +1,8 @@
 """Faces on their way to an annotation tool: what every writer of a tool's files takes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,14 @@ class AnnotatedFace:
         visible: Whether each point is visible.
         box: (x, y, width, height) in pixels, if there is one.
         scores: How sure a detector is of each point, for proposals.
+        attributes: What else is known of the face, by name.
     """
 
     points: np.ndarray
     visible: Sequence[bool]
     box: Sequence[float] | None = None
     scores: Sequence[float] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

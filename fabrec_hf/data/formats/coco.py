@@ -40,7 +40,10 @@ from .picture_paths import PicturePlaces
 from .repeated_faces import count_repeated
 
 
-__all__ = ["open_source"]
+__all__ = ["BOX_OF_POINTS", "open_source"]
+
+BOX_OF_POINTS = "bbox_of_points"
+"""What an annotation says true of whose face had no box: its `bbox` is that of its points."""
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +299,7 @@ def _rows(part: _Part, order: Sequence[int], types: Mapping[str, str]) -> Iterat
             "picture": name,
             "stated_size": face["stated_size"],
         }
-        if any(face.get("bbox") or ()):  # zeros stand for no box
+        if any(face.get("bbox") or ()) and not face.get(BOX_OF_POINTS):  # zeros stand for no box
             row["box"] = _numbers(face["bbox"], 4, "bbox", where)
         row |= {key: str(attributes[key]) for key in _TEXT_COLUMNS if attributes.get(key) is not None}
         yield row | cast_attributes(attributes, types)

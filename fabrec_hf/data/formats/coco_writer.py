@@ -18,6 +18,7 @@ from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
 from ..face_table import encoded_images
 from .annotated import labels_of
+from .coco import BOX_OF_POINTS
 from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
 
 
@@ -36,8 +37,9 @@ def export_coco(
     """Write faces as `annotations/SPLIT.json` and `images/SPLIT/`, which `coco.open_source` reads back as they are.
 
     Pictures are written as they are stored, numbers so that they give the same float32. Columns of one value a row go
-    to the annotation's `attributes`; other lists find no place in this format. A face without any annotated point is
-    written, but by the rules of the format its readers take it for not annotated.
+    to the annotation's `attributes`; other lists find no place in this format. A face without a box gets the tight one
+    of its points, as the format wants one, and `"bbox_of_points": true`, so that it is read back as none. A face
+    without any annotated point is written, but by the rules of the format its readers take it for not annotated.
 
     Args:
         dataset: Faces with `image` and `landmarks`.
@@ -122,11 +124,18 @@ def _annotation(row: Mapping[str, Any], number: int, scheme: LandmarkScheme, col
         "num_keypoints": sum(v > 0 for v in keypoints[2::3]),
         "keypoints": keypoints,
     }
-    if row.get("box") is not None:
-        box = [shortest(value) for value in row["box"]]
-        annotation |= {"bbox": box, "area": box[2] * box[3]}
+    box = [shortest(value) for value in (_tight_box(points) if row.get("box") is None else row["box"])]
+    annotation |= {"bbox": box, "area": box[2] * box[3], "segmentation": []}
+    if row.get("box") is None:
+        annotation[BOX_OF_POINTS] = True
     annotation["attributes"] = {name: _plain(row[name]) for name in columns if row[name] is not None}
     return annotation
+
+
+def _tight_box(points: np.ndarray) -> np.ndarray:
+    """Return the box of the annotated points, which readers of the format want in place of none."""
+    known = points[np.isfinite(points).all(axis=1)]
+    return np.concatenate([known.min(axis=0), np.ptp(known, axis=0)]) if len(known) else np.zeros(4, dtype=np.float32)
 
 
 def _plain(value: Any) -> Any:

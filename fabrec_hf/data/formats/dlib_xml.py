@@ -22,10 +22,19 @@ import numpy as np
 from ...errors import DataError
 from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
+from ..face_set import find_face_set
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .foreign import name_foreign_root
-from .layouts import attribute_features, files_by_split, option_folder, split_of
+from .layouts import (
+    attribute_features,
+    canonical_split,
+    files_by_split,
+    option_folder,
+    refuse_split,
+    split_folders,
+    split_of,
+)
 from .picture_paths import PicturePlaces
 
 
@@ -57,7 +66,7 @@ def open_source(
     split: str | None = None,
     images: str | os.PathLike | None = None,
 ) -> FaceSource:
-    """Open an imglab file, or a folder of them of which each names its split (`labels_train.xml`).
+    """Open an imglab file, or a folder of them of which each names its split, itself or by a folder around it.
 
     Boxes that imglab was told to ignore are left out, and counted in the source's `notes`. Part names that are numbers
     give the order of the points, other names become the names of the points, in order of appearance. A part that a box
@@ -65,7 +74,8 @@ def open_source(
 
     Args:
         path: The XML file, or a folder of XML files.
-        scheme: The mark-up, as `load_scheme` takes it; by default one made from the names of the parts.
+        scheme: The mark-up, as `load_scheme` takes it; by default the one in an export's `face_set.json`, else made
+            from the names of the parts.
         split: What to call the split of a single file; what its name says, else `"train"`, by default.
         images: Folder that the pictures' names are relative to; the folder of the file by default.
 
@@ -73,12 +83,16 @@ def open_source(
         DataError: If a file is not in the layout, or does not say its split.
         SchemeError: If the scheme does not belong to the parts.
     """
-    files = files_by_split(_files(path), split)
+    known = find_face_set(path)  # what an export of this package says of itself
+    files = _files_of_folders(path, exported=known is not None)
+    if files:
+        refuse_split(split, path)
+    files = files or files_by_split(_files(path), split)
     parts, attributes, repeated, notes = _survey(files.values())
     mark_up, order = None, list[int]()
     if parts:
         names = () if all(map(str.isdecimal, parts)) else parts
-        mark_up, order = match_scheme(scheme, path, names, len(parts))
+        mark_up, order = match_scheme(scheme or (known.scheme if known else None), path, names, len(parts))
     elif scheme is not None:
         raise DataError(f"{path} has boxes without parts: there are no points that a scheme could belong to.")
     points = [parts[index] for index in order]
@@ -91,12 +105,24 @@ def open_source(
         },
         scheme=mark_up,
         files=tuple(files.values()),
-        extend_top=EXTEND_TOP,
-        extend_bottom=EXTEND_BOTTOM,
+        extend_top=known.extend_top if known else EXTEND_TOP,
+        extend_bottom=known.extend_bottom if known else EXTEND_BOTTOM,
         attributes=attribute_features({name: ATTRIBUTES[name] for name in attributes}),
-        unverified=True,
+        unverified=known is None,
         notes=tuple(notes),
     )
+
+
+def _files_of_folders(path: Path, exported: bool) -> dict[str, Path]:
+    """Return the only file of each folder that is a split; `exported`: folders of any name are."""
+    if path.is_file() or any(path.glob("*.xml")):
+        return {}
+    folders = split_folders(path)
+    if exported:
+        inner = sorted(entry for entry in path.iterdir() if entry.is_dir())
+        folders = {canonical_split(folder.name, str(path)): folder for folder in inner}
+    found = {name: sorted(folder.glob("*.xml")) for name, folder in folders.items()}
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from typing import Any
 
 __all__ = ["kind_of_file", "kind_of_json", "name_foreign_header", "name_foreign_json", "name_foreign_root"]
 
-_LARGEST = 64_000_000  # bytes of a JSON file that is looked into; what is larger is a COCO file of a large set
+_LARGEST = 64_000_000  # bytes of a JSON file that is parsed to be told; of a larger one its beginning is
+_HEAD = 1 << 20  # bytes of that
 _TOOLS = {
     "cvat": "an XML of CVAT",
     "labelme": "a file of labelme, one a picture",
@@ -31,10 +32,33 @@ def kind_of_file(file: Path) -> str | None:
             with open(file, encoding="utf-8-sig", newline="") as stream:
                 return "via" if _is_via_table(next(csv.reader(stream), [])) else "csv"
         if suffix == ".json" and os.path.getsize(file) > _LARGEST:
-            return "coco"
+            return _kind_of_head(file)
         return kind_of_json(json.loads(file.read_bytes())) if suffix == ".json" else None
     except (OSError, ValueError, RecursionError, csv.Error):
         return None
+
+
+def _kind_of_head(file: Path) -> str | None:
+    """Tell the kind of a large JSON file from the entries that are whole in its beginning."""
+    with open(file, "rb") as stream:
+        text = stream.read(_HEAD).decode("utf-8-sig", errors="ignore").lstrip()
+    decoder = json.JSONDecoder()
+    if text.startswith("["):
+        try:
+            return kind_of_json([decoder.raw_decode(text[1:].lstrip())[0]])
+        except ValueError:  # the first task alone is larger
+            return "labelstudio" if re.search(r'"(annotations|predictions|annotation_id)"\s*:', text) else None
+    entries: dict[str, Any] = {}
+    place = re.compile(r'\s*[{,]\s*(?=")')
+    colon, end = re.compile(r"\s*:\s*"), 0
+    try:
+        while found := place.match(text, end):
+            key, end = decoder.raw_decode(text, found.end())
+            entries[key] = None  # known, whether its value is whole or not
+            entries[key], end = decoder.raw_decode(text, colon.match(text, end).end())  # type: ignore[union-attr]
+    except (ValueError, AttributeError):
+        pass  # where the beginning ends
+    return kind_of_json(entries) or "coco"
 
 
 def _root_of(file: Path) -> str:

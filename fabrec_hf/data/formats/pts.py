@@ -58,7 +58,7 @@ from .layouts import (
 )
 
 
-__all__ = ["export_pts", "open_source", "read_pts", "write_pts"]
+__all__ = ["export_pts", "open_source", "pts_text", "read_pts", "write_pts"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,23 @@ def write_pts(path: str | os.PathLike, points: Any, origin: int = 0) -> None:
 
     Args:
         path: The file.
+        points: As those of `pts_text`.
+        origin: The same.
+
+    Raises:
+        DataError: If the points have another shape, or one lies at infinity.
+    """
+    try:
+        text = pts_text(points, origin)
+    except DataError as error:
+        raise DataError(f"{path} cannot be written: {error}") from error
+    Path(path).write_text(text, encoding="ascii")
+
+
+def pts_text(points: Any, origin: int = 0) -> str:
+    """Return what a `.pts` file holds.
+
+    Args:
         points: (L, 2) pixels, centers at integers; NaN for a point that is not annotated. `read_pts` with the same
             origin gives every float32 back as it is, from 0 also every float64.
         origin: What to call the center of the first pixel, 0 or 1.
@@ -153,14 +170,14 @@ def write_pts(path: str | os.PathLike, points: Any, origin: int = 0) -> None:
     _check_origin(origin)
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 2 or not len(points) or np.isinf(points).any():
-        raise DataError(f"{path} takes points of shape (L, 2), finite or NaN, not {points.shape}.")
+        raise DataError(f"a .pts file takes points of shape (L, 2), finite or NaN, not {points.shape}.")
     single = points.dtype == np.float32 and not origin
     lines = ["version: 1", f"n_points: {len(points)}", "{"]
     for x, y in points:
         missing = np.isnan(x) or np.isnan(y)
         numbers = (shortest(x), shortest(y)) if single else (float(x) + origin, float(y) + origin)
         lines.append("nan nan" if missing else f"{numbers[0]!r} {numbers[1]!r}")
-    Path(path).write_text("\n".join([*lines, "}", ""]), encoding="ascii")
+    return "\n".join([*lines, "}", ""])
 
 
 def open_source(

@@ -121,11 +121,14 @@ def faces_of(
         DataError: If a face has a point twice.
     """
     groups: dict[Hashable, list[Point]] = {}
+    boxes: dict[Hashable, list[Box]] = defaultdict(list)
+    for box in picture.boxes:
+        if box.group is not None:
+            boxes[box.group].append(box)
     whole: list[tuple[Hashable, list[Point]]] = []
     free_boxes = [box for box in picture.boxes if box.group is None]
-    boxes = {box.group: box.rectangle for box in picture.boxes if box.group is not None}
     if carrier == "points":
-        groups = _group(picture)
+        groups = _part_groups(_group(picture), boxes)
         left_out["shapes"] += len(picture.outlines)
     else:
         objects = [_whole(shape) for shape in getattr(picture, carrier) if shape.label == category]
@@ -134,26 +137,35 @@ def faces_of(
         left_out["shapes"] += len(picture.skeletons) + len(picture.outlines) + len(picture.points) - len(objects)
     faces, used = [], set[int]()
     for group, points in [*groups.items(), *whole]:
-        box = boxes.get(group) if group is not None else None
-        if isinstance(group, _InBox):
-            used.add(group.index)
-            box = free_boxes[group.index].rectangle
-        elif box is None and free_boxes:
-            index = _around(points, free_boxes, used)
-            if index is not None:
-                used.add(index)
-                box = free_boxes[index].rectangle
-        faces.append(ShapeFace(_labeled(points, picture.where, advice), box))
-    left_out["boxes"] += len(free_boxes) - len(used)
-    left_out["boxes"] += sum(group not in groups and group not in dict(whole) for group in boxes)
+        found = _box_of(group, points, boxes, free_boxes, used)
+        used.update([id(found)] if found else [])
+        faces.append(ShapeFace(_labeled(points, picture.where, advice), found.rectangle if found else None))
+    left_out["boxes"] += sum(id(box) not in used for box in picture.boxes)
     return faces
 
 
-@dataclass(frozen=True)
-class _InBox:
-    """The group of the points that lie in a box without a group of its own."""
+def _box_of(
+    group: Hashable,
+    points: Sequence[Point],
+    boxes: Mapping[Hashable, Sequence[Box]],
+    free: Sequence[Box],
+    used: set[int],
+) -> Box | None:
+    """Return the box of a face: the one it is named after, one of its group, or a free one around it."""
+    if isinstance(group, _InBox):
+        return group.box
+    own = boxes.get(group, ()) if group is not None else ()
+    if len(own) == 1:
+        return own[0]
+    index = _around(points, own or free, used)
+    return None if index is None else (own or free)[index]
 
-    index: int
+
+@dataclass(frozen=True, eq=False)
+class _InBox:
+    """The group of the points that lie in a box which no group tells from others."""
+
+    box: Box
 
 
 def _whole(shape: Skeleton | Outline) -> tuple[Hashable, list[Point]]:
@@ -165,7 +177,7 @@ def _whole(shape: Skeleton | Outline) -> tuple[Hashable, list[Point]]:
 def _group(picture: Picture) -> dict[Hashable, list[Point]]:
     """Part single points into faces: by their groups, else by the nearest box, else all are one face."""
     free = [box for box in picture.boxes if box.group is None]
-    names = {id(box): _InBox(index) for index, box in enumerate(free)}
+    names = {id(box): _InBox(box) for box in free}
     groups: dict[Hashable, list[Point]] = defaultdict(list)
     for point in picture.points:
         group = point.group
@@ -174,6 +186,25 @@ def _group(picture: Picture) -> dict[Hashable, list[Point]]:
             group = names.get(id(box), box.group)
         groups[group].append(point)
     return dict(groups)
+
+
+def _part_groups(
+    groups: Mapping[Hashable, list[Point]], boxes: Mapping[Hashable, Sequence[Box]]
+) -> dict[Hashable, list[Point]]:
+    """Part a group by its boxes where it has several and its points stand in it several times, too.
+
+    People draw two faces under one number. Where every point is there once, it is one face with a box too many.
+    """
+    parted: dict[Hashable, list[Point]] = {}
+    for group, points in groups.items():
+        own = boxes.get(group, ()) if group is not None else ()
+        if len(own) < 2 or len({point.label for point in points}) == len(points):
+            parted[group] = points
+            continue
+        names = {id(box): _InBox(box) for box in own}
+        for point in points:
+            parted.setdefault(names[id(min(own, key=lambda box: _nearness(point, box)))], []).append(point)
+    return parted
 
 
 def _nearness(point: Point, box: Box) -> tuple[float, float]:
@@ -186,7 +217,7 @@ def _nearness(point: Point, box: Box) -> tuple[float, float]:
 def _around(points: Sequence[Point], boxes: Sequence[Box], used: set[int]) -> int | None:
     """Return the smallest box that holds the middle of the points, if there is one."""
     middle = Point(None, sum(p.x for p in points) / len(points), sum(p.y for p in points) / len(points))
-    found = [(*_nearness(middle, box), i) for i, box in enumerate(boxes) if i not in used]
+    found = [(*_nearness(middle, box), i) for i, box in enumerate(boxes) if id(box) not in used]
     return next((index for outside, _, index in sorted(found) if outside == 0), None)
 
 
