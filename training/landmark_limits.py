@@ -98,7 +98,7 @@ def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arg
     landmarks: dict[str, list] = {kind: [] for kind in kinds}
     differences: dict[str, list] = {kind: [] for kind in kinds}
     for rows in tqdm(torch.arange(len(faces)).split(arguments.batch_size), desc="searching", unit="batch"):
-        crops = plain_crops(faces.canvases[rows].to(model.device), faces.size, faces.crop_fraction)
+        crops = plain_crops(faces.canvases.subset(rows).to(model.device), faces.size)
         pixel_values, labels = crops - image_mean(model.device), faces.landmarks[rows].to(model.device)
         for kind, knows in kinds.items():
             if knows is None:

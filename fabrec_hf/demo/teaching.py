@@ -23,7 +23,14 @@ from ..errors import DataError
 from ..inference.drawing import draw_landmarks
 from ..inference.landmark_finder import LandmarkFinder
 from ..learning.anchors import load_start
-from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
+from ..learning.fewshot import (
+    FitOptions,
+    FitProgress,
+    choose_faces,
+    fit_landmarks,
+    fit_recipe,
+)
+from ..learning.fit_result import FitResult, describe_fit
 from ..learning.labelled_faces import LabelledFaces
 from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
@@ -141,7 +148,8 @@ def teach(
         project = session.project
         scheme, dataset = project.scheme, labelled_dataset(project, session.photographs)
     recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
-    result = fit_landmarks(model, faces, scheme, recipe, on_step=on_step, should_stop=should_stop)
+    options = FitOptions(on_step=on_step, should_stop=should_stop)
+    result = fit_landmarks(model, faces, scheme, recipe, options)
     results = describe_fit(result, scheme, recipe, autoencoder, folds=1)
     if session.project is not project:  # its person started over
         return result
@@ -208,7 +216,8 @@ class Proposer:
         instant = model.point_regression is not None  # right from the first face on, and done at once
         if self._model is not None and not instant:
             model.load_state_dict(copy.deepcopy(self._model.state_dict()))
-        result = fit_landmarks(model, faces, scheme, recipe, 0, on_step, should_stop, instant)
+        options = FitOptions(folds=0, instant=instant, on_step=on_step, should_stop=should_stop)
+        result = fit_landmarks(model, faces, scheme, recipe, options)
         if not result.stopped:
             self._model, self.learned_from = model.eval(), len(rows)
         return result

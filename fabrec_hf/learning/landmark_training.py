@@ -16,7 +16,7 @@ from ..model.known_schemes import LandmarkScheme, get_scheme
 from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
-from .augmentation import AugmentationConfig, augment, plain_crops
+from .augmentation import AugmentationConfig, augment
 from .labelled_faces import LabelledFaces, image_mean
 from .schedules import batch_indices, seed_step
 from .score_calibration import fit_error_model
@@ -211,11 +211,11 @@ def training_loss(
     rank, world_size = share
     seed_step(recipe.seed, step, rank)
     rows = batch_indices(len(faces), recipe.batch_size, recipe.seed, step)[rank::world_size]
-    canvases, landmarks = faces.canvases[rows].to(device), faces.landmarks[rows].to(device)
+    canvases, landmarks = faces.canvases.subset(rows).to(device), faces.landmarks[rows].to(device)
     if faces.anchors is not None:
         landmarks = torch.cat([landmarks, faces.anchors[rows].to(device)], dim=1)
     flip_index = faces.flip_index(scheme)
-    crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, recipe.augmentation, landmarks, flip_index)
+    crops, landmarks = augment(canvases, faces.size, recipe.augmentation, landmarks, flip_index)
     model.train()
     images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
     drawn = None if recipe.drawn_faces is None else math.ceil(recipe.drawn_faces / world_size)
@@ -248,9 +248,8 @@ def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, devic
     """Predict the landmarks of annotated faces, as fractions of their plain crops; all of it on the CPU."""
     model.eval()
     found = [no_predictions(0, model.config.num_landmarks)]
-    for canvases in faces.canvases.split(64):
-        crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
-        outputs = model(crops - image_mean(device))
+    for pixels in faces.plain_inputs(device):
+        outputs = model(pixels)
         parts = (outputs.landmarks, outputs.scores, outputs.drawn, outputs.moves)
         found.append(Decoded(*(values.cpu() for values in parts)))
     return Decoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))

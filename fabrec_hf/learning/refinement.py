@@ -94,8 +94,8 @@ def fit_refinement(
     rows = torch.arange(len(faces)).repeat(views)
     moments = None
     for batch in rows.split(64):
-        canvases, landmarks = faces.canvases[batch].to(device), faces.landmarks[batch].to(device)
-        crops, shown = augment(canvases, faces.size, faces.crop_fraction, augmentation, landmarks, flip_index)
+        canvases, landmarks = faces.canvases.subset(batch).to(device), faces.landmarks[batch].to(device)
+        crops, shown = augment(canvases, faces.size, augmentation, landmarks, flip_index)
         assert shown is not None  # it is None without landmarks only
         maps = model.local_maps(crops - image_mean(device))
         for _ in range(DISPLACEMENTS):

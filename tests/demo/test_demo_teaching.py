@@ -36,7 +36,8 @@ from fabrec_hf.demo.teaching import (  # noqa: E402
 )
 from fabrec_hf.demo.uploads import Limits, Uploads  # noqa: E402
 from fabrec_hf.errors import DataError, HubError  # noqa: E402
-from fabrec_hf.learning.fewshot import FitProgress, FitResult  # noqa: E402
+from fabrec_hf.learning.fewshot import FitProgress  # noqa: E402
+from fabrec_hf.learning.fit_result import FitResult  # noqa: E402
 
 
 NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
