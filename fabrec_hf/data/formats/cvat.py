@@ -26,7 +26,7 @@ from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
 from .layouts import shortest
-from .shapes import Box, Outline, Picture, Point, Skeleton
+from .shapes import Box, MarkedPicture, Outline, Point, Skeleton
 from .tool_source import ToolFile, open_tool
 
 
@@ -97,14 +97,14 @@ def _declared(root: ElementTree.Element) -> dict[str, list[str]]:
     return found
 
 
-def _picture(image: ElementTree.Element, where: str) -> Picture:
+def _picture(image: ElementTree.Element, where: str) -> MarkedPicture:
     name = image.get("name")
     if not name:
         raise DataError(f"{where}: an image without a name.")
     if not is_picture(name):
         name += ".PNG"  # a frame of a video, which CVAT names without the suffix that it saves it under
     width, height = (_size(image.get(side)) for side in ("width", "height"))
-    picture = Picture(name, where, (width, height), image.get("subset") or None)
+    picture = MarkedPicture(name, where, (width, height), image.get("subset") or None)
     for shape in image:
         label, group = shape.get("label", ""), shape.get("group_id") or None
         visible = shape.get("occluded") != "1"

@@ -24,7 +24,7 @@ from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..picture_files import is_picture, skipped_files
 from ..source import FaceSource, Row
-from .csv_table import Table, match_points, open_table
+from .csv_table import CsvTable, match_points, open_table
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -138,7 +138,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
 
 
 def _labelled_rows(
-    root: Path, table: "Table | _JsonTable", order: Sequence[int], inside: Sequence[str]
+    root: Path, table: "CsvTable | _JsonTable", order: Sequence[int], inside: Sequence[str]
 ) -> Iterator[Row]:
     """Yield the faces of a table, with `split` where the table or one of the folders `inside` tells it."""
     place = table.file.parent.relative_to(root).as_posix()
@@ -178,7 +178,7 @@ def _metadata(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _open(folder: Path, types: AttributeTypes) -> "Table | _JsonTable":
+def _open(folder: Path, types: AttributeTypes) -> "CsvTable | _JsonTable":
     file = _metadata(folder)
     assert file is not None
     return _open_json(file, types) if file.suffix == ".jsonl" else open_table(file, types=types)
@@ -186,7 +186,7 @@ def _open(folder: Path, types: AttributeTypes) -> "Table | _JsonTable":
 
 @dataclass(frozen=True)
 class _JsonTable:
-    """A metadata.jsonl that was looked through once; its members have the names of `Table`'s."""
+    """A metadata.jsonl that was looked through once; its members have the names of `CsvTable`'s."""
 
     file: Path
     num_landmarks: int
@@ -196,7 +196,7 @@ class _JsonTable:
     point_names: tuple[str, ...] = ()
 
     def rows(self, order: Sequence[int] = (), prefix: str = "") -> Iterator[Row]:
-        """Yield the faces as `Table.rows` does."""
+        """Yield the faces as `CsvTable.rows` does."""
         places = PicturePlaces((self.file.parent,))
         for number, values in _json_lines(self.file):
             where = f"{self.file}, line {number}"

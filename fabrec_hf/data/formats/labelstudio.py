@@ -30,7 +30,7 @@ from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .picture_paths import plain_name
-from .shapes import Box, Picture, Point
+from .shapes import Box, MarkedPicture, Point
 from .tool_source import ToolFile, open_tool
 
 
@@ -133,12 +133,12 @@ def _short_results(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"type": kind, "value": value, **size}
 
 
-def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_out: Counter[str]) -> Picture:
+def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_out: Counter[str]) -> MarkedPicture:
     regions = _regions(results)
     parents = _parents(results)
     sizes = [(region.get("original_width"), region.get("original_height")) for region in regions.values()]
     size = next(((w, h) for w, h in sizes if is_number(w) and is_number(h)), (None, None))
-    picture = Picture(name, where, size)
+    picture = MarkedPicture(name, where, size)
     for key, region in regions.items():
         kind = region.get("type")
         if kind not in _POINTS + _BOXES:

@@ -23,7 +23,7 @@ from ..source import FaceSource
 from .annotated import AnnotatedPicture, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
-from .shapes import Box, Outline, Picture, Point
+from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
 
 
@@ -100,7 +100,7 @@ def read_file(file: Path) -> ToolFile:
         shapes.setdefault(name, []).append((shape, attributes if isinstance(attributes, dict) else {}))
     label_key, face_key = _attribute_names(pair for regions in shapes.values() for pair in regions)
     for name, regions in shapes.items():
-        picture = Picture(name, f"{file}, {name}")
+        picture = MarkedPicture(name, f"{file}, {name}")
         for shape, attributes in regions:
             label, face = (_value(attributes.get(key)) if key else None for key in (label_key, face_key))
             found.left_out["shapes"] += not _add(picture, shape, label, face)
@@ -170,7 +170,7 @@ def _value(value: Any) -> str | None:
     return text or None
 
 
-def _add(picture: Picture, shape: Any, label: str | None, face: str | None) -> bool:
+def _add(picture: MarkedPicture, shape: Any, label: str | None, face: str | None) -> bool:
     """Add a region to a picture; return whether it is one that faces are made of."""
     if not isinstance(shape, dict):
         raise DataError(f"{picture.where}: a region needs shape_attributes.")
