@@ -24,7 +24,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import BOX_LABEL, FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
-from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
+from .annotated import FaceToWrite, PictureToWrite, labels_of, plain_points
 from .layouts import shortest
 from .shapes import Box, MarkedPicture, Outline, Point, Skeleton
 from .tool_source import ToolFile, open_tool
@@ -151,7 +151,7 @@ def _size(text: str | None) -> float | None:
     return float(text) if text and text.isdecimal() else None
 
 
-def cvat_document(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, source: str = "manual") -> bytes:
+def cvat_document(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, source: str = "manual") -> bytes:
     """Return an XML for "Upload annotations", as "CVAT 1.1", with a skeleton a face and its box where it has one.
 
     Args:
@@ -174,7 +174,7 @@ def cvat_document(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, 
 
 
 def _write_face(
-    image: ElementTree.Element, face: AnnotatedFace, labels: Sequence[str], common: Mapping[str, str]
+    image: ElementTree.Element, face: FaceToWrite, labels: Sequence[str], common: Mapping[str, str]
 ) -> None:
     points = plain_points(face)
     known = [point for point in points if point]

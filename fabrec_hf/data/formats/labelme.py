@@ -17,7 +17,7 @@ from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import FACE_LABEL
 from ..source import FaceSource
-from .annotated import AnnotatedPicture, labels_of, plain_points
+from .annotated import PictureToWrite, labels_of, plain_points
 from .layouts import is_number, read_json, shortest
 from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
@@ -100,7 +100,7 @@ def _places(points: Any, where: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in places]
 
 
-def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_path: str) -> bytes:
+def labelme_document(picture: PictureToWrite, scheme: LandmarkScheme, image_path: str) -> bytes:
     """Return the file of a picture; the group of a face is its number, and a face's box is a rectangle in it.
 
     Args:

@@ -26,7 +26,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
-from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
+from .annotated import FaceToWrite, PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .picture_paths import plain_name
@@ -209,7 +209,7 @@ def _rectangle(region: Mapping[str, Any], where: str) -> tuple[float, float, flo
 
 
 def labelstudio_document(
-    pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, folder: str = "", model: str | None = None
+    pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, folder: str = "", model: str | None = None
 ) -> bytes:
     """Return tasks to import, for the labeling interface that `annotation_template` writes.
 
@@ -239,7 +239,7 @@ def labelstudio_document(
 
 
 def _face_results(
-    picture: AnnotatedPicture, number: int, face: AnnotatedFace, labels: Sequence[str]
+    picture: PictureToWrite, number: int, face: FaceToWrite, labels: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the regions of a face: its box, which is the parent of its points.
 

@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
-from .annotated import AnnotatedPicture, labels_of, plain_points
+from .annotated import PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .shapes import Box, MarkedPicture, Outline, Point
@@ -198,7 +198,7 @@ def _numbers(values: Sequence[Any], where: str) -> list[float]:
     return [float(value) for value in values]
 
 
-def _regions(picture: AnnotatedPicture, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _regions(picture: PictureToWrite, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     for number, face in enumerate(picture.faces, start=1):
         if face.box is not None:
             x, y, width, height = (shortest(value) for value in face.box)
@@ -210,7 +210,7 @@ def _regions(picture: AnnotatedPicture, labels: Sequence[str]) -> Iterator[dict[
                 yield {"shape_attributes": place, "region_attributes": {"point": label, "face": str(number)}}
 
 
-def via_project(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, folder: str = "") -> bytes:
+def via_project(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, folder: str = "") -> bytes:
     """Return a project whose regions choose their point from a list.
 
     Args:
@@ -241,7 +241,7 @@ def via_project(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, fo
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def via_table(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme) -> bytes:
+def via_table(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme) -> bytes:
     """Return the regions as VIA exports them to CSV, a line each.
 
     Args:
