@@ -26,7 +26,7 @@ from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
-from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.labeled_faces import image_mean
 from fabrec_hf.learning.linear_start import solve_linear
 from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
 from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig

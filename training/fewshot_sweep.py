@@ -31,7 +31,7 @@ from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import random_rows
 from fabrec_hf.errors import FabRecError
 from fabrec_hf.learning.fewshot import FitOptions, FitProgress, choose_faces, fit_landmarks
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import (
     LandmarkRecipe,
     build_model,
@@ -92,7 +92,7 @@ class Sweep:
         processor = build_processor(face_set, load_autoencoder(arguments.autoencoder).config.image_size)
         self.scheme: LandmarkScheme = find_scheme(arguments.scheme, face_set, len(training[0]["landmarks"]))
         self.processor = processor
-        self.training, self.scored = LabelledFaces(training, processor), LabelledFaces(scored, processor)
+        self.training, self.scored = LabeledFaces(training, processor), LabeledFaces(scored, processor)
         self.datasets = training, scored
 
     def cells(self) -> list[Cell]:

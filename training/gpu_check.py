@@ -35,7 +35,7 @@ from fabrec_hf.evaluation.reconstruction_errors import canvas_size
 from fabrec_hf.inference.device_detector import DeviceLandmarkDetector
 from fabrec_hf.learning.augmentation import augment
 from fabrec_hf.learning.discriminators import FabRecDiscriminators
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
@@ -206,7 +206,7 @@ def check_steps(sizes: Sizes, accelerator: Accelerator) -> Iterator[Line]:
     yield Line(f"train_landmarks.py, {STEPS} steps: loss", value, passed)
 
 
-def marked_faces(count: int) -> LabelledFaces:
+def marked_faces(count: int) -> LabeledFaces:
     """Return pictures with five bright spots where their points are."""
     random = np.random.default_rng(0)
     rows: dict[str, list] = {"image": [], "landmarks": [], "box": []}
@@ -221,7 +221,7 @@ def marked_faces(count: int) -> LabelledFaces:
         rows["landmarks"].append(points.tolist())
         rows["box"].append([*low.tolist(), *(high - low).tolist()])
     dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
-    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 128, "width": 128}), progress=False)
+    return LabeledFaces(dataset, FabRecImageProcessor(size={"height": 128, "width": 128}), progress=False)
 
 
 def encode(image: Image.Image, kind: str) -> dict:

@@ -121,7 +121,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     from ..learning.as_detected import FacesAsDetected
     from ..learning.fewshot import FitOptions, fit_landmarks, fit_recipe
     from ..learning.fit_result import describe_fit
-    from ..learning.labelled_faces import LabelledFaces
+    from ..learning.labeled_faces import LabeledFaces
     from ..learning.landmark_training import build_model, build_processor, find_scheme
     from ..model.face_detection import can_find_faces
 
@@ -129,7 +129,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     dataset, face_set = _load(arguments, workplace)
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     processor = build_processor(face_set, start.config.image_size)
-    faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
+    faces = LabeledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
     recipe = fit_recipe(start, len(faces), arguments.seed, arguments.effort)
     model = move_to_device(build_model(start, scheme, recipe), arguments.device)
     saved = _SavedDetector(model, processor, workplace, arguments.output)

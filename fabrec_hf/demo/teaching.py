@@ -31,7 +31,7 @@ from ..learning.fewshot import (
     fit_recipe,
 )
 from ..learning.fit_result import FitResult, describe_fit
-from ..learning.labelled_faces import LabelledFaces
+from ..learning.labeled_faces import LabeledFaces
 from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
 from ..model.landmark_reading import read_landmarks
@@ -48,7 +48,7 @@ __all__ = [
     "annotation_files",
     "draw_results",
     "find_session_faces",
-    "labelled_dataset",
+    "labeled_dataset",
     "rank_faces",
     "teach",
     "zip_folder",
@@ -98,7 +98,7 @@ def rank_faces(session: Session, shelf: ModelShelf, count: int) -> list[int]:
     return choose_faces(torch.cat(latents), min(count, len(faces)))
 
 
-def labelled_dataset(project: Project, folder: Path, rows: Sequence[int] | None = None) -> datasets.Dataset:
+def labeled_dataset(project: Project, folder: Path, rows: Sequence[int] | None = None) -> datasets.Dataset:
     """Return the annotated faces as every part of the package takes them.
 
     Args:
@@ -146,7 +146,7 @@ def teach(
     """
     with session.lock:
         project = session.project
-        scheme, dataset = project.scheme, labelled_dataset(project, session.photographs)
+        scheme, dataset = project.scheme, labeled_dataset(project, session.photographs)
     recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
     options = FitOptions(on_step=on_step, should_stop=should_stop)
     result = fit_landmarks(model, faces, scheme, recipe, options)
@@ -174,7 +174,7 @@ def _prepare(
     if instant and recipe.anchors:
         recipe = replace(recipe, local_refinement=False)  # which takes seconds
     processor = build_processor(None, start.config.image_size)
-    faces = LabelledFaces(dataset, processor, progress=False)
+    faces = LabeledFaces(dataset, processor, progress=False)
     return recipe, build_model(start, scheme, recipe), faces, processor
 
 
@@ -211,7 +211,7 @@ class Proposer:
         with self._session.lock:
             project = self._session.project
             rows = [row for row in project.annotated if project.faces[row].complete]
-            scheme, dataset = project.scheme, labelled_dataset(project, self._session.photographs, rows)
+            scheme, dataset = project.scheme, labeled_dataset(project, self._session.photographs, rows)
         recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT, instant=True)
         instant = model.point_regression is not None  # right from the first face on, and done at once
         if self._model is not None and not instant:
@@ -286,7 +286,7 @@ def annotation_files(project: Project, photographs: Path) -> dict[str, bytes]:
     Raises:
         DataError: If nothing is annotated.
     """
-    dataset = labelled_dataset(project, photographs)
+    dataset = labeled_dataset(project, photographs)
     with TemporaryDirectory() as place:
         coco, pts = Path(place) / "coco", Path(place) / "pts"
         export_coco(dataset, project.scheme, coco, "train")

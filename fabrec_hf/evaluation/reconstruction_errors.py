@@ -212,7 +212,7 @@ def measure_reconstruction(
         "minimum": MINIMUM_FACES,
         "resamples": RESAMPLES,
         "groups": [_describe(group, errors, seed) for group in groups],
-        "unlabelled": _unlabelled(groups),
+        "unlabelled": _unlabeled(groups),
     }
 
 
@@ -253,7 +253,7 @@ def _describe(group: Group, errors: dict[str, np.ndarray], seed: int) -> dict[st
     return entry
 
 
-def _unlabelled(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _unlabeled(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Count the faces that belong to no group of an attribute that others of their source are grouped by."""
     missing = []
     wholes = {group.source: len(group.rows) for group in groups if group.attribute is None}

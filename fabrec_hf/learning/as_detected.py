@@ -22,7 +22,7 @@ from ..model.geometry import crop_box_from_box
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.second_look import boxes_of, roll_of_crop
 from ..model.turned_crops import landmarks_to_turned_crop, turn_crops
-from .labelled_faces import LabelledFaces
+from .labeled_faces import LabeledFaces
 
 
 __all__ = ["FacesAsDetected"]
@@ -43,7 +43,7 @@ class FacesAsDetected:
     def __init__(
         self,
         dataset: datasets.Dataset,
-        faces: LabelledFaces,
+        faces: LabeledFaces,
         processor: FabRecImageProcessor,
         detector: Callable[[Any], list[Detection]] | None = None,
     ):
@@ -51,7 +51,7 @@ class FacesAsDetected:
         self._faces, self._processor = faces, processor
         self._detector = detector or default_face_detector()
 
-    def __call__(self, rows: np.ndarray) -> LabelledFaces:
+    def __call__(self, rows: np.ndarray) -> LabeledFaces:
         """Return the faces of some rows, which are integers (M,), as detection will see them.
 
         Raises:

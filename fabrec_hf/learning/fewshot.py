@@ -14,7 +14,7 @@ from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import REGRESSION_SHARE, anchors_of, begin_from_anchors
 from .fit_result import FitResult, rounded_mean
-from .labelled_faces import LabelledFaces
+from .labeled_faces import LabeledFaces
 from .landmark_training import (
     LandmarkRecipe,
     calibrate,
@@ -167,7 +167,7 @@ class FitOptions:
     """
 
     folds: int = 1
-    as_detected: Callable[[np.ndarray], LabelledFaces] | None = None
+    as_detected: Callable[[np.ndarray], LabeledFaces] | None = None
     instant: bool = False
     on_step: Callable[[FitProgress], None] | None = None
     should_stop: Callable[[], bool] | None = None
@@ -192,7 +192,7 @@ class _Fit:
         """Steps of the transfer layers alone, and with the encoder."""
         return (0, 0) if self.options.instant else (self.recipe.head_steps, self.recipe.finetune_steps)
 
-    def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
+    def learn(self, faces: LabeledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
         """Take the steps of both stages on some faces, one at a time; yields their losses.
 
         Args:
@@ -221,7 +221,7 @@ class _Fit:
         if not done:
             self.refine(faces)
 
-    def refine(self, faces: LabelledFaces) -> None:
+    def refine(self, faces: LabeledFaces) -> None:
         """Let the model look closer, when its encoder has learned what it will."""
         fit_refinement(self.model, faces, self.scheme, self.recipe.augmentation, self.recipe.seed)
 
@@ -232,7 +232,7 @@ class _BestSoFar:
     With rates still high, the last step before a stop may be a bad one.
     """
 
-    def __init__(self, model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme):
+    def __init__(self, model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme: LandmarkScheme):
         self.model, self.scheme = model, scheme
         self.faces = faces.subset(np.arange(min(len(faces), MEASURED_FACES)))
         self.error = float("inf")
@@ -255,7 +255,7 @@ class _BestSoFar:
 
 def fit_landmarks(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     recipe: LandmarkRecipe,
     options: FitOptions | None = None,
@@ -305,7 +305,7 @@ def fit_landmarks(
     return result
 
 
-def _predict_left_out(fit: _Fit, faces: LabelledFaces, initial: dict[str, torch.Tensor], result: FitResult) -> None:
+def _predict_left_out(fit: _Fit, faces: LabeledFaces, initial: dict[str, torch.Tensor], result: FitResult) -> None:
     """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
     model = fit.model
     learned = copy.deepcopy(model.state_dict())

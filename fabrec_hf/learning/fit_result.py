@@ -8,7 +8,7 @@ import numpy as np
 from ..metrics.error_interval import error_interval
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_decoding import Decoded
-from .labelled_faces import LabelledFaces
+from .labeled_faces import LabeledFaces
 from .landmark_training import LandmarkRecipe
 
 
@@ -34,7 +34,7 @@ class FitResult:
     training_errors: np.ndarray
     held_out_errors: np.ndarray
     held_out: Decoded
-    held_out_faces: LabelledFaces | None = None
+    held_out_faces: LabeledFaces | None = None
     calibrated: bool = False
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0

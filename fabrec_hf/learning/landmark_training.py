@@ -17,7 +17,7 @@ from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
 from .augmentation import AugmentationConfig, augment
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces, image_mean
 from .schedules import batch_indices, seed_step
 from .score_calibration import fit_error_model
 
@@ -159,7 +159,7 @@ def build_model(
     return model.to(memory_format=torch.channels_last)
 
 
-def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme) -> None:
+def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme: LandmarkScheme) -> None:
     """Let a model that has a shape prior know the faces that it learns from; another is left as it is."""
     if model.shape_prior is not None:
         model.shape_prior.fit(faces.landmarks, scheme.flip_index if scheme.flip_pairs else None)
@@ -187,7 +187,7 @@ def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, 
 
 def training_loss(
     model: torch.nn.Module,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     recipe: LandmarkRecipe,
     scheme: LandmarkScheme,
     step: int,
@@ -244,7 +244,7 @@ def no_predictions(faces: int, points: int) -> Decoded:
 
 
 @torch.no_grad()
-def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
+def predict_faces(model: FabRecForLandmarkDetection, faces: LabeledFaces, device: torch.device) -> Decoded:
     """Predict the landmarks of annotated faces, as fractions of their plain crops; all of it on the CPU."""
     model.eval()
     found = [no_predictions(0, model.config.num_landmarks)]
@@ -255,12 +255,12 @@ def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, devic
     return Decoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
+def landmark_errors(landmarks: torch.Tensor, faces: LabeledFaces, scheme: LandmarkScheme) -> np.ndarray:
     """NME in percent of predicted landmarks (N, L, 2) by the scheme's normalizer, (N,); NaN for a face without."""
     return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
 
 
-def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: LabelledFaces, scheme: LandmarkScheme) -> bool:
+def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: LabeledFaces, scheme: LandmarkScheme) -> bool:
     """Let a model's scores say how probably its points are found, see `score_calibration`.
 
     Args:

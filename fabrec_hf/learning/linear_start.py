@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .augmentation import AugmentationConfig, augment
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces, image_mean
 
 
 __all__ = ["begin_readout", "solve_linear"]
@@ -44,7 +44,7 @@ def solve_linear(layer: nn.Linear, inputs: torch.Tensor, targets: torch.Tensor, 
 @torch.no_grad()
 def begin_readout(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     augmentation: AugmentationConfig,
     seed: int = 0,

@@ -8,7 +8,7 @@ from ..model.known_schemes import LandmarkScheme
 from ..model.local_refinement import LocalRefinement, look_around
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .augmentation import AugmentationConfig, augment
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces, image_mean
 
 
 __all__ = ["fit_refinement"]
@@ -66,7 +66,7 @@ class _Moments:
 @torch.no_grad()
 def fit_refinement(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     augmentation: AugmentationConfig,
     seed: int = 0,

@@ -11,7 +11,7 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.anchors import begin_from_anchors, load_start, predict_anchors
 from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks, fit_recipe
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, predict_faces
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme
 from support.tiny_checkpoints import TINY, save_autoencoder, save_landmarks
@@ -40,7 +40,7 @@ def faces(drawn_faces):
     dataset = load_faces(drawn_faces, "train", columns=("image", "landmarks", "box")).select(range(6))
     points = [row[:3] for row in dataset["landmarks"]]
     dataset = dataset.remove_columns("landmarks").add_column("landmarks", points)
-    return LabelledFaces(dataset, build_processor(None, 32), progress=False)
+    return LabeledFaces(dataset, build_processor(None, 32), progress=False)
 
 
 def test_the_points_of_a_detector_become_anchors(start):

@@ -15,7 +15,7 @@ from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImagePro
 from fabrec_hf.learning.as_detected import FacesAsDetected  # noqa: E402
 from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks  # noqa: E402
 from fabrec_hf.learning.fit_result import describe_fit  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -81,8 +81,8 @@ def detector_of(pictures, boxes, roll=0.0):
 def test_left_out_faces_are_cut_where_the_detector_finds_them(drawn):
     pictures, points, boxes = drawn
     annotated = as_dataset(pictures, points, [whole_head(box) for box in boxes])
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
-    wanted = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
+    wanted = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
     cut = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures[:5], boxes[:5]))
     rows = np.array([4, 1, 5])
     seen = cut(rows)
@@ -110,10 +110,10 @@ def test_a_face_that_lies_is_cut_upright(drawn):
     ]
     annotated = as_dataset(lying, turned, [whole_head(box) for box in boxes])
     cut = FacesAsDetected(
-        annotated, LabelledFaces(annotated, PROCESSOR, progress=False), PROCESSOR, detector_of(lying, as_found, 90.0)
+        annotated, LabeledFaces(annotated, PROCESSOR, progress=False), PROCESSOR, detector_of(lying, as_found, 90.0)
     )
     seen = cut(np.arange(6))
-    upright = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    upright = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
     assert seen.detected.all() and seen.rolls.tolist() == [90.0] * 6
     torch.testing.assert_close(seen.landmarks, upright.landmarks, atol=1e-5, rtol=0)
     difference = (seen.canvases.pixels.float() - upright.canvases.pixels.float()).abs()
@@ -125,7 +125,7 @@ def test_a_face_that_lies_is_cut_upright(drawn):
 def test_a_roll_that_pays_nothing_is_no_turn(drawn):
     pictures, points, boxes = drawn
     annotated = as_dataset(pictures, points, list(boxes))
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
     seen = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures, boxes, 15.0))(np.arange(6))
     assert torch.equal(seen.canvases.pixels, given.canvases.pixels) and not seen.rolls.any()
 
@@ -137,8 +137,8 @@ def test_the_estimate_is_that_of_the_detectors_crops(drawn, tmp_path):
     torch.manual_seed(0)
     FabRecAutoencoder(tiny).save_pretrained(tmp_path)
     annotated = as_dataset(pictures, points, [whole_head(box) for box in boxes])
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
-    wanted = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
+    wanted = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
     cut = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures, boxes))
     result = fit_landmarks(
         build_model(str(tmp_path), SCHEME, RECIPE), given, SCHEME, RECIPE, FitOptions(as_detected=cut)

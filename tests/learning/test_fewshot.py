@@ -30,7 +30,7 @@ from fabrec_hf.learning.fewshot import (  # noqa: E402
     fit_landmarks,
     fit_recipe,
 )
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -79,7 +79,7 @@ def test_the_sweep_measures_what_fit_does(name, config):
 
 def labeled(drawn_faces, count=5):
     dataset = load_faces(drawn_faces).select(range(count))
-    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
+    return LabeledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
 
 
 def test_the_chosen_faces_are_the_best_medoids_there_are():

@@ -10,7 +10,7 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.learning import refinement as module
 from fabrec_hf.learning.augmentation import AugmentationConfig
 from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks
-from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
+from fabrec_hf.learning.labeled_faces import LabeledFaces, image_mean
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor
 from fabrec_hf.learning.refinement import _Moments, fit_refinement
 from fabrec_hf.model.known_schemes import get_scheme
@@ -28,7 +28,7 @@ STILL = AugmentationConfig(flip=0, rotation=0, translation=0, scale=(1, 1), elas
 @pytest.fixture(scope="module")
 def faces(drawn_faces):
     dataset = load_faces(drawn_faces, "train", columns=("image", "landmarks", "box")).select(range(6))
-    return LabelledFaces(dataset, build_processor(None, 32), progress=False)
+    return LabeledFaces(dataset, build_processor(None, 32), progress=False)
 
 
 @pytest.fixture

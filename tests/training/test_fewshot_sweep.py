@@ -20,7 +20,7 @@ from fabrec_hf.data import load_faces, random_shots, validation_split  # noqa: E
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning.augmentation import plain_crops  # noqa: E402
 from fabrec_hf.learning.fewshot import FitOptions, choose_faces, fit_landmarks  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -82,8 +82,8 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
 
     # The second draw of three faces, trained by hand.
     scheme, processor = get_scheme("mtfl"), FabRecImageProcessor(size={"height": 32, "width": 32})
-    faces, scored = LabelledFaces(random_shots(training, 3, 1), processor), LabelledFaces(validation, processor)
-    everyone = LabelledFaces(training, processor)
+    faces, scored = LabeledFaces(random_shots(training, 3, 1), processor), LabeledFaces(validation, processor)
+    everyone = LabeledFaces(training, processor)
     first = LandmarkRecipe(**recipe, seed=1, head_steps=2)
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):

@@ -70,13 +70,13 @@ def open_source(
     if folders:
         refuse_split(split, path)
     if labeled or _metadata(path):
-        return _labelled(path, folders, scheme, split)
+        return _labeled(path, folders, scheme, split)
     if scheme is not None:
         raise DataError(f"{path} has no metadata.jsonl or metadata.csv, so there are no points for a scheme.")
-    return _unlabelled(path, folders or {only_split(split): path})
+    return _unlabeled(path, folders or {only_split(split): path})
 
 
-def _unlabelled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
+def _unlabeled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
     splits = {}
     for name, folder in folders.items():
         pictures = find_pictures(folder)
@@ -102,7 +102,7 @@ def _plain_rows(root: Path, folder: Path, digest: str) -> Iterator[Row]:
         yield {"image": picture, "name": name, "picture": name}
 
 
-def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str | None) -> FaceSource:
+def _labeled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str | None) -> FaceSource:
     types = AttributeTypes()
     tables = [_open(folder, types) for folder in folders.values() or [root]]
     matched = [match_points(table, scheme) for table in tables]
@@ -116,7 +116,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
         table = replace(table, types={name: kind for name, kind in found.items() if name in table.types})
         named = list(folders)[index : index + 1]
         inside = () if named else tuple(folder.name for folder in split_folders(root).values())
-        rows = partial(_labelled_rows, root, table, matched[index][1], inside)
+        rows = partial(_labeled_rows, root, table, matched[index][1], inside)
         told = _look_through(rows, table.file)
         if told:
             refuse_split(split, table.file)
@@ -137,7 +137,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
     )
 
 
-def _labelled_rows(
+def _labeled_rows(
     root: Path, table: "CsvTable | _JsonTable", order: Sequence[int], inside: Sequence[str]
 ) -> Iterator[Row]:
     """Yield the faces of a table, with `split` where the table or one of the folders `inside` tells it."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["LabelledFaces", "image_mean"]
+__all__ = ["LabeledFaces", "image_mean"]
 
 # Where the crops lie, an array each.
 _PLACES = ("crop_boxes", "boxes", "rolls", "detected")
 
 
-class LabelledFaces:
+class LabeledFaces:
     """Faces held as canvases with their landmarks, which are fractions of the plain crop.
 
     Args:
@@ -62,7 +62,7 @@ class LabelledFaces:
     def __len__(self) -> int:
         return len(self.canvases)
 
-    def subset(self, rows: np.ndarray) -> "LabelledFaces":
+    def subset(self, rows: np.ndarray) -> "LabeledFaces":
         """Return the faces of some rows, which are integers (M,)."""
         part = copy.copy(self)
         part.canvases, part.landmarks = self.canvases.subset(rows), self.landmarks[rows]
@@ -71,7 +71,7 @@ class LabelledFaces:
         part.anchors = None if self.anchors is None else self.anchors[rows]
         return part
 
-    def replaced(self, rows: np.ndarray, others: "LabelledFaces") -> "LabelledFaces":
+    def replaced(self, rows: np.ndarray, others: "LabeledFaces") -> "LabeledFaces":
         """Return the faces with those of some rows, integers (M,), as `others` (M) have them; canvases excepted."""
         whole = copy.copy(self)
         whole.landmarks = self.landmarks.index_copy(0, torch.as_tensor(rows), others.landmarks)
@@ -81,7 +81,7 @@ class LabelledFaces:
             setattr(whole, name, values)
         return whole
 
-    def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabelledFaces":
+    def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabeledFaces":
         """Return the same faces with points (N, A, 2) that a model is to remember, and how these mirror."""
         same = copy.copy(self)
         same.anchors, same.anchor_flip_index = anchors, flip_index
