@@ -146,9 +146,9 @@ class Project:
         self.save()
 
     def choose(self, rows: Sequence[int]) -> None:
-        """Annotate these rows, after the rows that are begun."""
+        """Annotate these rows, each once, after the rows that are begun."""
         begun = [row for row in self.order if self.faces[row].touched]
-        self.order = begun + [row for row in rows if row not in begun]
+        self.order = list(dict.fromkeys([*begun, *rows]))
         self.go_to_next_open()
 
     def go_to(self, place: int) -> None:

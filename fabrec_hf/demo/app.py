@@ -56,6 +56,7 @@ def build_theme() -> gr.Theme:
         block_label_text_color="#374151",
         block_title_text_color="#374151",
         input_placeholder_color="#6b7280",
+        checkbox_border_color_dark="#9ca3af",  # Gradio's own cannot be told from the ground
     )
 
 
@@ -73,8 +74,8 @@ def build_app(services: Services) -> gr.Blocks:
         with gr.Tabs(selected="teach" if services.prepared else None):
             with gr.Tab("Detect"):
                 detect.build(services)
-            with gr.Tab("Latent space"):
-                latent.build(services)
+            with gr.Tab("Latent space") as latent_tab:
+                latent.build(services, latent_tab)
             with gr.Tab("Teach", id="teach"):
                 parts = teach.build(services, key)
             with gr.Tab("Compare"):

@@ -114,8 +114,10 @@ class FoundFaces:
     def landmark_picture(self, face: int, threshold: float = 0.0) -> Image.Image:
         """Return the landmarks of a face that score at least the threshold, drawn on its crop."""
         views = self.faces[face]
-        found = {"keypoints": views.crop_points * TILE - 0.5, "scores": views.scores}
-        return draw_landmarks(enlarge(views.crop, TILE), [found], self.scheme, min_score=threshold or None)
+        found = {"keypoints": views.crop_points * TILE - 0.5, "scores": views.scores, "bbox": (0, 0, TILE, TILE)}
+        return draw_landmarks(
+            enlarge(views.crop, TILE), [found], self.scheme, min_score=threshold or None, draw_boxes=False
+        )
 
     def heatmap_picture(self, face: int) -> Image.Image:
         """Return the heatmaps of a face over its crop."""

@@ -160,8 +160,8 @@ class LatentExplorer:
             to_pictures(decoded, self._finder.processor), landmarks, scores, strict=True
         ):
             picture = enlarge(face, side)
-            found = {"keypoints": points * side - 0.5, "scores": confidences}
-            frames.append(draw_landmarks(picture, [found], self._finder.scheme))
+            found = {"keypoints": points * side - 0.5, "scores": confidences, "bbox": (0, 0, side, side)}
+            frames.append(draw_landmarks(picture, [found], self._finder.scheme, draw_boxes=False))
         return Interpolation(tuple(frames), landmarks)
 
     @torch.inference_mode()
@@ -214,6 +214,10 @@ class LatentExplorer:
         if len(amounts) != len(directions.labels):
             raise DataError(f"There are {len(directions.labels)} directions, but {len(amounts)} amounts.")
         latent = base + torch.tensor([[float(amount) for amount in amounts]]) @ directions.vectors
+        return self.face(latent)
+
+    def face(self, latent: torch.Tensor) -> Image.Image:
+        """Decode the face of a latent vector (1, D), and draw its landmarks."""
         return self.interpolate(latent, latent, 1, LARGE).frames[0]
 
     def _look(self, decoded: torch.Tensor) -> Any:

@@ -7,7 +7,7 @@ root.innerHTML = `<style>
 :host { display: block; color: var(--body-text-color); font: 14px/1.4 system-ui, sans-serif; }
 canvas { display: block; width: 100%; max-width: 720px; aspect-ratio: 4 / 3; border-radius: 8px; background: #14141e;
   transform: scaleX(-1); }
-.bar { display: flex; flex-wrap: wrap; gap: 8px 16px; margin: 8px 0 0; align-items: center; }
+.bar { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; }
 button { font: inherit; font-weight: 600; color: #fff; background: #1d4ed8; border: 0; border-radius: 6px;
   min-height: 40px; padding: 6px 16px; cursor: pointer; }
 .stop { color: inherit; background: transparent; border: 1px solid var(--border-color-primary); }
@@ -16,13 +16,13 @@ button:focus-visible, input:focus-visible { outline: 3px solid #1d4ed8; outline-
 :host-context(.dark) :focus-visible { outline-color: #93c5fd; }
 label { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; }
 input { width: 160px; accent-color: #1d4ed8; }
-output { display: block; min-height: 1.4em; margin: 8px 0 0; font-variant-numeric: tabular-nums; }
+output { display: block; min-height: 1.4em; margin: 8px 0; font-variant-numeric: tabular-nums; }
 </style>
-<canvas width="640" height="480" role="img" aria-label="The camera with landmarks"></canvas>
 <div class="bar"><button class="start">Start the camera</button><button class="stop" disabled>Stop</button>
 <label>Leave out landmarks that score lower than <span><input type="range" min="0" max="1" step="0.05" value="0"> <span
 class="least">0.00</span></span></label></div>
-<output aria-live="off"></output>`;
+<output aria-live="off"></output>
+<canvas width="640" height="480" role="img" aria-label="The camera with landmarks"></canvas>`;
 const canvas = root.querySelector('canvas'), context = canvas.getContext('2d');
 const [start, stop] = ['.start', '.stop'].map(name => root.querySelector(name));
 const slider = root.querySelector('input'), output = root.querySelector('output');
@@ -56,7 +56,9 @@ function drawFace({points, scores, box, roll}, least) {
     context.lineTo(...at(other));
   }
   context.stroke();
-  const radius = Math.max(1.5, size / 75);
+  // Large enough for the screen, as long as points do not hide the face.
+  const visible = 1.7 * canvas.width / (canvas.clientWidth || canvas.width);
+  const radius = Math.max(size / 75, Math.min(visible, size / 40));
   for (let i = 0; i < scores.length; i++) if (seen(i)) {
     dot(...at(i), 1.35 * radius, 'rgba(20, 20, 30, 0.67)');
     dot(...at(i), radius, legend.colors[Math.round(scores[i] * (legend.colors.length - 1))]);

@@ -275,7 +275,8 @@ def draw_results(session: Session, finder: LandmarkFinder, count: int) -> list[R
         landmarks = finder.find([session.photograph(face)], [[face.box]])[0][0]
         points = crop_of(face.box).from_photograph(landmarks["keypoints"].numpy()) * (RESULT_SIDE / SIDE) - 0.5
         tile = cut_face(session.photograph(face), face.box, RESULT_SIDE)
-        picture = draw_landmarks(tile, [{"keypoints": points, "scores": landmarks["scores"]}], finder.scheme)
+        drawn = {"keypoints": points, "scores": landmarks["scores"], "bbox": (0, 0, RESULT_SIDE, RESULT_SIDE)}
+        picture = draw_landmarks(tile, [drawn], finder.scheme, draw_boxes=False)
         found.append(ResultFace(row, picture, float(landmarks["scores"].mean()), face.name))
     return sorted(found, key=lambda face: face.score)
 

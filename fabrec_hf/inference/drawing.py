@@ -79,7 +79,8 @@ def draw_landmarks(
             optional; `label`, a few letters to write onto the box, optional.
         scheme: whose edges are drawn; none if None.
         min_score: points that score lower, and the edges to them, are left out.
-        draw_boxes: whether to draw `bbox`.
+        draw_boxes: whether to draw `bbox`; the size of points goes with it in either case, which a few points in the
+            middle of a face do not tell.
         labels: `"names"` writes the names of the scheme's points beside them, `"index"` their places in it, counted
             from 0 as in every file; nothing is written if None.
 
@@ -109,13 +110,12 @@ def draw_landmarks(
             raise SchemeError(f"A face has {len(points)} points but {len(scores)} scores.")
         if min_score is not None:
             points[scores < min_score] = np.nan
-        box = np.asarray(face["bbox"], dtype=float) if draw_boxes and face.get("bbox") is not None else None
-        _draw_face(
-            canvas, points + 0.5, scores, box, float(face.get("roll", 0.0)), scheme.edges if scheme is not None else ()
-        )
+        box = np.asarray(face["bbox"], dtype=float) if face.get("bbox") is not None else None
+        edges = scheme.edges if scheme is not None else ()
+        _draw_face(canvas, points + 0.5, scores, box, float(face.get("roll", 0.0)), edges, draw_boxes)
         if labels:
             _draw_texts(canvas, points, texts or [str(index) for index in range(len(points))])
-        if box is not None and face.get("label"):
+        if draw_boxes and box is not None and face.get("label"):
             _draw_label(canvas, box, face["label"])
     return canvas
 
@@ -220,8 +220,13 @@ def _enlarged(
     source = image.reduce(reduced) if reduced > 1 else image
     place = tuple(value / reduced for value in (scale, 0, corner[0], 0, scale, corner[1]))
     tile = source.transform((side, side), Image.Transform.AFFINE, place, Image.Resampling.BICUBIC)
-    moved = {"keypoints": tile_points(face["keypoints"], face["bbox"], side), "scores": face.get("scores")}
-    drawn = draw_landmarks(tile, [moved], scheme, min_score, labels=labels)
+    inner = side / (1 + 2 * INSET_MARGIN)
+    moved = {
+        "keypoints": tile_points(face["keypoints"], face["bbox"], side),
+        "scores": face.get("scores"),
+        "bbox": (side / 2 - inner / 2, side / 2 - inner / 2, inner, inner),
+    }
+    drawn = draw_landmarks(tile, [moved], scheme, min_score, draw_boxes=False, labels=labels)
     if face.get("label"):
         margin = side / 20
         _draw_label(drawn, np.array([margin, 3.2 * margin, side / 2, side / 2]), str(face["label"]))
@@ -264,6 +269,7 @@ def _draw_face(
     box: np.ndarray | None,
     roll: float,
     edges: Sequence[tuple[int, int]],
+    draws_box: bool,
 ) -> None:
     """Draw one face onto `canvas`; `points` (L, 2) and `box` are in pixels from the picture's corner."""
     corners = points[np.isfinite(points).all(1)]
@@ -283,7 +289,7 @@ def _draw_face(
     scale = max(1, min(SUPERSAMPLING, LARGEST_CANVAS // max(width, height)))
     layer = Image.new("RGBA", (width * scale, height * scale))
     pen = ImageDraw.Draw(layer)
-    if box is not None:
+    if draws_box and box is not None:
         _draw_box(pen, (box - [*first, 0, 0]) * scale, roll, round(line * scale))
     points = (points - first) * scale
     for start, end in edges:

@@ -58,21 +58,22 @@ def decode_heatmaps(
         sigma: Standard deviation the heatmaps were trained with, in heatmap pixels; sets the width of the fit.
         shift: Shift of the grid from `alignment_shift`, in heatmap pixels.
         blur: How the box blur is computed, of which a runtime may do one faster than the others: matrix `"products"`
-            (PyTorch), depthwise `"convolutions"` (ONNX Runtime) or `"pooling"` (OpenVINO). The same up to rounding.
+            (PyTorch), depthwise `"convolutions"` (ONNX Runtime), `"pooling"` (OpenVINO), or `"channels_last"`, which
+            pools maps that are laid out so (PyTorch on a CPU). The same up to rounding.
 
     Returns:
         Landmarks (N, L, 2) as fractions of the crop and scores (N, L) in [0, 1], the blurred peak.
     """
-    heatmaps = heatmaps.float().contiguous()  # 16 bits would place landmarks on a grid of whole pixels
+    layout = torch.channels_last if blur == "channels_last" else torch.contiguous_format
+    # 16 bits would place landmarks on a grid of whole pixels.
+    heatmaps = heatmaps.float().contiguous(memory_format=layout)
     height, width = heatmaps.shape[-2:]
     radius = round(height * 4 / 128)
     # The authors' blur counts pixels beyond the border as zeros. That pulls peaks inwards, so the sub-pixel method
     # averages over the pixels that exist.
     zero_border = method == "argmax"
     blurred = _BLURS[blur](heatmaps, radius, zero_border)
-    # The best row and then the best pixel in it: searching all pixels at once is several times slower.
-    peaks, rows = blurred.amax(dim=-1).max(dim=-1)
-    columns = blurred.gather(2, rows[..., None, None].expand(-1, -1, 1, width)).squeeze(2).argmax(dim=-1)
+    peaks, rows, columns = _best_pixels(blurred, pools=blur == "channels_last")
     if method == "argmax":
         x, y = columns.to(heatmaps.dtype), rows.to(heatmaps.dtype)
     else:
@@ -81,6 +82,18 @@ def decode_heatmaps(
         y = _parabola_peak(heatmaps, rows, columns, step, along_x=False)
     points = torch.stack([(x + 0.5 + shift) / width, (y + 0.5 + shift) / height], dim=-1)
     return points, peaks.clamp(0, 1)
+
+
+def _best_pixels(blurred: torch.Tensor, pools: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the highest value of each map (N, L, H, W), the first one of equals, and its row and column, (N, L)."""
+    height, width = blurred.shape[-2:]
+    if pools:  # a reduction over all but the innermost axis is slow, and pooling is made for this layout
+        peaks, places = (found.flatten(1) for found in F.max_pool2d(blurred, (height, width), return_indices=True))
+        return peaks, places // width, places % width
+    # The best row and then the best pixel in it: searching all pixels at once is several times slower.
+    peaks, rows = blurred.amax(dim=-1).max(dim=-1)
+    columns = blurred.gather(2, rows[..., None, None].expand(-1, -1, 1, width)).squeeze(2).argmax(dim=-1)
+    return peaks, rows, columns
 
 
 def calibrate_scores(heights: torch.Tensor, knots: Sequence[float], scores: Sequence[float]) -> torch.Tensor:
@@ -125,7 +138,12 @@ def _blur_by_pooling(heatmaps: torch.Tensor, radius: int, zero_border: bool) -> 
     return F.avg_pool2d(means, (1, extent), 1, (0, radius), count_include_pad=zero_border)
 
 
-_BLURS = {"products": _blur_by_products, "convolutions": _blur_by_convolutions, "pooling": _blur_by_pooling}
+_BLURS = {
+    "products": _blur_by_products,
+    "convolutions": _blur_by_convolutions,
+    "pooling": _blur_by_pooling,
+    "channels_last": _blur_by_pooling,
+}
 
 
 def _band(size: int, radius: int, like: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,14 @@
-"""The demonstration in a real browser, one of each for all tests that look at its pages."""
+"""The demonstration in a browser, at the width of a desk and of a phone.
 
-import os
+What needs a browser is imported by the fixtures: most tests of this folder do without.
+"""
+
 from pathlib import Path
 
 import pytest
 
-from support.space_browser import CHROMIUM, SLOW, WIDTHS
 
-
-SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def space(tmp_path_factory):
     from support.space_client import running_space
 
@@ -19,10 +16,9 @@ def space(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    from playwright.sync_api import sync_playwright
-
+    from support.space_browser import CHROMIUM, playwright
     from support.space_pages import PHOTOGRAPHS
 
     # The camera shows a photograph, as a film of two frames; without a sandbox since tests may run as root.
@@ -30,15 +26,16 @@ def chromium(tmp_path_factory):
     film.write_bytes(2 * Path(PHOTOGRAPHS[0]).read_bytes())
     options = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     options.append(f"--use-file-for-fake-video-capture={film}")
-    with sync_playwright() as tool:
+    with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 
 
-@pytest.fixture(params=list(WIDTHS))
+@pytest.fixture(params=["desktop", "phone"])
 def page(request, chromium, space):
     """A page of each width, that has asked no other host for anything and has met no error when the test is over."""
+    from support.space_browser import SCREENSHOTS, SLOW, WIDTHS
     from support.space_pages import CONTRAST
 
     width, height = WIDTHS[request.param]

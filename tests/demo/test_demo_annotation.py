@@ -87,6 +87,12 @@ def test_choosing_again_keeps_what_is_begun(project):
     assert project.order == [2, 3, 1] and project.row == 2
 
 
+def test_a_face_is_annotated_once_however_often_it_is_chosen(project):
+    project.put(1, 2)  # in face 2
+    project.choose([3, 3, *project.order, 1])
+    assert project.order == [2, 3, 0, 1]
+
+
 def test_names_are_given_once(project, tmp_path):
     project.set_names(["chin"])
     assert project.faces[0].points == (None,)

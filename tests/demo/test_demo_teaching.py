@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import shutil
 import threading
 import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.demo.annotation import AnnotatedFace  # noqa: E402
 from fabrec_hf.demo.fit_queue import FitJob, FitQueue  # noqa: E402
 from fabrec_hf.demo.models import ModelShelf  # noqa: E402
+from fabrec_hf.demo.pages.teach import correct_doubtful  # noqa: E402
 from fabrec_hf.demo.pages.training import describe_job, describe_seconds, draw_bar, push_detector  # noqa: E402
 from fabrec_hf.demo.sessions import SessionStore  # noqa: E402
 from fabrec_hf.demo.teaching import (  # noqa: E402
@@ -260,6 +263,21 @@ def test_a_detector_that_was_taught_proposes_from_then_on(session, autoencoder, 
     expected = finder.find([session.photograph(face)], [[face.box]])[0][0]["keypoints"]
     np.testing.assert_allclose(proposer.propose(face, session.photograph(face)), expected, atol=0.05)
     assert proposer.adopted and proposer.learned_from == 3
+
+
+def test_the_doubtful_faces_come_next_and_each_once(session, autoencoder, tmp_path):
+    """Face 0 is annotated and face 1 skipped: three of the other four come next, the least sure one first."""
+    annotate(session, 1)
+    session.project.skip()
+    checkpoint = save_landmarks(tmp_path / "tiny")
+    shutil.copytree(checkpoint, session.detector, dirs_exist_ok=True)
+    shelf = ModelShelf(str(checkpoint), str(autoencoder))
+    correct_doubtful(SimpleNamespace(shelf=shelf), session)
+    found = draw_results(session, shelf.finder(session.detector), 24)
+    doubtful = [face.row for face in found if face.row != 1][:3]
+    order = session.project.order
+    assert order[:4] == [0, *doubtful] and sorted(order) == sorted({0, 1, 2, *doubtful})
+    assert session.project.row == doubtful[0] and session.proposer.adopted
 
 
 def test_jobs_that_fail_say_so_and_do_not_stop_the_queue(caplog):

@@ -1,30 +1,14 @@
 """Every page of the Space in a real browser, at the width of a desk and of a phone.
 
-They take minutes: run with SPACE_BROWSER=1, where there are Playwright and Chromium (`apt-get install chromium`). With
-SPACE_SCREENSHOTS=DIR a picture of each page is kept.
+They take minutes, and run with SPACE_BROWSER=1: see `support.space_browser`.
 """
 
 import re
 
 import pytest
 
-from support.space_browser import SLOW, WIDTHS, skip_without_browser
-
-
-skip_without_browser()
-
-from playwright.sync_api import expect  # noqa: E402
-
-from support.space_pages import (  # noqa: E402
-    CONTRAST,
-    PHOTOGRAPHS,
-    begin,
-    choose,
-    click_face,
-    downloaded,
-    open_tab,
-    pictures,
-)
+from support.space_browser import SLOW, WIDTHS, playwright
+from support.space_pages import CONTRAST, PHOTOGRAPHS, begin, choose, click_face, downloaded, open_tab, pictures
 
 
 # Also what lies in the shadow of another element.
@@ -106,11 +90,11 @@ def test_the_camera_is_followed(page):
     page.wait_for_function(f"({count})() < {drawn} / 4")
     assert drawn > 50
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(rate).to_have_text("", timeout=SLOW)
+    playwright.expect(rate).to_have_text("", timeout=SLOW)
     page.get_by_role("button", name="Start the camera").click()
     rate.get_by_text("1 face").wait_for()
     open_tab(page, "Photograph")  # which stops it, too
-    expect(page.locator("#camera button.start")).to_be_enabled(timeout=SLOW)
+    playwright.expect(page.locator("#camera button.start")).to_be_enabled(timeout=SLOW)
 
 
 def test_a_camera_that_may_not_be_used_is_answered_in_a_sentence(page):
@@ -120,7 +104,7 @@ def test_a_camera_that_may_not_be_used_is_answered_in_a_sentence(page):
     )
     page.get_by_role("button", name="Start the camera").click()
     page.locator("#camera output").get_by_text("There is no camera: plug one in").wait_for()
-    expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
+    playwright.expect(page.get_by_role("button", name="Start the camera")).to_be_enabled()
 
 
 def test_what_has_nothing_to_act_on_is_disabled(page):
@@ -131,7 +115,7 @@ def test_what_has_nothing_to_act_on_is_disabled(page):
     ):
         open_tab(page, tab)
         for name in names:
-            expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+            playwright.expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
 
 
 @pytest.mark.parametrize("width", list(WIDTHS))
@@ -157,12 +141,15 @@ def test_every_page_can_be_read_in_the_dark(width, chromium, space):
 
 def test_latent_space(page):
     open_tab(page, "Latent space")
+    shown = page.locator("#latent-face img")
+    shown.wait_for()  # the face itself, before anything is moved
+    itself = shown.get_attribute("src")
     page.get_by_role("button", name="Draw faces").click()
     page.get_by_text("heatmaps 6").first.wait_for()
     slider = page.get_by_role("slider", name="Pose 1").first
     slider.focus()
     page.keyboard.press("End")
-    page.locator("#latent-face img").wait_for()
+    playwright.expect(shown).not_to_have_attribute("src", itself, timeout=SLOW)
     page.get_by_role("button", name="Go from one to the other").click()
     pictures(page, "Animation").first.wait_for()
     pictures(page, "Step by step").nth(8).wait_for()
@@ -174,5 +161,10 @@ def test_compare(page):
     block = page.locator(".block").filter(has_text="Photographs, and .pts files").last
     block.locator("input[type=file]").set_input_files(PHOTOGRAPHS)
     page.get_by_text("grace_hopper").first.wait_for()
-    page.get_by_role("button", name="Compare", exact=True).click()
+    button, checkpoint = page.get_by_role("button", name="Compare", exact=True), page.get_by_label("3fabrec-300w")
+    checkpoint.uncheck()
+    playwright.expect(button).to_be_disabled(timeout=SLOW)
+    checkpoint.check()
+    playwright.expect(button).to_be_enabled(timeout=SLOW)
+    button.click()
     page.get_by_text("astronaut.jpg · 3fabrec-300w").first.wait_for()

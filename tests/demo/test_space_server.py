@@ -31,12 +31,6 @@ if not (ROOT / "space").is_dir():
     pytest.skip("only in a checkout", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def space(tmp_path_factory):
-    with running_space(tmp_path_factory.mktemp("sessions")) as running:
-        yield running
-
-
 def astronaut() -> bytes:
     return (ROOT / "examples/astronaut.jpg").read_bytes()
 

@@ -48,6 +48,15 @@ def test_points_of_a_large_picture_can_be_seen():
     assert np.pi * 4.5**2 < aqua < np.pi * 5.5**2
 
 
+def test_points_go_with_the_face_even_where_its_box_is_not_drawn():
+    """One point in a face of 300 px of a picture of 400 px: 300 / 75 = 4 px, which the point alone does not tell."""
+    face = {"keypoints": [[200.0, 200.0]], "scores": [1.0], "bbox": [50, 50, 300, 300]}
+    drawn = np.asarray(draw_landmarks(Image.new("RGB", (400, 400), GRAY), [face], draw_boxes=False)).astype(int)
+    aqua = (np.abs(drawn - (62, 245, 212)).max(-1) < 60).sum()
+    assert np.pi * 3.5**2 < aqua < np.pi * 4.5**2
+    assert (np.argwhere((drawn != GRAY).any(-1)) - 200 <= 6).all()  # and no box
+
+
 def test_points_of_a_tiny_face_do_not_hide_it():
     """A face of 100 px in 2000 px: 100 / 40 = 2.5 px, not the 5 px that go with the picture."""
     face = {"keypoints": [[1050.0, 1000.0]], "scores": [1.0], "bbox": [1000, 950, 100, 100]}

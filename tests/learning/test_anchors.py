@@ -132,6 +132,9 @@ def test_a_start_whose_points_become_anchors_takes_fewer_and_smaller_steps(tmp_p
         True,
     )
     assert apart == anew
+    # One face teaches less than ten; steps are thirty for each, or twice as many with twice the effort.
+    steps = [fit_recipe(detector, faces, effort=effort).finetune_steps for faces, effort in ((1, 1), (4, 2), (50, 1))]
+    assert steps == [30, 240, 300] and fit_recipe(autoencoder, 1).finetune_steps == 600
 
 
 def test_a_detector_without_its_processor_is_not_taken_for_an_autoencoder(tmp_path):

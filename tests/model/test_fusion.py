@@ -111,7 +111,7 @@ def test_every_way_to_blur_is_the_same(method, size):
             torch.testing.assert_close(landmarks, (expected + 0.5) / size)
 
 
-BLURS = ("products", "convolutions", "pooling")
+BLURS = ("products", "convolutions", "pooling", "channels_last")
 
 
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the 300-W test pictures")

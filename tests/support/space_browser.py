@@ -1,4 +1,8 @@
-"""What tests need to know before they open the demonstration in a browser."""
+"""What the tests need that open the pages of the Space in a browser; the fixtures are in `demo/conftest.py`.
+
+Whoever imports it is skipped without SPACE_BROWSER=1, Playwright and Chromium (`apt-get install chromium`). With
+SPACE_SCREENSHOTS=DIR a picture of each page is kept.
+"""
 
 import os
 import shutil
@@ -7,17 +11,17 @@ from pathlib import Path
 import pytest
 
 
+pytest.importorskip("gradio")
+pytest.importorskip("kmedoids")
+playwright = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOTS = os.environ.get("SPACE_SCREENSHOTS")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SLOW = 180_000  # milliseconds that a busy machine may take
 
-
-def skip_without_browser() -> None:
-    """Skip the module that calls this where it cannot run, or where nobody asked for it: it takes minutes."""
-    pytest.importorskip("gradio")
-    pytest.importorskip("kmedoids")
-    pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None or not os.environ.get("SPACE_BROWSER"):
-        pytest.skip("there is no Chromium, or SPACE_BROWSER=1 is not set", allow_module_level=True)
-    if not (Path(__file__).parents[2] / "space").is_dir():
-        pytest.skip("only in a checkout", allow_module_level=True)
+if CHROMIUM is None or not os.environ.get("SPACE_BROWSER"):
+    pytest.skip("there is no Chromium, or SPACE_BROWSER=1 is not set", allow_module_level=True)
+if not (ROOT / "space").is_dir():
+    pytest.skip("only in a checkout", allow_module_level=True)

@@ -87,7 +87,10 @@ def build(services: Services, key: gr.State) -> gr.CheckboxGroup:
         shown = gr.Dataframe(value=rows, headers=["photograph", *found.names], visible=bool(rows))
         return {table: shown, gallery: gr.Gallery(value=found.pictures, columns=max(2, len(wanted)))}
 
-    pictures.change(lambda paths: gr.Button(interactive=bool(paths)), pictures, button, **AT_ONCE)
+    for given in (pictures, names):
+        given.change(
+            lambda paths, chosen: gr.Button(interactive=bool(paths and chosen)), [pictures, names], button, **AT_ONCE
+        )
     mine.upload(add, [key, mine, names], names, **COMPUTE, **HIDDEN)
     button.click(lambda: gr.Gallery(visible=True), None, gallery, **AT_ONCE).then(
         run, [key, pictures, names, from_one], [table, gallery], **COMPUTE, **HIDDEN

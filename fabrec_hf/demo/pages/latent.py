@@ -17,8 +17,13 @@ __all__ = ["build"]
 REACH = 4.0
 
 
-def build(services: Services) -> None:
-    """Lay the page out and connect it."""
+def build(services: Services, tab: gr.Tab) -> None:
+    """Lay the page out and connect it.
+
+    Args:
+        services: What the pages share.
+        tab: Where the page lies; a face is shown as soon as it is opened.
+    """
     gr.Markdown("### Random faces\nFaces that nobody has, and the landmark heatmaps in each (the paper's figure 3).")
     with gr.Row():
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
@@ -31,7 +36,7 @@ def build(services: Services) -> None:
         columns=4,
         **GALLERY,
     )
-    _build_directions(services)
+    _build_directions(services, tab)
     gr.Markdown(
         "### From one face to another\nThe landmarks move along (figure 4). Photographs are optional: a face "
         "that is not chosen is drawn from the seed."
@@ -90,7 +95,7 @@ def build(services: Services) -> None:
     )
 
 
-def _build_directions(services: Services) -> None:
+def _build_directions(services: Services, tab: gr.Tab) -> None:
     """Lay out the sliders along the directions in which faces change the most."""
     gr.Markdown(
         "### Pose, mouth and light\nThe directions of the latent space along which all landmarks move the most "
@@ -130,6 +135,8 @@ def _build_directions(services: Services) -> None:
             base = explorer.encode(services.uploads.read_picture(path, SEARCH_SIDE))
         else:
             base = explorer.latents(int(number or 0), 1, SPREAD)
+        if not any(amounts):  # which needs no directions: they take a while to find
+            return explorer.face(base)
         with lock:  # found once, by whoever comes first
             if not found:
                 found.append(explorer.directions())
@@ -138,5 +145,6 @@ def _build_directions(services: Services) -> None:
     given = [photograph, seed, *sliders]
     for changed in given:
         changed.change(move, given, face, **COMPUTE, **HIDDEN, trigger_mode="always_last")
+    tab.select(move, given, face, **COMPUTE, **HIDDEN)
     # Sliders that stand at 0 already do not change.
     back.click(lambda: [0.0] * len(sliders), None, sliders, **AT_ONCE).then(move, given, face, **COMPUTE, **HIDDEN)

@@ -265,7 +265,7 @@ def show_session(services: Services, session: Session) -> dict[str, Any]:
     names = gr.Textbox(value=", ".join(project.names) or NAMES, interactive=not any(f.touched for f in project.faces))
     if not project.order or not project.names:
         nothing = {"row": gr.Row(visible=False), "status": NOT_CHOSEN, "point": gr.Radio(choices=[], value=None)}
-        return nothing | {"summary": summary, "names": names} | _button_states(project, False)
+        return nothing | {"summary": summary, "names": names} | _button_states(session, False)
     face, proposal = project.face, session.proposal()
     labels = []
     for index, name in enumerate(project.names):
@@ -279,11 +279,12 @@ def show_session(services: Services, session: Session) -> dict[str, Any]:
         "summary": summary,
         "names": names,
     }
-    return shown | _button_states(project, proposal is not None)
+    return shown | _button_states(session, proposal is not None)
 
 
-def _button_states(project: Project, proposed: bool) -> dict[str, Any]:
+def _button_states(session: Session, proposed: bool) -> dict[str, Any]:
     """Enable the buttons that have something to act on."""
+    project = session.project
     chosen = bool(project.order and project.names)
     open_points = chosen and any(
         point is None and not hidden for point, hidden in zip(project.face.points, project.face.hidden, strict=True)
@@ -297,7 +298,7 @@ def _button_states(project: Project, proposed: bool) -> dict[str, Any]:
         "skip": chosen and not project.face.skipped,
         "previous": several,
         "next": several,
-        "train": bool(project.annotated),
+        "train": training.can_train(session),
         "make": bool(project.annotated),
     }
     return {name: gr.Button(interactive=bool(value)) for name, value in states.items()}
@@ -359,7 +360,7 @@ def correct_doubtful(services: Services, session: Session) -> None:
     proposer = Proposer(session, services.shelf.start_name)
     proposer.adopt(finder.model, len(project.annotated))
     session.proposer = proposer
-    project.choose([*project.order, *(face.row for face in doubtful)])
+    project.choose([*(face.row for face in doubtful), *project.order])
     project.go_to(project.order.index(doubtful[0].row))
 
 

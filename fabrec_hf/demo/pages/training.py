@@ -18,7 +18,7 @@ from ..sessions import Session
 from ..teaching import annotation_files, draw_results, teach, zip_folder
 
 
-__all__ = ["Parts", "build", "push_detector", "show_job"]
+__all__ = ["Parts", "build", "can_train", "push_detector", "show_job"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def build(services: Services, key: gr.State) -> Parts:
         pd.DataFrame({"step": [], "loss": []}), x="step", y="loss", label="Heatmap loss", height=220, visible=False
     )
     results = gr.Gallery(
-        label="What the detector finds in faces that were not annotated, the doubtful ones first",
+        label="Faces not annotated, the doubtful ones first",
         elem_id="teach-results",
         visible=False,
         columns=4,
@@ -81,7 +81,7 @@ def build(services: Services, key: gr.State) -> Parts:
         push = gr.Button("Push", interactive=False)
         pushed = gr.Markdown("", elem_id="teach-pushed")
     outputs = {"state": state, "curve": curve, "results": results, "timer": timer, "taught": taught, "bar": bar}
-    outputs |= {"cancel": cancel, "push": push, "correct": correct}
+    outputs |= {"train": train, "cancel": cancel, "push": push, "correct": correct}
 
     def show(session: Session) -> dict[Any, Any]:
         return fill(outputs, show_job(services, session))
@@ -144,6 +144,11 @@ def build(services: Services, key: gr.State) -> Parts:
     return Parts(outputs, taught, train, make, correct)
 
 
+def can_train(session: Session) -> bool:
+    """Whether there is something to learn from, and no training is under way."""
+    return bool(session.project.annotated) and not (session.job is not None and session.job.active)
+
+
 def show_job(services: Services, session: Session) -> dict[str, Any]:
     """Return what the page shows of a training by the names of `Parts.outputs`; what is not named stays as it is.
 
@@ -153,6 +158,7 @@ def show_job(services: Services, session: Session) -> dict[str, Any]:
     has_detector = session.has_detector
     active = job is not None and job.active
     shown: dict[str, Any] = {
+        "train": gr.Button(interactive=can_train(session)),
         "cancel": gr.Button(interactive=active),
         "push": gr.Button(interactive=has_detector),
         "timer": gr.Timer(active=active),
@@ -167,7 +173,7 @@ def show_job(services: Services, session: Session) -> dict[str, Any]:
         with session.lock:
             found = draw_results(session, services.shelf.finder(session.detector), SHOWN)
         correctable = any(not session.project.faces[face.row].skipped for face in found)
-        drawn = [(face.picture, f"{face.name} · mean score {face.score:.2f}") for face in found]
+        drawn = [(face.picture, f"score {face.score:.2f} · {face.name}") for face in found]
     text = "A detector was taught in an earlier visit." if has_detector else ""
     if job is not None:
         text = describe_job(job, 0)

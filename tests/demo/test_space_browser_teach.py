@@ -1,16 +1,13 @@
-"""The page Teach in a real browser: points are placed by mouse, fingers and keys; see `test_space_browser`."""
+"""The page Teach in a real browser: points by mouse, keys and fingers, and the way to a detector.
+
+They take minutes, and run with SPACE_BROWSER=1: see `support.space_browser`.
+"""
 
 import io
 import zipfile
 
-from support.space_browser import SLOW, skip_without_browser
-
-
-skip_without_browser()
-
-from playwright.sync_api import expect  # noqa: E402
-
-from support.space_pages import (  # noqa: E402
+from support.space_browser import SLOW, playwright
+from support.space_pages import (
     PHOTOGRAPHS,
     assert_clicked,
     begin,
@@ -131,12 +128,12 @@ def test_two_fingers_enlarge_and_one_places(chromium, space):
 
 def test_sample_faces_are_there_to_try(page):
     open_tab(page, "Teach")
-    expect(page.get_by_role("button", name="Choose the faces to annotate")).to_be_disabled()
+    playwright.expect(page.get_by_role("button", name="Choose the faces to annotate")).to_be_disabled()
     page.get_by_role("button", name="Or try 12 sample faces").click()
     page.locator("#teach-photographs >> text=12 photographs, 12 faces").wait_for()
     page.get_by_role("button", name="Choose the faces to annotate").click()
     page.locator("#teach-status").get_by_text("Face 1 of 10").wait_for()
-    expect(page.locator("#teach-face .faces button")).to_have_count(10)
+    playwright.expect(page.locator("#teach-face .faces button")).to_have_count(10)
 
 
 def test_teach_from_photographs_to_a_detector(page, space):
@@ -192,7 +189,7 @@ def test_teach_from_photographs_to_a_detector(page, space):
     token.fill("a-token")
     page.get_by_role("button", name="Push", exact=True).click()
     page.get_by_text("Give a repository as owner/name").wait_for()
-    expect(token).to_have_value("")
+    playwright.expect(token).to_have_value("")
 
     open_tab(page, "Compare")
     page.get_by_label("taught in this session").wait_for()
@@ -205,15 +202,17 @@ def test_a_training_can_be_cancelled(page):
     page.get_by_label("Names of the points").fill("nose")
     page.get_by_role("button", name="Choose the faces to annotate").click()
     page.locator("#teach-status").get_by_text("Face 1 of 1").wait_for()
-    expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
-    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    playwright.expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+    playwright.expect(page.get_by_role("button", name="Undo")).to_be_disabled()
     page.locator("#teach-face .stage").click()
     page.locator("#teach-status").get_by_text("1 complete").wait_for()
     page.get_by_role("button", name="Train", exact=True).click()
     page.locator("#teach-training >> text=/Learning: step/").wait_for()
     page.locator("#teach-bar >> text=/[0-9]+ %|[0-9]+%/").wait_for()
+    playwright.expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled(timeout=SLOW)
     page.get_by_role("button", name="Cancel").click()
     page.locator("#teach-training >> text=/Canceled; what was learned/").wait_for()
+    playwright.expect(page.get_by_role("button", name="Train", exact=True)).to_be_enabled(timeout=SLOW)
     page.get_by_role("button", name="Start over").click()
     page.get_by_role("button", name="Remove everything").click()
     page.locator("#teach-status").get_by_text("choose the faces first").wait_for()
