@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_the_models_files_import_their_siblings_alone():
         levels = {node.level for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
         assert levels <= {0, 1}, file
         assert imported_rooms(file) <= {"model"}, file
+
+
+def test_the_places_that_the_page_names_are_there():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    section = page.split("## Where to find it\n")[1].split("\n## ")[0]
+    places = [re.findall("`([^`]+)`", line.split("|")[2]) for line in section.splitlines()[3:] if "`" in line]
+    assert len(places) == 10
+    for *symbols, place in places:
+        file = PACKAGE.parent / place.split()[0] if ".py" in place else PACKAGE / f"{place}.py"
+        defined = re.findall(r"^\s*(?:def|class) (\w+)", file.read_text(), re.MULTILINE)
+        assert {name for symbol in symbols for name in symbol.split(".")} <= set(defined), place
 
 
 FILE_LINES, FUNCTION_LINES = 400, 60

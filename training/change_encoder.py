@@ -22,10 +22,11 @@ from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.data import load_faces
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import decode_pictures
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
-from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.labeled_faces import image_mean
 from fabrec_hf.learning.linear_start import solve_linear
 from fabrec_hf.model.backbones_fabrec import FabRecBackboneEncoder
 from fabrec_hf.model.configuration_fabrec import FACE_MESH, FabRecAutoencoderConfig
@@ -156,7 +157,7 @@ def solve_last_layer(encoder: FabRecBackboneEncoder, old: nn.Module, canvases: t
     mean, features, latents = image_mean(torch.device("cpu")), [], []
     for index, batch in enumerate(tqdm(canvases.split(64), desc="encoding", unit="batch")):
         torch.manual_seed(seed + index)
-        crops, _ = augment(batch, batch.shape[-1], 1.0, CHANGES)
+        crops, _ = augment(Canvases(batch), batch.shape[-1], CHANGES)
         features.append(encoder.features(crops - mean).double())
         latents.append(old(crops - mean).double())
     inputs, targets = torch.cat(features), torch.cat(latents)

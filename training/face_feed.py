@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from training_utils import logger
 
 from fabrec_hf.data import held_out_faces, load_faces
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.face_table import encoded_images
@@ -119,21 +120,21 @@ def choose_feed(count: int, size: int, device: torch.device) -> str:
 
 def memory_feed(
     faces: "datasets.Dataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device
-) -> Iterator[torch.Tensor]:
-    """Yield batches (n, 3, C, C) on the device from faces that are all decoded first.
+) -> Iterator[Canvases]:
+    """Yield batches on the device from faces that are all decoded first.
 
     They are held on the device if they take at most half of its free memory, else on the host.
     """
     canvases = decode_faces(faces, decoder)
-    if device.type == "cuda" and canvases.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
+    if device.type == "cuda" and canvases.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
         canvases = canvases.to(device)
     for rows in schedule.batches(len(canvases)):
-        yield canvases[rows].to(device)
+        yield canvases.subset(rows).to(device)
 
 
 def worker_feed(
     faces: "datasets.Dataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device, workers: int
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Canvases]:
     """Yield the batches of `memory_feed`, decoded by other processes ahead of the loop."""
     loader: DataLoader = DataLoader(
         _Pictures(faces, decoder),  # type: ignore[arg-type]
@@ -142,8 +143,9 @@ def worker_feed(
         pin_memory=device.type == "cuda",
         multiprocessing_context="spawn" if workers else None,
     )
-    for canvases in loader:
-        yield canvases.permute(0, 3, 1, 2).to(device, non_blocking=True)
+    for pixels in loader:
+        canvases = Canvases(pixels.permute(0, 3, 1, 2), decoder.crop_fraction)
+        yield canvases.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class _Pictures:
 
 def stream_feed(
     faces: "datasets.IterableDataset", decoder: FaceDecoder, schedule: Schedule, device: torch.device
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Canvases]:
     """Yield batches from a stream that is shuffled anew in every pass; a resumed run skips what it has seen."""
     faces = encoded_images(faces)
     passes = (faces.shuffle(seed=schedule.seed + epoch, buffer_size=SHUFFLE_BUFFER) for epoch in range(2**31))
@@ -190,14 +192,14 @@ def stream_feed(
             return torch.from_numpy(np.stack(list(pool.map(decoder, numbered)))) if batch else None
 
         waiting = ahead.submit(decode)
-        while (canvases := waiting.result()) is not None:
+        while (pixels := waiting.result()) is not None:
             waiting = ahead.submit(decode)
-            yield canvases.permute(0, 3, 1, 2).to(device)
+            yield Canvases(pixels.permute(0, 3, 1, 2), decoder.crop_fraction).to(device)
 
 
 def open_feed(
     feed: str, faces, decoder: FaceDecoder, schedule: Schedule, device: torch.device, workers: int
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Canvases]:
     """Yield one batch a step, in the way that `feed` names; `auto` chooses between memory and workers.
 
     Args:

@@ -30,9 +30,8 @@ from fabrec_hf.data import load_faces, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import random_rows
 from fabrec_hf.errors import FabRecError
-from fabrec_hf.learning.augmentation import plain_crops
-from fabrec_hf.learning.fewshot import FitProgress, choose_faces, fit_landmarks
-from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
+from fabrec_hf.learning.fewshot import FitOptions, FitProgress, choose_faces, fit_landmarks
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import (
     LandmarkRecipe,
     build_model,
@@ -93,7 +92,7 @@ class Sweep:
         processor = build_processor(face_set, load_autoencoder(arguments.autoencoder).config.image_size)
         self.scheme: LandmarkScheme = find_scheme(arguments.scheme, face_set, len(training[0]["landmarks"]))
         self.processor = processor
-        self.training, self.scored = LabelledFaces(training, processor), LabelledFaces(scored, processor)
+        self.training, self.scored = LabeledFaces(training, processor), LabeledFaces(scored, processor)
         self.datasets = training, scored
 
     def cells(self) -> list[Cell]:
@@ -130,10 +129,8 @@ class Sweep:
     def latents(self) -> torch.Tensor:
         """Latent vectors (N, D) of the training faces, by the autoencoder as it is before anything is annotated."""
         autoencoder, faces = load_autoencoder(self.arguments.autoencoder).eval(), self.training
-        mean = image_mean(torch.device("cpu"))
-        batches = tqdm(faces.canvases.split(64), desc="encoding", unit="batch")
-        crops = (plain_crops(canvases, faces.size, faces.crop_fraction) - mean for canvases in batches)
-        return torch.cat([autoencoder.encode(pixel_values) for pixel_values in crops])
+        batches = tqdm(faces.plain_inputs(torch.device("cpu")), desc="encoding", unit="batch")
+        return torch.cat([autoencoder.encode(pixel_values) for pixel_values in batches])
 
     def run(self, cell: Cell, bar: tqdm) -> dict:
         """Train a cell and score it before and after the encoder learns."""
@@ -154,7 +151,8 @@ class Sweep:
             if sum(steps.values()):
                 stage = replace(recipe, **steps)
                 folds = arguments.folds if name == "after" else 0
-                fitted = fit_landmarks(model, faces, self.scheme, stage, folds=folds, on_step=report)
+                options = FitOptions(folds=folds, on_step=report)
+                fitted = fit_landmarks(model, faces, self.scheme, stage, options)
                 landmarks = predict_faces(model, self.scored, model.device).landmarks
                 errors = landmark_errors(landmarks, self.scored, self.scheme)
                 result |= {name: float(np.nanmean(errors)), f"seconds_{name}": round(fitted.seconds, 1)}

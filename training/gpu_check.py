@@ -29,12 +29,13 @@ from pretrain import PretrainingArguments, Trainer
 from torch import nn
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import FaceDecoder, decode_faces
 from fabrec_hf.evaluation.reconstruction_errors import canvas_size
 from fabrec_hf.inference.device_detector import DeviceLandmarkDetector
 from fabrec_hf.learning.augmentation import augment
 from fabrec_hf.learning.discriminators import FabRecDiscriminators
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model
 from fabrec_hf.learning.training_stage import TrainingStage
 from fabrec_hf.model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
@@ -167,12 +168,13 @@ def check_networks(sizes: Sizes, device: torch.device) -> Iterator[Line]:
             yield Line(f"{name}, {way}, off the CPU by", value, passed)
 
 
-def pretrainer(sizes: Sizes, image_size: int, accelerator: Accelerator) -> tuple[Trainer, torch.Tensor]:
+def pretrainer(sizes: Sizes, image_size: int, accelerator: Accelerator) -> tuple[Trainer, Canvases]:
     """Return a trainer of all four networks and a batch of canvases on the device."""
     settings = {"data": [], "output_dir": "", "widths": sizes.widths, "batch_size": sizes.batch_size}
     rates = {"learning_rate": 1e-3, "beta1": 0.9, "ema_decay": 0.99, "max_steps": 10**6}
-    trainer = Trainer(PretrainingArguments(image_size=image_size, **settings, **rates), accelerator, 1.0)
-    return trainer, smooth_pictures(sizes.batch_size, canvas_size(image_size)).to(accelerator.device)
+    trainer = Trainer(PretrainingArguments(image_size=image_size, **settings, **rates), accelerator)
+    pictures = smooth_pictures(sizes.batch_size, canvas_size(image_size))
+    return trainer, Canvases(pictures).to(accelerator.device)
 
 
 def smooth_pictures(count: int, size: int) -> torch.Tensor:
@@ -204,7 +206,7 @@ def check_steps(sizes: Sizes, accelerator: Accelerator) -> Iterator[Line]:
     yield Line(f"train_landmarks.py, {STEPS} steps: loss", value, passed)
 
 
-def marked_faces(count: int) -> LabelledFaces:
+def marked_faces(count: int) -> LabeledFaces:
     """Return pictures with five bright spots where their points are."""
     random = np.random.default_rng(0)
     rows: dict[str, list] = {"image": [], "landmarks": [], "box": []}
@@ -219,7 +221,7 @@ def marked_faces(count: int) -> LabelledFaces:
         rows["landmarks"].append(points.tolist())
         rows["box"].append([*low.tolist(), *(high - low).tolist()])
     dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
-    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 128, "width": 128}), progress=False)
+    return LabeledFaces(dataset, FabRecImageProcessor(size={"height": 128, "width": 128}), progress=False)
 
 
 def encode(image: Image.Image, kind: str) -> dict:
@@ -259,7 +261,7 @@ def measure_pretraining(sizes: Sizes, accelerator: Accelerator) -> Iterator[Line
     for image_size in sizes.image_sizes:
         trainer, canvases = pretrainer(sizes, image_size, accelerator)
         took = seconds(device, sizes.timed, trainer.step, canvases, 0)
-        data = seconds(device, sizes.timed, augment, canvases, image_size, 1.0, trainer.augmentation)
+        data = seconds(device, sizes.timed, augment, canvases, image_size, trainer.augmentation)
         yield Line(f"pre-training at {image_size} px, eager", f"{sizes.batch_size / took:.0f} images/s")
         yield Line(f"pre-training at {image_size} px, share of augmentation", f"{100 * data / took:.1f} %")
         trainer.model = torch.compile(trainer.model, backend=sizes.compiler)

@@ -21,7 +21,7 @@ from fabrec_hf.data import load_faces
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
 from fabrec_hf.learning.augmentation import plain_crops
-from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
+from fabrec_hf.learning.labeled_faces import LabeledFaces, image_mean
 from fabrec_hf.learning.landmark_training import (
     build_processor,
     find_scheme,
@@ -90,7 +90,7 @@ def search_latents(
     return latents.detach()
 
 
-def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arguments: LimitsArguments) -> dict:
+def measure(model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme, arguments: LimitsArguments) -> dict:
     """Return NME (N,) in percent and L1 (N,) in gray levels of every face for each of the three latent vectors."""
     model.eval().requires_grad_(False)
     autoencoder = model.autoencoder
@@ -98,7 +98,7 @@ def measure(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme, arg
     landmarks: dict[str, list] = {kind: [] for kind in kinds}
     differences: dict[str, list] = {kind: [] for kind in kinds}
     for rows in tqdm(torch.arange(len(faces)).split(arguments.batch_size), desc="searching", unit="batch"):
-        crops = plain_crops(faces.canvases[rows].to(model.device), faces.size, faces.crop_fraction)
+        crops = plain_crops(faces.canvases.subset(rows).to(model.device), faces.size)
         pixel_values, labels = crops - image_mean(model.device), faces.landmarks[rows].to(model.device)
         for kind, knows in kinds.items():
             if knows is None:
@@ -131,7 +131,7 @@ def main(arguments: LimitsArguments) -> None:
     if 0 < arguments.faces < len(rows):
         draw = np.random.default_rng(arguments.seed).choice(len(rows), arguments.faces, replace=False)
         rows = rows.select(np.sort(draw))
-    faces = LabelledFaces(rows, processor or build_processor(face_set, model.config.image_size))
+    faces = LabeledFaces(rows, processor or build_processor(face_set, model.config.image_size))
     scheme = find_scheme(None, face_set, faces.landmarks.shape[1])
     results = measure(model, faces, scheme, arguments)
     print(f"{len(faces)} faces | NME, % | L1, gray levels")

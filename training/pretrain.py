@@ -38,6 +38,7 @@ from training_utils import (
 from weight_average import WeightAverage
 
 from fabrec_hf.checkpoints.weight_files import check_shard_size
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import decode_faces
 from fabrec_hf.evaluation.reconstruction_errors import reconstruction_errors
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment, plain_crops
@@ -129,8 +130,8 @@ class PretrainingArguments:
 class Trainer:
     """The four losses of equation 4, one step at a time."""
 
-    def __init__(self, arguments: PretrainingArguments, accelerator: Accelerator, crop_fraction: float):
-        self.arguments, self.accelerator, self.crop_fraction = arguments, accelerator, crop_fraction
+    def __init__(self, arguments: PretrainingArguments, accelerator: Accelerator):
+        self.arguments, self.accelerator = arguments, accelerator
         self.share = (accelerator.process_index, accelerator.num_processes)
         self.all_finite = torch.ones((), dtype=torch.bool, device=accelerator.device)
         torch.manual_seed(arguments.seed)
@@ -165,8 +166,8 @@ class Trainer:
         average: FabRecAutoencoder | None = None if self.average is None else self.average.module  # type: ignore
         return average or self.accelerator.unwrap_model(self.model)
 
-    def step(self, canvases: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """Update all networks on this process's share of uint8 pictures (N, 3, C, C); returns the losses by name.
+    def step(self, canvases: Canvases, step: int) -> dict[str, torch.Tensor]:
+        """Update all networks on this process's share of the faces; returns the losses by name.
 
         Processes that share a batch draw the same random numbers, normalize by the same statistics and judge all
         latents together: their losses are those of one process with the whole batch.
@@ -178,8 +179,7 @@ class Trainer:
             for network in (self.accelerator.unwrap_model(self.model), self.result):
                 set_blend(network, max(0.0, 1 - step / arguments.fade_steps))
         seed_step(arguments.seed, step)
-        size, fraction = arguments.image_size, self.crop_fraction
-        crops, _ = augment(canvases, size, fraction, self.augmentation, share=self.share)
+        crops, _ = augment(canvases, arguments.image_size, self.augmentation, share=self.share)
         images = (crops - self.mean).contiguous(memory_format=torch.channels_last)
         self.model.train()
         latent, reconstruction, targets = self._reconstruct(self.model, images, step)
@@ -282,16 +282,15 @@ class Trainer:
                 f"a loss was not finite by step {step}; {advice}: go on from it with lower learning rates."
             )
 
-    def evaluate(self, canvases: torch.Tensor, step: int) -> dict[str, float]:
+    def evaluate(self, canvases: Canvases, step: int) -> dict[str, float]:
         """Reconstruction error of pictures never trained on: L1 in gray levels of 255, and one minus SSIM's cs."""
-        l1, structural = reconstruction_errors(
-            self.result.eval(), canvases, self.arguments.batch_size, self._num_stages(step), self.crop_fraction
-        )
+        stages = self._num_stages(step)
+        l1, structural = reconstruction_errors(self.result.eval(), canvases, self.arguments.batch_size, stages)
         return {"held_out_l1": float(l1.mean()), "held_out_structural": float(structural.mean())}
 
-    def draw(self, canvases: torch.Tensor, step: int, path: Path) -> None:
+    def draw(self, canvases: Canvases, step: int, path: Path) -> None:
         """Write reconstructions, random faces and interpolations as PNG."""
-        crops = plain_crops(canvases.to(self.mean.device), self.arguments.image_size, self.crop_fraction)
+        crops = plain_crops(canvases.to(self.mean.device), self.arguments.image_size)
         draw_sheet(self.result.eval(), crops - self.mean, self.mean, path, self._num_stages(step))
 
 
@@ -323,7 +322,7 @@ def main(arguments: PretrainingArguments) -> Pause | None:
     logger.info("%s faces to train on, %d held out.", "Streamed" if stream else len(faces), len(held_out_rows))
     held_out = decode_faces(held_out_rows, decoder)
     repository = open_hub_repository(arguments.push_to_hub, arguments.hub_model_id, output_dir)
-    trainer = Trainer(arguments, accelerator, decoder.crop_fraction)
+    trainer = Trainer(arguments, accelerator)
     if accelerator.log_with:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-pretraining", config=settings)
@@ -342,7 +341,7 @@ def main(arguments: PretrainingArguments) -> Pause | None:
 
 
 def train(
-    trainer: Trainer, batches: Iterator[torch.Tensor], start: int, held_out: torch.Tensor, limit: TimeLimit
+    trainer: Trainer, batches: Iterator[Canvases], start: int, held_out: Canvases, limit: TimeLimit
 ) -> Pause | None:
     """Take a step a batch, from step `start` to the last one or until the time is over.
 
@@ -377,7 +376,7 @@ def train(
             values |= trainer.evaluate(held_out, step)
             logger.info("step %d: %s", done, values)
             if accelerator.is_main_process:
-                trainer.draw(held_out[:12], step, output_dir / f"reconstructions-{done}.png")
+                trainer.draw(held_out.subset(slice(12)), step, output_dir / f"reconstructions-{done}.png")
         accelerator.log(values, step=done)
         if done % arguments.checkpoint_every == 0 or last or stop:
             save_checkpoint(accelerator, output_dir, done)

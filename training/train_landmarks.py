@@ -45,7 +45,7 @@ from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
 from fabrec_hf.inference.dataset_prediction import checkpoint_scheme
 from fabrec_hf.learning.anchors import begin_from_anchors
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import (
     LandmarkRecipe,
     build_model,
@@ -167,13 +167,13 @@ class Trainer:
         accelerator.free_memory()
         return None
 
-    def evaluate(self, faces: LabelledFaces) -> float:
+    def evaluate(self, faces: LabeledFaces) -> float:
         """NME in percent over faces never learned from; the scheme's normalizer, crops without augmentation."""
         landmarks = predict_faces(self.model, faces, self.accelerator.device).landmarks
         return float(np.nanmean(landmark_errors(landmarks, faces, self.scheme)))
 
 
-def load_labelled(arguments: LandmarkTrainingArguments) -> "tuple[datasets.Dataset, datasets.Dataset | None]":
+def load_labeled(arguments: LandmarkTrainingArguments) -> "tuple[datasets.Dataset, datasets.Dataset | None]":
     """Read the annotated faces, take the validation pictures out, then choose the shots from what is left."""
     dataset = load_faces(arguments.data, arguments.split, columns=("image", "landmarks", "box"))
     validation = None
@@ -200,8 +200,8 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     if not accelerator.is_main_process:
         return
     model, processor = load_landmark_model(checkpoint)
-    dataset, held_out = load_labelled(arguments)
-    faces = LabelledFaces(dataset if held_out is None else held_out, processor)
+    dataset, held_out = load_labeled(arguments)
+    faces = LabeledFaces(dataset if held_out is None else held_out, processor)
     scheme = checkpoint_scheme(model.config, faces.landmarks.shape[1])
     model.to(accelerator.device)
     model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
@@ -230,7 +230,7 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
         calibrate_finished(arguments.calibrate, arguments)
         return None
     output_dir = Path(arguments.output_dir)
-    dataset, held_out = load_labelled(arguments)
+    dataset, held_out = load_labeled(arguments)
     face_set = shared_face_set(arguments.data)
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     model = build_model(arguments.autoencoder, scheme, arguments)
@@ -247,8 +247,8 @@ def main(arguments: LandmarkTrainingArguments) -> Pause | None:
     if accelerator.log_with:
         settings = {name: str(value) for name, value in asdict(arguments).items()}
         accelerator.init_trackers("fabrec-landmarks", config=settings)
-    faces = LabelledFaces(dataset, processor)
-    validation = LabelledFaces(held_out, processor) if held_out is not None else None
+    faces = LabeledFaces(dataset, processor)
+    validation = LabeledFaces(held_out, processor) if held_out is not None else None
     fit_shape_prior(model, faces, scheme)
     faces = begin_from_anchors(model, faces, scheme)
     if start == 0:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-CALIBRATION_BATCH = 32
+CROPS_AT_A_TIME = 32
 DELTA = "delta"
 CHECKPOINT = "checkpoint"
 SHARD_SIZE = "14MB"
 
+# What was measured of an export, by its names in the report, and its files.
+_Written = tuple[dict[str, float], list[Path]]
+
 NOTES = """The graph takes crops from the image processor, any number at a time, and returns landmarks as fractions of
 the crop and scores; config.json and preprocessor_config.json are written beside it. With --int8 the network computes
-in 8 bits: it is calibrated on faces of the training split of --data, and scored on the test split. --format delta is
-no graph: it is a checkpoint like any other, kept as its difference from the autoencoder that it was taught on, in
-about 2 MB for a small model; it is scored if there is --data. --format checkpoint is the whole checkpoint in
-16 bits, in files of at most --shard-size with an index, which every command and from_pretrained read. If the error has
+in 8 bits: faces of the training split of --data tell their ranges, and those of the test split what is lost. --format
+delta is no graph: it is a checkpoint like any other, kept as its difference from the autoencoder that it was taught
+on, in about 2 MB for a small model; it is scored if there is --data. --format checkpoint is the whole checkpoint in 16
+bits, in files of at most --shard-size with an index, which every command and from_pretrained read. If the error has
 grown by --max-growth percent of itself or more, nothing is written."""
 
 
@@ -49,8 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="annotated faces: Parquet, folder or glob, with a test split and, for --int8, a train split",
     )
     add_columns_option(parser)
-    parser.add_argument("--calibration-faces", type=int, default=300, metavar="N", help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of calibration faces (%(default)s)")
+    parser.add_argument(
+        "--int8-faces", type=int, default=300, metavar="N", help="faces that tell the ranges of 8 bits (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of these faces (%(default)s)")
     parser.add_argument(
         "--max-growth", type=float, default=1.0, metavar="PERCENT", help="of the error on --data (%(default)s)"
     )
@@ -87,29 +92,18 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check_arguments(arguments)
     from ..checkpoints.loading import load_landmark_model
-    from ..checkpoints.weight_files import weight_files
     from ..export.delta import check_delta_folder
-    from ..export.runtime_files import export_model
-    from ..model.delta_fabrec import DELTA_NAME
 
-    graph = arguments.format in FORMATS
-    (check_output_folder if graph else check_delta_folder)(arguments.output)
+    ways: dict[str, tuple[Callable[[Path], None], Callable[..., _Written]]] = {
+        DELTA: (check_delta_folder, _export_delta),
+        CHECKPOINT: (check_delta_folder, _export_checkpoint),
+    }
+    check, export = ways.get(arguments.format, (check_output_folder, _export_graph))
+    check(arguments.output)
     model, processor = load_landmark_model(arguments.model)
-    report: dict[str, Any] = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8}
-    if arguments.format == DELTA:
-        report |= _export_delta(model, processor, arguments)
-    elif arguments.format == CHECKPOINT:
-        _export_checkpoint(model, processor, arguments)
-    elif arguments.int8:
-        report |= _export_int8(model, processor, arguments)
-    else:
-        export_model(model, processor, arguments.output, arguments.format)
-    if arguments.format == CHECKPOINT:
-        files = weight_files(arguments.output)
-    else:
-        files = [arguments.output / name for name in FORMATS.get(arguments.format, (DELTA_NAME,))]
-    report["files"] = [str(file) for file in files]
-    report["bytes"] = sum(file.stat().st_size for file in files)
+    scores, files = export(model, processor, arguments)
+    report = {"model": arguments.model, "format": arguments.format, "int8": arguments.int8} | scores
+    report |= {"files": [str(file) for file in files], "bytes": sum(file.stat().st_size for file in files)}
     say(json.dumps(report, indent=2) if arguments.json else _describe(report))
     return 0
 
@@ -120,25 +114,37 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.shard_size is not None and arguments.format != CHECKPOINT:
         raise FabRecError(f"--shard-size is for --format {CHECKPOINT}: leave it out.")
     if arguments.format != DELTA and arguments.int8 != bool(arguments.data):
-        raise FabRecError("--int8 and --data go together: 8 bits are calibrated and checked on annotated faces.")
-    if arguments.calibration_faces < 1:
-        raise FabRecError(f"--calibration-faces must be at least 1, not {arguments.calibration_faces}.")
+        raise FabRecError("--int8 and --data go together: 8 bits are fitted to and checked on annotated faces.")
+    if arguments.int8_faces < 1:
+        raise FabRecError(f"--int8-faces must be at least 1, not {arguments.int8_faces}.")
     if arguments.rank < 1:
         raise FabRecError(f"--rank must be at least 1, not {arguments.rank}.")
 
 
-def calibration_crops(
-    processor: "FabRecImageProcessor", faces: Any, count: int, seed: int = 0, batch_size: int = CALIBRATION_BATCH
+def crops_to_quantize_by(
+    processor: "FabRecImageProcessor", faces: Any, count: int, seed: int = 0, batch_size: int = CROPS_AT_A_TIME
 ) -> "Iterator[np.ndarray]":
     """Cut a seeded draw of `count` faces out of rows with `image` and `box`; yields (n, 3, S, S) batches."""
     import numpy as np
     from tqdm import tqdm
 
     rows = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
-    for start in tqdm(range(0, len(rows), batch_size), desc="Calibration faces", unit="batch", disable=None):
+    for start in tqdm(range(0, len(rows), batch_size), desc="Faces for 8 bits", unit="batch", disable=None):
         batch = faces[rows[start : start + batch_size]]
         inputs = processor(batch["image"], boxes=[[box] for box in batch["box"]])
         yield inputs["pixel_values"].numpy()
+
+
+def _export_graph(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> _Written:
+    """Write what another runtime runs, in 32 or 8 bits."""
+    from ..export.runtime_files import export_model
+
+    scores: dict[str, float] = {}
+    if arguments.int8:
+        scores = _export_int8(model, processor, arguments)
+    else:
+        export_model(model, processor, arguments.output, arguments.format)
+    return scores, [arguments.output / name for name in FORMATS[arguments.format]]
 
 
 def _export_int8(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> dict[str, float]:
@@ -149,36 +155,38 @@ def _export_int8(model: Any, processor: "FabRecImageProcessor", arguments: argpa
 
     names = column_names(arguments.columns)
     train = load_faces(arguments.data, "train", ("image", "box"), names=names)
-    crops = calibration_crops(processor, train, arguments.calibration_faces, arguments.seed)
+    crops = crops_to_quantize_by(processor, train, arguments.int8_faces, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        export_model(model, processor, folder, arguments.format, calibration=crops)
+        export_model(model, processor, folder, arguments.format, quantize_by=crops)
         quantized, _ = load_exported(folder)
-        advice = "give more --calibration-faces, or export without --int8"
+        advice = "give more --int8-faces, or export without --int8"
         scored = _check_growth((model.fuse(), quantized), ("nme_int8", "INT8", advice), processor, arguments)
         _move_files(folder, arguments.output)
     return scored
 
 
-def _export_delta(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> dict[str, float]:
+def _export_delta(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> _Written:
     """Write a delta; with data, into a folder of its own first, to score what is loaded from there."""
     from ..checkpoints.loading import load_landmark_model
     from ..export.delta import save_delta
+    from ..model.delta_fabrec import DELTA_NAME
 
+    files = [arguments.output / DELTA_NAME]
     if not arguments.data:
         save_delta(model, processor, arguments.output, arguments.autoencoder, arguments.rank)
-        return {}
+        return {}, files
     with tempfile.TemporaryDirectory() as folder:
         save_delta(model, processor, folder, arguments.autoencoder, arguments.rank)
         small, _ = load_landmark_model(folder)
         words = "nme_delta", f"rank {arguments.rank}", "give a larger --rank"
-        scored = _check_growth((model.fuse(), small.fuse()), words, processor, arguments)
+        scores = _check_growth((model.fuse(), small.fuse()), words, processor, arguments)
         _move_files(folder, arguments.output)
-    return scored
+    return scores, files
 
 
-def _export_checkpoint(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> None:
+def _export_checkpoint(model: Any, processor: "FabRecImageProcessor", arguments: argparse.Namespace) -> _Written:
     """Write shards into a folder of their own and move them to their place when all are there."""
-    from ..checkpoints.weight_files import save_shards
+    from ..checkpoints.weight_files import save_shards, weight_files
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -187,6 +195,7 @@ def _export_checkpoint(model: Any, processor: "FabRecImageProcessor", arguments:
             raise FabRecError(f"--shard-size: {error}") from error
         processor.save_pretrained(folder)
         _move_files(folder, arguments.output)
+    return {}, weight_files(arguments.output)
 
 
 def _check_growth(

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     import datasets
 
     from ..data.face_set import FaceSet
-    from ..learning.fewshot import FitResult
+    from ..learning.fit_result import FitResult
     from ..model.known_schemes import LandmarkScheme
 
 __all__ = ["add_arguments", "run"]
 
 NOTES = """DATA is anything that `fabrec convert` reads: a folder of pictures with .pts files or with metadata, a COCO
 keypoints JSON, files of CVAT, Label Studio, labelme, VIA or dlib's imglab, a CSV, or Parquet. All annotated faces of
-it are learned from; a point may be missing in some of them. Afterwards the error on new faces is estimated: a second
+it are learned from; a point may be missing in some of them. Afterward the error on new faces is estimated: a second
 detector learns, for three quarters as long, from two thirds of the faces and predicts the others, in the boxes that
 detection will find. With --folds 2 or more the faces are shared out among that many parts, and each is predicted by a
 detector that learned from the other parts (cross-validation), one face at a time with as many folds as faces
@@ -115,14 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     """Fit, and save the detector when it has learned and again with its estimate; returns its results."""
-    import numpy as np
-
     from ..checkpoints.loading import move_to_device
     from ..data.picture_digests import LEARNED_NAME, learned_pictures, picture_digests
     from ..learning.anchors import load_start
     from ..learning.as_detected import FacesAsDetected
-    from ..learning.fewshot import describe_fit, fit_landmarks, fit_recipe
-    from ..learning.labelled_faces import LabelledFaces
+    from ..learning.fewshot import FitOptions, fit_landmarks, fit_recipe
+    from ..learning.fit_result import describe_fit
+    from ..learning.labeled_faces import LabeledFaces
     from ..learning.landmark_training import build_model, build_processor, find_scheme
     from ..model.face_detection import can_find_faces
 
@@ -130,7 +129,7 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
     dataset, face_set = _load(arguments, workplace)
     scheme = find_scheme(arguments.scheme, face_set, len(dataset[0]["landmarks"]))
     processor = build_processor(face_set, start.config.image_size)
-    faces = LabelledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
+    faces = LabeledFaces(dataset, processor, progress=len(dataset) > 200 and sys.stderr.isatty())
     recipe = fit_recipe(start, len(faces), arguments.seed, arguments.effort)
     model = move_to_device(build_model(start, scheme, recipe), arguments.device)
     saved = _SavedDetector(model, processor, workplace, arguments.output)
@@ -145,14 +144,9 @@ def _fit(arguments: argparse.Namespace, workplace: Path) -> dict[str, Any]:
             say(f"fabrec fit: saved to {arguments.output}; its error on new faces is being estimated.", sys.stderr)
 
     with _stop_on_interrupt() as stop, _progress(finish_learning) as report:
-        result = fit_landmarks(
-            model, faces, scheme, recipe, arguments.folds, report, stop.is_set, arguments.instant, as_detected
-        )
+        options = FitOptions(arguments.folds, as_detected, arguments.instant, report, stop.is_set)
+        result = fit_landmarks(model, faces, scheme, recipe, options)
     results = describe_fit(result, scheme, recipe, arguments.model, arguments.folds)
-    predicted = np.isfinite(result.held_out_errors)
-    results["held_out_not_found"] = (
-        int((predicted & ~as_detected.found).sum()) if as_detected else int(predicted.sum())
-    )
     worst = _worst_faces(dataset, scheme, result)
     saved.save(learned | {"fit.json": (json.dumps(results, indent=2) + "\n").encode()} | worst)
     return results

@@ -11,7 +11,7 @@ from ..errors import FabRecError
 
 
 if TYPE_CHECKING:
-    from ..data.formats.annotated import AnnotatedPicture
+    from ..data.formats.annotated import PictureToWrite
     from ..inference.landmark_finder import LandmarkFinder
 
 __all__ = ["check_points", "check_proposals", "write_proposals"]
@@ -109,11 +109,11 @@ def _common_folder(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
-def _picture(record: Mapping[str, Any], folder: Path, with_boxes: bool) -> "AnnotatedPicture":
+def _picture(record: Mapping[str, Any], folder: Path, with_boxes: bool) -> "PictureToWrite":
     """Return a picture to write; the box of a turned face is turned, which tools know no rectangle for."""
     import numpy as np
 
-    from ..data.formats.annotated import AnnotatedFace, AnnotatedPicture
+    from ..data.formats.annotated import FaceToWrite, PictureToWrite
 
     path = Path(record["image"]).absolute()
     faces = []
@@ -121,9 +121,9 @@ def _picture(record: Mapping[str, Any], folder: Path, with_boxes: bool) -> "Anno
         if face.get("is_face", True):
             points = np.array([point or (np.nan, np.nan) for point in face["keypoints"]], dtype=np.float32)
             box = face["bbox"] if with_boxes and "roll" not in face else None
-            faces.append(AnnotatedFace(points, [True] * len(points), box, face["scores"]))
+            faces.append(FaceToWrite(points, [True] * len(points), box, face["scores"]))
     size = (record["width"], record["height"])
-    return AnnotatedPicture(path.relative_to(folder).as_posix(), size, path.stat().st_size, faces)
+    return PictureToWrite(path.relative_to(folder).as_posix(), size, path.stat().st_size, faces)
 
 
 def _advice(tool: str, output: Path, pictures: Path) -> str:

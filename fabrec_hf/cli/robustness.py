@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.reconstruction_errors import measure_reconstruction
     from ..evaluation.reports import describe_length
     from ..evaluation.robustness import RobustnessSettings, measure_robustness
-    from ..evaluation.robustness_plot import draw_results
+    from ..evaluation.robustness_plot import draw_robustness
     from ..model.known_schemes import LandmarkScheme
 
     results: dict[str, Any] = {"seed": args.seed}
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     files = {
         "results.json": f"{content}\n".encode(),
         "report.md": report.encode(),
-        "robustness.png": draw_results(results),
+        "robustness.png": draw_robustness(results),
     }
     write_files(args.output, files)
     say(content if args.json else f"{report}\n{', '.join(str(args.output / name) for name in files)}")

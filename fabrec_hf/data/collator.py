@@ -8,7 +8,7 @@ import torch
 
 from ..errors import DataError
 from ..model.geometry import landmarks_to_crop
-from .face_boxes import tight_box
+from .face_boxes import points_box
 
 
 __all__ = ["LandmarkCollator"]
@@ -46,7 +46,7 @@ class LandmarkCollator:
         Raises:
             DataError: If a row has neither a box nor points that enclose an area.
         """
-        boxes = [tight_box(row["landmarks"]) if row.get("box") is None else row["box"] for row in rows]
+        boxes = [points_box(row["landmarks"]) if row.get("box") is None else row["box"] for row in rows]
         if any(box is None for box in boxes):
             raise DataError("A face has neither a box nor points that enclose an area; leave such rows out.")
         inputs = self.processor([row["image"] for row in rows], boxes=[[box] for box in boxes])

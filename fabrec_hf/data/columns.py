@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .face_boxes import tight_box
+from .face_boxes import points_box
 from .face_table import FaceTable
 
 
@@ -70,7 +70,7 @@ def adapt_columns(
 
 
 def _box_of(points: Any) -> list[float] | None:
-    box = None if points is None else tight_box(points)
+    box = None if points is None else points_box(points)
     return None if box is None else box.tolist()
 
 

@@ -1,4 +1,4 @@
-"""Decode a whole data set once, into uint8 tensors that are augmented in batches afterward."""
+"""Decode a whole data set once, into uint8 pixels that are augmented in batches afterward."""
 
 import io
 import math
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..errors import DataError
 from ..model.geometry import crop_box_from_box
 from ..model.image_inputs import Picture
+from .canvases import Canvases
 from .face_table import encoded_images
 
 
@@ -58,31 +59,32 @@ class FaceDecoder:
 
 def decode_pictures(dataset: "datasets.Dataset", size: int, progress: bool = True) -> torch.Tensor:
     """Decode whole pictures, taken as face crops already, to (N, 3, size, size) uint8."""
-    return decode_faces(dataset, FaceDecoder(size), progress)
+    return _decode_all(dataset, FaceDecoder(size), size, progress)
 
 
-def decode_faces(dataset: "datasets.Dataset", decoder: FaceDecoder, progress: bool = True) -> torch.Tensor:
-    """Decode all faces to (N, 3, size, size) uint8."""
-    return _decode_all(dataset, decoder, decoder.size, progress)
+def decode_faces(dataset: "datasets.Dataset", decoder: FaceDecoder, progress: bool = True) -> Canvases:
+    """Decode all faces to canvases of the decoder's size."""
+    return Canvases(_decode_all(dataset, decoder, decoder.size, progress), decoder.crop_fraction)
 
 
 def decode_canvases(
-    dataset: "datasets.Dataset", crop_boxes: Iterable, size: int, progress: bool = True
-) -> torch.Tensor:
-    """Decode the square crops enlarged by `CANVAS_RATIO`, black beyond the picture, to (N, 3, size, size) uint8.
+    dataset: "datasets.Dataset", crop_boxes: Iterable, crop_size: int, progress: bool = True
+) -> Canvases:
+    """Decode the square crops enlarged by `CANVAS_RATIO`, black beyond the picture.
 
     Args:
         dataset: Rows with an `image`.
         crop_boxes: One square crop (x, y, width, height) a row, in the picture's pixels.
-        size: Side of the canvases in pixels.
+        crop_size: Side of the crops in pixels, which the canvases exceed by `CANVAS_RATIO`.
         progress: Show a progress bar.
     """
+    size = round(crop_size * CANVAS_RATIO)
     boxes = [tuple(float(value) for value in box) for box in crop_boxes]
 
     def decode(row: dict) -> np.ndarray:
         return np.asarray(cut_canvas(open_picture_of_row(row), boxes[row["row"]], size))
 
-    return _decode_all(dataset, decode, size, progress)
+    return Canvases(_decode_all(dataset, decode, size, progress), 1 / CANVAS_RATIO)
 
 
 def cut_canvas(image: Image.Image, crop_box: Sequence[float], size: int) -> Image.Image:

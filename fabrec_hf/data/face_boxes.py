@@ -19,7 +19,7 @@ from ..model.geometry import box_overlap
 from .picture_files import heic_is_readable
 
 
-__all__ = ["BoxPlan", "Relation", "detected_box", "is_tight", "tight_box", "upright_boxes"]
+__all__ = ["BoxPlan", "Relation", "detected_box", "is_tight", "points_box", "upright_boxes"]
 
 # A box this near to the tight box of the points, in pixels and in units of its size, was made from them.
 _TIGHT_PIXELS, _TIGHT_SHARE = 1.6, 0.02
@@ -108,7 +108,7 @@ def _make_box(
     """Make up a face box as the rule says, or as the next one does where that is impossible; says which."""
     makers = {
         "detector": lambda: detected_box(content, landmarks, fallback),
-        "points": lambda: None if landmarks is None else tight_box(landmarks),
+        "points": lambda: None if landmarks is None else points_box(landmarks),
         "converted": lambda: fallback,
         "image": lambda: np.array([0.0, 0.0, *size], dtype=np.float32),
     }
@@ -119,7 +119,7 @@ def _make_box(
     return None, "none"
 
 
-def tight_box(landmarks: Any) -> np.ndarray | None:
+def points_box(landmarks: Any) -> np.ndarray | None:
     """Return the box of the annotated points.
 
     Args:
@@ -138,7 +138,7 @@ def tight_box(landmarks: Any) -> np.ndarray | None:
 
 def is_tight(box: np.ndarray, landmarks: np.ndarray) -> bool:
     """Whether a box is that of the points, but for what tools round."""
-    tight = tight_box(landmarks)
+    tight = points_box(landmarks)
     if tight is None:
         return False
     edges = np.array([*box[:2], *(box[:2] + box[2:])]) - [*tight[:2], *(tight[:2] + tight[2:])]

@@ -16,7 +16,7 @@ from PIL import Image
 from .picture_files import heic_is_readable
 
 
-__all__ = ["PictureSize", "read_size", "turn_box", "turn_points"]
+__all__ = ["PictureSize", "read_size", "upright_box", "upright_points"]
 
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -68,7 +68,7 @@ def read_size(image: Mapping[str, Any] | Image.Image) -> PictureSize:
         return read_size(opened)
 
 
-def turn_points(points: np.ndarray, size: PictureSize) -> np.ndarray:
+def upright_points(points: np.ndarray, size: PictureSize) -> np.ndarray:
     """Turn (..., 2) points of the stored picture into those of the upright one, pixel centers at integers."""
     x, y = points[..., 0], points[..., 1]
     right, bottom = size.stored[0] - 1 - x, size.stored[1] - 1 - y
@@ -85,9 +85,9 @@ def turn_points(points: np.ndarray, size: PictureSize) -> np.ndarray:
     return np.stack(turned, axis=-1)
 
 
-def turn_box(box: np.ndarray, size: PictureSize) -> np.ndarray:
+def upright_box(box: np.ndarray, size: PictureSize) -> np.ndarray:
     """Turn a box (x, y, width, height), edges, of the stored picture into that of the upright one."""
     corners = np.array([box[:2], box[:2] + box[2:]]) - 0.5  # edges to pixel centers
-    turned = turn_points(corners, size) + 0.5
+    turned = upright_points(corners, size) + 0.5
     low, high = turned.min(axis=0), turned.max(axis=0)
     return np.concatenate([low, high - low]).astype(np.float32)

@@ -20,8 +20,17 @@ from ..errors import DataError
 from ..model.face_detection import default_face_detector
 from ..model.geometry import box_overlap
 from ..model.known_schemes import get_scheme
-from .face_boxes import BoxPlan, Relation, box_of_points, is_tight, nearest_box, share_inside, tight_box, upright_boxes
-from .picture_sizes import PictureSize, read_size, turn_box, turn_points
+from .face_boxes import (
+    BoxPlan,
+    Relation,
+    box_of_points,
+    is_tight,
+    nearest_box,
+    points_box,
+    share_inside,
+    upright_boxes,
+)
+from .picture_sizes import PictureSize, read_size, upright_box, upright_points
 from .source import FaceSource, Row, describe
 
 
@@ -61,8 +70,8 @@ class Survey:
         if box is not None and self.boxes.corners:
             box = _from_corners(box)
         if size.turned and self._is_stored(points, size):
-            box = None if box is None else turn_box(box, size)
-            points = None if points is None else turn_points(points, size).astype(np.float32)
+            box = None if box is None else upright_box(box, size)
+            points = None if points is None else upright_points(points, size).astype(np.float32)
         return row | {"box": box} | ({} if points is None else {"landmarks": points})
 
     def _is_stored(self, points: np.ndarray | None, size: PictureSize) -> bool:
@@ -182,7 +191,7 @@ class _Faces:
         pairs = np.array(self.source.scheme.flip_pairs if self.source.scheme else (), dtype=int).reshape(-1, 2)
         for row, size in self.unclear:
             points, boxes = row["landmarks"], _detect(row)
-            on_face = [box_of_points(boxes, p) is not None for p in (turn_points(points, size), points)]
+            on_face = [box_of_points(boxes, p) is not None for p in (upright_points(points, size), points)]
             across = np.abs(_mean_of_known(points[pairs[:, 1]] - points[pairs[:, 0]]))
             if np.isfinite(across).all() and across.max() > 1.5 * across.min():
                 lying = across[1] > across[0]
@@ -252,12 +261,12 @@ def _target(row: Row, whole_face: bool) -> tuple[np.ndarray | None, bool]:
     """Return the box that a face should have, and whether it is that; else, to tell corners, that of its points."""
     points = row.get("landmarks")
     if whole_face:
-        return (None, False) if points is None or np.isnan(points).any() else (tight_box(points), True)
+        return (None, False) if points is None or np.isnan(points).any() else (points_box(points), True)
     if points is None or np.isnan(points).all():
         nearest = nearest_box(_detect(row), row["box"])
         return nearest, nearest is not None
     found = box_of_points(_detect(row), points)
-    return (tight_box(points), False) if found is None else (found, True)
+    return (points_box(points), False) if found is None else (found, True)
 
 
 def _are_corners(

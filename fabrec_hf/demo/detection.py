@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from ..inference.drawing import draw_landmarks, draw_overview, heat_colors
 from ..inference.explained_away import explained_away
 from ..inference.face_records import picture_record, picture_table
 from ..inference.landmark_finder import LandmarkFinder
+from ..inference.model_pictures import enlarge, highest_heat, to_pictures
 from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
 from .models import ModelShelf
 from .uploads import Limits, Photograph
 
 
-__all__ = ["FaceViews", "FoundFaces", "find_faces", "to_pictures"]
+__all__ = ["FaceViews", "FoundFaces", "find_faces"]
 
 # Pictures are searched at this size of the longer side at most; what is found refers to the file's pixels.
 SEARCH_SIDE = 2048
@@ -115,24 +115,27 @@ class FoundFaces:
         """Return the landmarks of a face that score at least the threshold, drawn on its crop."""
         views = self.faces[face]
         found = {"keypoints": views.crop_points * TILE - 0.5, "scores": views.scores, "bbox": (0, 0, TILE, TILE)}
-        return draw_landmarks(_tile(views.crop), [found], self.scheme, min_score=threshold or None, draw_boxes=False)
+        return draw_landmarks(
+            enlarge(views.crop, TILE), [found], self.scheme, min_score=threshold or None, draw_boxes=False
+        )
 
     def heatmap_picture(self, face: int) -> Image.Image:
         """Return the heatmaps of a face over its crop."""
         views = self.faces[face]
-        return _tile(heat_colors(views.crop, views.heat))
+        return enlarge(heat_colors(views.crop, views.heat), TILE)
 
     def explained_picture(self, face: int) -> Image.Image:
         """Return what of a face is not reconstructed, red over its crop, which is shown gray."""
         views = self.faces[face]
         gray = np.repeat(views.crop.mean(axis=-1, keepdims=True), 3, axis=-1)
         opacity = 0.85 * views.explained[..., None]
-        return _tile(np.round(gray * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8))
+        shown = np.round(gray * (1 - opacity) + np.array([255, 60, 40]) * opacity).astype(np.uint8)
+        return enlarge(shown, TILE)
 
     def slider_pictures(self, face: int) -> tuple[Image.Image, Image.Image]:
         """Return the crop of a face and its reconstruction."""
         views = self.faces[face]
-        return _tile(views.crop), _tile(views.reconstruction)
+        return enlarge(views.crop, TILE), enlarge(views.reconstruction, TILE)
 
 
 @torch.inference_mode()
@@ -165,8 +168,7 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         reconstruction = shelf.reconstruct(pixel_values, finder)
         keypoints = np.stack([face["keypoints"].double().numpy() for face in found])
         points = finder.processor.landmarks_to_crop(keypoints, inputs["crop_boxes"], inputs["rolls"])
-        heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
-        heat = F.interpolate(heat, size=pixel_values.shape[-1], mode="bilinear").clamp(0, 1)[:, 0].numpy()
+        heat = highest_heat(outputs.heatmaps, pixel_values.shape[-1])
         maps = explained_away(pixel_values, reconstruction).numpy()
         crops = to_pictures(pixel_values, finder.processor)
         drawn = to_pictures(reconstruction, finder.processor)
@@ -175,13 +177,3 @@ def find_faces(photograph: Photograph, finder: LandmarkFinder, shelf: ModelShelf
         faces = tuple(FaceViews(*place, *others) for place, *others in views)
     seconds, left_out = time.perf_counter() - start, len(detected) - len(faces)
     return FoundFaces(photograph, faces, finder.name, finder.scheme, seconds, left_out)
-
-
-def to_pictures(pixel_values: torch.Tensor, processor: Any) -> np.ndarray:
-    """Turn (N, 3, S, S) as the models take and give them into (N, S, S, 3) uint8."""
-    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
-    return ((pixel_values.float().cpu() + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-
-
-def _tile(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(pixels)).resize((TILE, TILE), Image.Resampling.BICUBIC)

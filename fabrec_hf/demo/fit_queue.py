@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import DataError, FabRecError
-from ..learning.fewshot import FitProgress, FitResult
+from ..learning.fewshot import FitProgress
+from ..learning.fit_result import FitResult
 
 
 __all__ = ["FitJob", "FitQueue"]

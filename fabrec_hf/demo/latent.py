@@ -24,9 +24,9 @@ from PIL import Image
 from ..errors import DataError, ImageError
 from ..inference.drawing import draw_landmarks, heat_colors
 from ..inference.landmark_finder import LandmarkFinder
+from ..inference.model_pictures import enlarge, highest_heat, to_pictures
 from ..model.image_inputs import Picture
 from ..model.known_schemes import LandmarkScheme
-from .detection import to_pictures
 from .models import ModelShelf
 from .uploads import Photograph
 
@@ -129,12 +129,10 @@ class LatentExplorer:
         """Decode random faces: each face, and its landmark heatmaps over it."""
         decoded = self._decode(self.latents(seed, count, spread))
         outputs = self._look(decoded)
-        heat = F.interpolate(
-            outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu(), size=decoded.shape[-1], mode="bilinear"
-        )
-        maps = heat.clamp(0, 1)[:, 0].numpy()
+        maps = highest_heat(outputs.heatmaps, decoded.shape[-1])
         faces = to_pictures(decoded, self._finder.processor)
-        return [(_enlarged(face), _enlarged(heat_colors(face, each))) for face, each in zip(faces, maps, strict=True)]
+        pairs = zip(faces, maps, strict=True)
+        return [(enlarge(face, TILE), enlarge(heat_colors(face, heat), TILE)) for face, heat in pairs]
 
     @torch.inference_mode()
     def decoded_faces(self, seed: int, count: int, spread: float) -> list[Image.Image]:
@@ -161,7 +159,7 @@ class LatentExplorer:
         for face, points, confidences in zip(
             to_pictures(decoded, self._finder.processor), landmarks, scores, strict=True
         ):
-            picture = _enlarged(face, side)
+            picture = enlarge(face, side)
             found = {"keypoints": points * side - 0.5, "scores": confidences, "bbox": (0, 0, side, side)}
             frames.append(draw_landmarks(picture, [found], self._finder.scheme, draw_boxes=False))
         return Interpolation(tuple(frames), landmarks)
@@ -257,7 +255,3 @@ def animate(frames: tuple[Image.Image, ...], milliseconds: int = 120) -> bytes:
         file, "WEBP", save_all=True, append_images=there_and_back[1:], duration=milliseconds, loop=0, quality=80
     )
     return file.getvalue()
-
-
-def _enlarged(pixels: np.ndarray, side: int = TILE) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(pixels)).resize((side, side), Image.Resampling.BICUBIC)

@@ -23,8 +23,15 @@ from ..errors import DataError
 from ..inference.drawing import draw_landmarks
 from ..inference.landmark_finder import LandmarkFinder
 from ..learning.anchors import load_start
-from ..learning.fewshot import FitProgress, FitResult, choose_faces, describe_fit, fit_landmarks, fit_recipe
-from ..learning.labelled_faces import LabelledFaces
+from ..learning.fewshot import (
+    FitOptions,
+    FitProgress,
+    choose_faces,
+    fit_landmarks,
+    fit_recipe,
+)
+from ..learning.fit_result import FitResult, describe_fit
+from ..learning.labeled_faces import LabeledFaces
 from ..learning.landmark_training import build_model, build_processor
 from ..model.geometry import crop_box_from_box, landmarks_from_crop, landmarks_to_crop
 from ..model.landmark_reading import read_landmarks
@@ -41,7 +48,7 @@ __all__ = [
     "annotation_files",
     "draw_results",
     "find_session_faces",
-    "labelled_dataset",
+    "labeled_dataset",
     "rank_faces",
     "teach",
     "zip_folder",
@@ -91,7 +98,7 @@ def rank_faces(session: Session, shelf: ModelShelf, count: int) -> list[int]:
     return choose_faces(torch.cat(latents), min(count, len(faces)))
 
 
-def labelled_dataset(project: Project, folder: Path, rows: Sequence[int] | None = None) -> datasets.Dataset:
+def labeled_dataset(project: Project, folder: Path, rows: Sequence[int] | None = None) -> datasets.Dataset:
     """Return the annotated faces as every part of the package takes them.
 
     Args:
@@ -139,9 +146,10 @@ def teach(
     """
     with session.lock:
         project = session.project
-        scheme, dataset = project.scheme, labelled_dataset(project, session.photographs)
+        scheme, dataset = project.scheme, labeled_dataset(project, session.photographs)
     recipe, model, faces, processor = _prepare(autoencoder, scheme, dataset, effort)
-    result = fit_landmarks(model, faces, scheme, recipe, on_step=on_step, should_stop=should_stop)
+    options = FitOptions(on_step=on_step, should_stop=should_stop)
+    result = fit_landmarks(model, faces, scheme, recipe, options)
     results = describe_fit(result, scheme, recipe, autoencoder, folds=1)
     if session.project is not project:  # its person started over
         return result
@@ -166,7 +174,7 @@ def _prepare(
     if instant and recipe.anchors:
         recipe = replace(recipe, local_refinement=False)  # which takes seconds
     processor = build_processor(None, start.config.image_size)
-    faces = LabelledFaces(dataset, processor, progress=False)
+    faces = LabeledFaces(dataset, processor, progress=False)
     return recipe, build_model(start, scheme, recipe), faces, processor
 
 
@@ -203,12 +211,13 @@ class Proposer:
         with self._session.lock:
             project = self._session.project
             rows = [row for row in project.annotated if project.faces[row].complete]
-            scheme, dataset = project.scheme, labelled_dataset(project, self._session.photographs, rows)
+            scheme, dataset = project.scheme, labeled_dataset(project, self._session.photographs, rows)
         recipe, model, faces, _ = _prepare(self._autoencoder, scheme, dataset, PROPOSAL_EFFORT, instant=True)
         instant = model.point_regression is not None  # right from the first face on, and done at once
         if self._model is not None and not instant:
             model.load_state_dict(copy.deepcopy(self._model.state_dict()))
-        result = fit_landmarks(model, faces, scheme, recipe, 0, on_step, should_stop, instant)
+        options = FitOptions(folds=0, instant=instant, on_step=on_step, should_stop=should_stop)
+        result = fit_landmarks(model, faces, scheme, recipe, options)
         if not result.stopped:
             self._model, self.learned_from = model.eval(), len(rows)
         return result
@@ -278,7 +287,7 @@ def annotation_files(project: Project, photographs: Path) -> dict[str, bytes]:
     Raises:
         DataError: If nothing is annotated.
     """
-    dataset = labelled_dataset(project, photographs)
+    dataset = labeled_dataset(project, photographs)
     with TemporaryDirectory() as place:
         coco, pts = Path(place) / "coco", Path(place) / "pts"
         export_coco(dataset, project.scheme, coco, "train")

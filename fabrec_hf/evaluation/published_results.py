@@ -162,7 +162,7 @@ def measured_cells(result: Mapping[str, Any], table: PublishedTable) -> list[flo
     test_sets = dict(result["subsets"])
     if table.scheme in WHOLE_DATA_SETS:
         # Rows of these do not say that they are of the test set: their number has to.
-        if count_faces(result) != published.faces[table.scheme][FULL]:
+        if total_faces(result) != published.faces[table.scheme][FULL]:
             return [None] * len(table.columns)
         test_sets[FULL] = result
     cells: list[float | None] = []
@@ -174,6 +174,6 @@ def measured_cells(result: Mapping[str, Any], table: PublishedTable) -> list[flo
     return cells
 
 
-def count_faces(summary: Mapping[str, Any]) -> int:
+def total_faces(summary: Mapping[str, Any]) -> int:
     """Return how many faces a summary is about, faces that cannot be scored included."""
     return summary["count"] + summary["not_scored"]

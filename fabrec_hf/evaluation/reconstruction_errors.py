@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from ..data.canvases import Canvases
 from ..data.decoding import decode_pictures
 from ..errors import DataError
 from ..learning.augmentation import plain_crops
@@ -56,19 +57,17 @@ def canvas_size(image_size: int) -> int:
 @torch.inference_mode()
 def reconstruction_errors(
     model: FabRecAutoencoder,
-    canvases: torch.Tensor,
+    canvases: Canvases,
     batch_size: int = 64,
     num_stages: int | None = None,
-    crop_fraction: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measure how far each face's reconstruction is from the face.
 
     Args:
         model: The autoencoder in eval mode, on the device to work on.
-        canvases: (N, 3, C, C) uint8, whole pictures taken as face crops, from `data.decoding.decode_pictures`.
+        canvases: Of N faces.
         batch_size: Faces at a time; changes the speed only.
         num_stages: Stages of the decoder to use, all by default; the faces are shrunk to what it draws.
-        crop_fraction: Side of the face crops relative to the canvases, about whose center they lie.
 
     Returns:
         (N,) mean absolute errors in gray levels of 255, and (N,) structural errors, one minus the contrast-structure
@@ -78,7 +77,7 @@ def reconstruction_errors(
     mean = torch.tensor(FabRecImageProcessor.image_mean, device=model.device).view(1, 3, 1, 1)
     levels, structural = [np.empty(0)], [np.empty(0)]
     for batch in canvases.split(batch_size):
-        images = plain_crops(batch.to(model.device), size, crop_fraction) - mean
+        images = plain_crops(batch.to(model.device), size) - mean
         reconstruction = model(images, num_stages=num_stages).reconstruction
         targets = F.adaptive_avg_pool2d(images, reconstruction.shape[-1])
         losses = [reconstruction_loss(face, target) for face, target in zip(reconstruction, targets, strict=True)]
@@ -213,7 +212,7 @@ def measure_reconstruction(
         "minimum": MINIMUM_FACES,
         "resamples": RESAMPLES,
         "groups": [_describe(group, errors, seed) for group in groups],
-        "unlabelled": _unlabelled(groups),
+        "unlabelled": _unlabeled(groups),
     }
 
 
@@ -228,10 +227,10 @@ def _measure_all(
             stop = min(start + CHUNK, len(dataset))
             part = dataset.select(range(start, stop)).select_columns("image")
             try:
-                canvases = decode_pictures(part, canvas_size(model.config.image_size), progress=False)
+                pictures = decode_pictures(part, canvas_size(model.config.image_size), progress=False)
             except DataError as error:
                 raise DataError(f"Of the faces to reconstruct, counted from number {start}: {error}") from error
-            parts.append(reconstruction_errors(model, canvases, batch_size))
+            parts.append(reconstruction_errors(model, Canvases(pictures), batch_size))
             bar.update(stop - start)
     levels, structural = (np.concatenate(values) for values in zip(*parts, strict=True))
     return {"l1": levels, "structural": structural}
@@ -254,7 +253,7 @@ def _describe(group: Group, errors: dict[str, np.ndarray], seed: int) -> dict[st
     return entry
 
 
-def _unlabelled(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _unlabeled(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Count the faces that belong to no group of an attribute that others of their source are grouped by."""
     missing = []
     wholes = {group.source: len(group.rows) for group in groups if group.attribute is None}

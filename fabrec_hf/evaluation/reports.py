@@ -12,10 +12,10 @@ from .published_results import (
     Column,
     PublishedRow,
     PublishedTable,
-    count_faces,
     load_published_results,
     measured_cells,
     tables_beside,
+    total_faces,
 )
 
 
@@ -230,7 +230,7 @@ def _faces(result: Mapping[str, Any], columns: Sequence[Column], values: Sequenc
     expected = load_published_results().faces[result["scheme"]]
     phrases = []
     for subset in _subsets(columns, values, filled=True):
-        count = count_faces(result["subsets"].get(subset, result))
+        count = total_faces(result["subsets"].get(subset, result))
         phrase = f"{subset.replace('_', ' ')} {count} faces"
         if expected.get(subset, count) != count:
             phrase += f" of {expected[subset]}, only a part of that test set"

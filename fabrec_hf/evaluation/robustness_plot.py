@@ -9,7 +9,7 @@ from .perturbations import PERTURBATIONS
 from .reconstruction_report import group_name
 
 
-__all__ = ["draw_results"]
+__all__ = ["draw_robustness"]
 
 # Okabe and Ito's colors, which people with any color vision tell apart.
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -23,7 +23,7 @@ BAR_ALPHA = 0.7
 COLUMNS = 3
 
 
-def draw_results(results: Mapping[str, Any]) -> bytes:
+def draw_robustness(results: Mapping[str, Any]) -> bytes:
     """Draw everything that was measured into one figure.
 
     Args:

@@ -89,7 +89,7 @@ def export_model(
     processor: FabRecImageProcessor,
     output: str | Path,
     format: str = "onnx",
-    calibration: Iterable[np.ndarray] | None = None,
+    quantize_by: Iterable[np.ndarray] | None = None,
 ) -> Path:
     """Export a landmark detector; all files are written, or none.
 
@@ -98,7 +98,7 @@ def export_model(
         processor: Its image processor, which is saved beside the graph.
         output: Folder to write to: the files of the format, `config.json` and `preprocessor_config.json`.
         format: `"onnx"`, `"openvino"` or `"torch"`.
-        calibration: Batches of `pixel_values` (n, 3, S, S), float32, of real faces. With them the network is
+        quantize_by: Batches of `pixel_values` (n, 3, S, S), float32, of real faces. With them the network is
             quantized to INT8 (post-training, NNCF); a few hundred faces do. Check the error afterward, as `fabrec
             export --int8` does.
 
@@ -112,7 +112,7 @@ def export_model(
     """
     if format not in FORMATS:
         raise ValueError(f"The format is one of {', '.join(FORMATS)}, not {format!r}.")
-    if format == "torch" and calibration is not None:
+    if format == "torch" and quantize_by is not None:
         raise FabRecError("INT8 is for the formats onnx and openvino; export torch without --int8.")
     output = Path(output)
     check_output_folder(output)
@@ -120,7 +120,7 @@ def export_model(
     if format == "torch":
         graph = {FORMATS[format][0]: _torch_program(fused)}
     else:
-        graph = _onnx_files(fused, processor, format, calibration)
+        graph = _onnx_files(fused, processor, format, quantize_by)
     about = {"config.json": fused.config.to_json_string().encode()}
     about["preprocessor_config.json"] = processor.to_json_string().encode()
     write_files(output, graph | about)
@@ -161,7 +161,7 @@ def _onnx_files(
     fused: FabRecFusedForLandmarkDetection,
     processor: FabRecImageProcessor,
     format: str,
-    calibration: Iterable[np.ndarray] | None,
+    quantize_by: Iterable[np.ndarray] | None,
 ) -> dict[str, bytes]:
     """Return the files of the formats "onnx" and "openvino" by name."""
     onnx, _ = need_package("onnx"), need_package("onnxscript")
@@ -170,8 +170,8 @@ def _onnx_files(
     drawing = _example_parts(fused)
     parts = list(drawing)
     network = _to_onnx(_ToDrawing(fused), (_example(fused),), ["pixel_values"], parts)
-    if calibration is not None:
-        network = _quantize(network, calibration)
+    if quantize_by is not None:
+        network = _quantize(network, quantize_by)
     decoding = _to_onnx(
         _ToLandmarks(fused, BLURS[format], parts), (*drawing.values(),), parts, ["landmarks", "scores"]
     )
@@ -214,13 +214,13 @@ def _to_onnx(graph: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[s
     return program.model_proto
 
 
-def _quantize(network: Any, calibration: Iterable[np.ndarray]) -> Any:
+def _quantize(network: Any, crops: Iterable[np.ndarray]) -> Any:
     """Give weights and activations of a network 8 bits, with ranges from real faces."""
     nncf = need_package("nncf")
-    batches = [np.ascontiguousarray(batch, dtype=np.float32) for batch in calibration]
+    batches = [np.ascontiguousarray(batch, dtype=np.float32) for batch in crops]
     faces = [face[None] for batch in batches for face in batch]
     if not faces:
-        raise FabRecError("There is no face to calibrate INT8 with.")
+        raise FabRecError("There is no face that tells the ranges of INT8.")
     with _quiet(), redirect_stdout(sys.stderr):  # its progress bars are no output of ours
         data = nncf.Dataset(faces, lambda face: {"pixel_values": face})
         # "Mixed" ranges need not be symmetric. Symmetric ones would waste half of the 8 bits behind a ReLU.

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from ..errors import ImageError
 from ..inference.drawing import draw_landmarks, heat_colors
+from ..inference.model_pictures import enlarge, highest_heat, to_pictures
 from ..model.face_detection import default_face_detector
 from ..model.image_inputs import Picture
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from ..model.turned_crops import TURNED_FROM
+from ..model.second_look import roll_of_crop
 
 
 __all__ = ["draw_card_picture", "shows_reconstruction"]
@@ -51,7 +51,7 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
         except (OSError, ValueError) as error:
             raise ImageError(str(error)) from error
         faces = detector(picture.rgb)
-        upright = [face.box for face in faces if abs(getattr(face, "roll", None) or 0.0) <= TURNED_FROM]
+        upright = [face.box for face in faces if not roll_of_crop(getattr(face, "roll", None))]
         found = processor.boxes_from_detections(upright)
         if not len(found):
             raise ImageError(f"No upright face was found in {photo}: name another photograph.")
@@ -67,7 +67,7 @@ def draw_card_picture(model: Any, processor: FabRecImageProcessor, photos: Seque
 def _draw_face(model: Any, processor: FabRecImageProcessor, picture: Picture, box: Any) -> list[Image.Image]:
     # Not by `read_landmarks`: heatmaps and reconstruction are shown, too.
     inputs = processor(picture, boxes=[box])
-    tile = _tile(picture, inputs["crop_boxes"][0].tolist())
+    tile = _cut_tile(picture, inputs["crop_boxes"][0].tolist())
     is_detector = isinstance(model, FabRecForLandmarkDetection)
     wanted = {"output_reconstruction": True} if is_detector and shows_reconstruction(model.config.backbone) else {}
     outputs = model(inputs["pixel_values"].to(model.device), **wanted)
@@ -77,8 +77,7 @@ def _draw_face(model: Any, processor: FabRecImageProcessor, picture: Picture, bo
             "keypoints": outputs.landmarks[0].cpu().numpy() * TILE - 0.5,
             "scores": outputs.scores[0].cpu().numpy(),
         }
-        heat = outputs.heatmaps.amax(dim=1, keepdim=True).float().cpu()
-        heat = F.interpolate(heat, size=TILE, mode="bilinear").clamp(0, 1)[0, 0].numpy()
+        heat = highest_heat(outputs.heatmaps, TILE)[0]
         tiles = [
             tile,
             Image.fromarray(heat_colors(np.asarray(tile), heat)),
@@ -97,12 +96,10 @@ def shows_reconstruction(backbone: str | None) -> bool:
 
 
 def _reconstruction(outputs: Any, processor: FabRecImageProcessor) -> Image.Image:
-    mean = torch.tensor(processor.image_mean).view(3, 1, 1)
-    shown = ((outputs.reconstruction[0].cpu() + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(np.ascontiguousarray(shown)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    return enlarge(to_pictures(outputs.reconstruction, processor)[0], TILE)
 
 
-def _tile(picture: Picture, crop_box: Sequence[float]) -> Image.Image:
+def _cut_tile(picture: Picture, crop_box: Sequence[float]) -> Image.Image:
     """Cut a crop (x, y, side, side) out of a photograph; black beyond it, as the model's crop is."""
     x, y, side, _ = crop_box
     place = (side / TILE, 0, x, 0, side / TILE, y)

@@ -24,12 +24,12 @@ __all__ = [
     "check_inside",
     "collect_inputs",
     "copy_names",
-    "decode_picture",
+    "load_picture",
     "distinct_names",
     "is_video",
     "open_picture",
     "parse_boxes",
-    "read_picture",
+    "open_noted_picture",
 ]
 
 # Ends the stem of what `fabrec detect` draws.
@@ -110,10 +110,10 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         ImageError: If it is not an image, or is truncated; the message does not name the file.
     """
-    return read_picture(path)[0]
+    return open_noted_picture(path)[0]
 
 
-def read_picture(path: Path) -> tuple[Image.Image, str]:
+def open_noted_picture(path: Path) -> tuple[Image.Image, str]:
     """Read a picture as `open_picture` does, and say which one was taken of a file that holds several.
 
     Returns:
@@ -144,13 +144,13 @@ def read_picture(path: Path) -> tuple[Image.Image, str]:
         raise ImageError(f"it cannot be read: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
-def decode_picture(path: Path) -> tuple[Picture, str]:
-    """Read a picture as all that works on it takes it, decoded once; and the sentence of `read_picture`.
+def load_picture(path: Path) -> tuple[Picture, str]:
+    """Read a picture as all that works on it takes it, decoded once; and the sentence of `open_noted_picture`.
 
     Raises:
         ImageError: As from `open_picture`.
     """
-    image, note = read_picture(path)
+    image, note = open_noted_picture(path)
     try:
         return Picture(image), note
     except ValueError as error:

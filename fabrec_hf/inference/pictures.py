@@ -13,7 +13,7 @@ from ..errors import FabRecError
 from ..model.image_inputs import Picture
 from .drawing import draw_overview
 from .face_records import picture_record, picture_table
-from .input_files import check_inside, decode_picture
+from .input_files import check_inside, load_picture
 from .landmark_finder import Face, LandmarkFinder
 
 
@@ -80,7 +80,7 @@ def landmark_pictures(
     groups = ([_Job(path) for path in paths[start : start + size]] for start in range(0, len(paths), size))
 
     def read(job: _Job) -> _Job:
-        image, note = decode_picture(job.path)
+        image, note = load_picture(job.path)
         return replace(job, image=image, note=note)
 
     def detect(job: _Job) -> _Job:

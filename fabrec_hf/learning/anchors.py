@@ -9,8 +9,7 @@ from ..model.configuration_fabrec import FabRecConfig
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from ..model.point_regression import mirror
-from .augmentation import plain_crops
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces
 
 
 __all__ = ["REGRESSION_SHARE", "anchors_of", "begin_from_anchors", "load_start", "predict_anchors", "take_over"]
@@ -65,13 +64,12 @@ def take_over(model: FabRecForLandmarkDetection, start: FabRecForLandmarkDetecti
 
 @torch.no_grad()
 def predict_anchors(
-    model: FabRecForLandmarkDetection, faces: LabelledFaces, anchor_flip_index: list[int] | None
+    model: FabRecForLandmarkDetection, faces: LabeledFaces, anchor_flip_index: list[int] | None
 ) -> torch.Tensor:
     """Find the anchors of plain crops, (N, A, 2) as fractions of the crop; the mean with the mirrored crop's."""
     model.eval()
     found = [torch.empty(0, model.config.num_anchors, 2)]
-    for canvases in faces.canvases.split(64):
-        pixels = plain_crops(canvases.to(model.device), faces.size, faces.crop_fraction) - image_mean(model.device)
+    for pixels in faces.plain_inputs(model.device):
         anchors = model.decode_anchors(model.draw(pixels)[0])
         if anchor_flip_index is not None:
             mirrored = model.decode_anchors(model.draw(pixels.flip(-1))[0])
@@ -81,8 +79,8 @@ def predict_anchors(
 
 
 def begin_from_anchors(
-    model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme, share: float = REGRESSION_SHARE
-) -> LabelledFaces:
+    model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme: LandmarkScheme, share: float = REGRESSION_SHARE
+) -> LabeledFaces:
     """Let a model that knows anchors tell its own points from them, before any step of training.
 
     The regression is solved for, and every point's heatmap begins as that of the anchor that it goes with. A model

@@ -16,12 +16,13 @@ from PIL import Image
 from ..data.annotations import annotations
 from ..data.decoding import CANVAS_RATIO, cut_canvas, open_picture_of_row
 from ..data.face_boxes import share_inside
+from ..data.face_table import encoded_images
 from ..model.face_detection import Detection, default_face_detector
 from ..model.geometry import crop_box_from_box
 from ..model.image_processing_fabrec import FabRecImageProcessor
-from ..model.second_look import boxes_of
-from ..model.turned_crops import TURNED_FROM, landmarks_to_turned_crop, turn_crops
-from .labelled_faces import LabelledFaces
+from ..model.second_look import boxes_of, roll_of_crop
+from ..model.turned_crops import landmarks_to_turned_crop, turn_crops
+from .labeled_faces import LabeledFaces
 
 
 __all__ = ["FacesAsDetected"]
@@ -37,49 +38,41 @@ class FacesAsDetected:
         faces: These faces in the crops of their given boxes.
         processor: Says how crops are cut.
         detector: Finds the faces of a picture; the default one if None.
-
-    Attributes:
-        found: (N,) whether the detector found each face; False for those that nobody asked for yet.
     """
 
     def __init__(
         self,
         dataset: datasets.Dataset,
-        faces: LabelledFaces,
+        faces: LabeledFaces,
         processor: FabRecImageProcessor,
         detector: Callable[[Any], list[Detection]] | None = None,
     ):
-        self._rows = dataset.select_columns(["image", "landmarks", "box"]).cast_column(
-            "image", datasets.Image(decode=False)
-        )
+        self._rows = encoded_images(dataset.select_columns(["image", "landmarks", "box"]))
         self._faces, self._processor = faces, processor
         self._detector = detector or default_face_detector()
-        self.found = np.zeros(len(faces), dtype=bool)
 
-    def __call__(self, rows: np.ndarray) -> LabelledFaces:
+    def __call__(self, rows: np.ndarray) -> LabeledFaces:
         """Return the faces of some rows, which are integers (M,), as detection will see them.
 
         Raises:
             DataError: If a picture cannot be read.
         """
         cut = self._faces.subset(rows)
-        cut.landmarks, cut.canvases = cut.landmarks.clone(), cut.canvases.clone()
-        cut.crop_boxes, cut.boxes, cut.rolls = cut.crop_boxes.copy(), cut.boxes.copy(), np.zeros(len(rows))
+        pixels = cut.canvases.pixels  # of these rows alone: they are copies, as all that is changed below
         points, _ = annotations(self._rows.select(rows))
         for place, row in enumerate(rows):
             picture = open_picture_of_row(self._rows[int(row)] | {"row": int(row)})
             face = _face_of(self._detector(picture), points[place])
-            self.found[row] = face is not None
+            cut.detected[place] = face is not None
             if face is None:
                 continue
             (box,) = boxes_of([face], self._processor)
-            roll = float(getattr(box, "roll", 0.0))
-            roll = roll if abs(roll) > TURNED_FROM else 0.0
+            roll = roll_of_crop(getattr(box, "roll", None))
             given = np.array([tuple(box)])
             crop = crop_box_from_box(given, self._processor.extend_top, self._processor.extend_bottom)
             crop = turn_crops(crop, given, np.array([roll]))[0]
-            canvas = np.array(_cut_turned(picture, crop, roll, cut.canvases.shape[-1]))
-            cut.canvases[place] = torch.from_numpy(canvas).permute(2, 0, 1)
+            canvas = np.array(_cut_turned(picture, crop, roll, pixels.shape[-1]))
+            pixels[place] = torch.from_numpy(canvas).permute(2, 0, 1)
             cut.landmarks[place] = torch.as_tensor(landmarks_to_turned_crop(points[place], crop, roll)).float()
             # Errors are still measured by the given box, where a scheme measures them by a box.
             cut.boxes[place] *= cut.crop_boxes[place, 2] / crop[2]

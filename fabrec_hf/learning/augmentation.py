@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the model's device (paper sections 4.2.1 and 4.2.2).
 
-Faces are held as uint8 canvases: the square crop enlarged about its center, so that a rotated or shifted crop finds
-real pixels beyond the border. One affine sampling then makes each augmented crop straight from its canvas.
+Faces are held as `Canvases`: a rotated or shifted crop finds real pixels beyond its border. One affine sampling then
+makes each augmented crop straight from its canvas.
 All draws come from torch's global generator: seed it before a step to repeat the step.
 """
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur, rgb_to_grayscale
+
+from ..data.canvases import Canvases
 
 
 LARGEST_ELASTIC = 0.06
@@ -51,9 +53,8 @@ class AugmentationConfig:
 
 
 def augment(
-    canvases: torch.Tensor,
+    canvases: Canvases,
     size: int,
-    crop_fraction: float,
     config: AugmentationConfig,
     landmarks: torch.Tensor | None = None,
     flip_index: list[int] | None = None,
@@ -62,9 +63,8 @@ def augment(
     """Cut one randomly changed crop from each canvas.
 
     Args:
-        canvases: (N, 3, C, C) uint8.
+        canvases: Of N faces.
         size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas; the two share their center.
         config: What to draw from.
         landmarks: (N, L, 2) as fractions of the plain crop, NaN for missing points.
         flip_index: Permutation of the points under mirroring; without it nothing is mirrored when landmarks are given.
@@ -81,7 +81,7 @@ def augment(
         mirrored = torch.zeros_like(mirrored)
     matrices, offsets = _draw_affine(draw, config, mirrored)
     shifts = 2 * config.elastic * draw(-1, 1, 2, 4, 4) if config.elastic else None
-    crops = sample_crops(canvases, matrices, offsets, size, crop_fraction, shifts)
+    crops = sample_crops(canvases, matrices, offsets, size, shifts)
     crops = _recolor(_occlude(crops, config.occlusion, draw), config, draw)
     if landmarks is not None:
         # A point of the plain crop at p, measured from the center, is seen at q with p = M (q + d(q)) + t.
@@ -92,38 +92,36 @@ def augment(
     return crops.clamp(0, 1), landmarks
 
 
-def plain_crops(canvases: torch.Tensor, size: int, crop_fraction: float) -> torch.Tensor:
-    """Cut the unchanged crops: (N, 3, C, C) uint8 to (N, 3, size, size) float in [0, 1]."""
+def plain_crops(canvases: Canvases, size: int) -> torch.Tensor:
+    """Cut the unchanged crops of N faces: (N, 3, size, size) float in [0, 1]."""
     matrices = torch.eye(2, device=canvases.device).expand(len(canvases), 2, 2)
-    return sample_crops(canvases, matrices, matrices.new_zeros(len(canvases), 2), size, crop_fraction)
+    return sample_crops(canvases, matrices, matrices.new_zeros(len(canvases), 2), size)
 
 
 def sample_crops(
-    canvases: torch.Tensor,
+    canvases: Canvases,
     matrices: torch.Tensor,
     offsets: torch.Tensor,
     size: int,
-    crop_fraction: float,
     shifts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sample crops whose point q in [-1, 1] shows the point M (q + d(q)) + t of the plain crop.
 
     Args:
-        canvases: (N, 3, C, C) uint8, continued beyond their borders by mirroring.
+        canvases: Of N faces, continued beyond their borders by mirroring.
         matrices: M, (N, 2, 2).
         offsets: t, (N, 2).
         size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas; the two share their center.
         shifts: (N, 2, K, K) values of d on a regular grid from -1 to 1, between which it is cubic; nothing without.
     """
-    theta = torch.cat([matrices, offsets[..., None]], dim=2) * crop_fraction
+    theta = torch.cat([matrices, offsets[..., None]], dim=2) * canvases.crop_fraction
     shape = [len(canvases), 3, size, size]
     grid = F.affine_grid(theta, shape, align_corners=False)
     if shifts is not None:
         straight = F.affine_grid(torch.eye(2, 3, device=canvases.device).expand_as(theta), shape, align_corners=False)
         moved = _interpolate(shifts, straight)
-        grid = grid + (moved.flatten(1, 2) @ (crop_fraction * matrices).mT).view_as(grid)
-    return F.grid_sample(canvases.float() / 255, grid, padding_mode="reflection", align_corners=False)
+        grid = grid + (moved.flatten(1, 2) @ (canvases.crop_fraction * matrices).mT).view_as(grid)
+    return F.grid_sample(canvases.pixels.float() / 255, grid, padding_mode="reflection", align_corners=False)
 
 
 def _interpolate(shifts: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

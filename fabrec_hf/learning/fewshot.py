@@ -4,19 +4,17 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..errors import DataError
-from ..metrics.error_interval import error_interval
 from ..model.known_schemes import LandmarkScheme
-from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import REGRESSION_SHARE, anchors_of, begin_from_anchors
-from .labelled_faces import LabelledFaces
+from .fit_result import FitResult, rounded_mean
+from .labeled_faces import LabeledFaces
 from .landmark_training import (
     LandmarkRecipe,
     calibrate,
@@ -29,7 +27,7 @@ from .refinement import fit_refinement
 from .training_stage import TrainingStage
 
 
-__all__ = ["FitProgress", "FitResult", "assign_faces", "choose_faces", "describe_fit", "fit_landmarks", "fit_recipe"]
+__all__ = ["FitOptions", "FitProgress", "assign_faces", "choose_faces", "fit_landmarks", "fit_recipe"]
 
 # A detector that tells the error learns for this share of the steps: with a quarter of them it errs twice as much.
 ESTIMATE_SHARE = 0.75
@@ -155,70 +153,26 @@ class FitProgress:
     error: float | None = None
 
 
-@dataclass
-class FitResult:
-    """What a fit has come to; the model itself was changed in place.
+@dataclass(frozen=True)
+class FitOptions:
+    """What else a fit does, beside learning by its recipe.
 
     Attributes:
-        training_errors: (N,) NME of the faces that were learned from, in percent.
-        held_out_errors: (N,) NME in percent of each face by a detector that learned from others only, NaN where that
-            was not measured.
-        held_out: Those predictions, fractions of the crop; NaN likewise. Their scores are heights of heatmaps.
-        held_out_faces: All faces in the crops that these are fractions of; None before anything was predicted.
-        calibrated: Whether these were enough to calibrate the model's scores by.
-        losses: Heatmap loss of every step of the final training.
-        seconds: Wall time.
-        stopped: Whether it was stopped before its last step.
+        folds: The error on new faces is estimated by training this many times more, for `ESTIMATE_SHARE` of the steps,
+            without a part of the faces, which are then predicted. 1 holds a third of the faces out; 2 or more are the
+            parts of a cross-validation, at most the number of faces, which is leaving one out; 0 estimates nothing.
+        as_detected: Gives left-out faces by their rows (M,), in the crops to predict them in; else in their own.
+        instant: Take no step at all: a regression from the model's anchors and a closer look alone.
+        on_step: Called after every step.
+        should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
+            as measured every `MEASURE_EVERY` steps and at the end.
     """
 
-    training_errors: np.ndarray
-    held_out_errors: np.ndarray
-    held_out: Decoded
-    held_out_faces: LabelledFaces | None = None
-    calibrated: bool = False
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: bool = False
-
-
-def describe_fit(
-    result: FitResult, scheme: LandmarkScheme, recipe: LandmarkRecipe, autoencoder: str, folds: int
-) -> dict[str, Any]:
-    """Return what a fit has come to as plain data, which is kept beside the detector as `fit.json`.
-
-    Args:
-        result: From `fit_landmarks`.
-        scheme: As `fit_landmarks` took it, like the next and the last one.
-        recipe: How it was taught.
-        autoencoder: What it started from.
-        folds: As `fit_landmarks` took it.
-    """
-    faces = len(result.training_errors)
-    interval = error_interval(result.held_out_errors)
-    held_out = result.held_out_errors[np.isfinite(result.held_out_errors)]
-    return {
-        "faces": faces,
-        "points": scheme.num_landmarks,
-        "scheme": scheme.name,
-        "normalizer": scheme.normalizer.to_dict(),
-        "autoencoder": autoencoder,
-        "training_error": _mean(result.training_errors),
-        "held_out_error": _mean(held_out),
-        "held_out_interval": None if interval is None else [round(end, 3) for end in interval],
-        "held_out_faces": len(held_out),
-        "folds": min(folds, faces),
-        "scores_calibrated": result.calibrated,
-        "steps": len(result.losses),
-        "instant": not result.losses and not result.stopped,
-        "stopped": result.stopped,
-        "seconds": round(result.seconds, 1),
-        "recipe": asdict(recipe),
-    }
-
-
-def _mean(errors: np.ndarray) -> float | None:
-    known = errors[np.isfinite(errors)]
-    return round(float(known.mean()), 3) if len(known) else None
+    folds: int = 1
+    as_detected: Callable[[np.ndarray], LabeledFaces] | None = None
+    instant: bool = False
+    on_step: Callable[[FitProgress], None] | None = None
+    should_stop: Callable[[], bool] | None = None
 
 
 class _Stopped(Exception):
@@ -232,17 +186,15 @@ class _Fit:
     model: FabRecForLandmarkDetection
     scheme: LandmarkScheme
     recipe: LandmarkRecipe
-    on_step: Callable[[FitProgress], None] | None
-    should_stop: Callable[[], bool] | None
-    instant: bool = False
+    options: FitOptions
     error: float | None = None
 
     @property
     def steps(self) -> tuple[int, int]:
         """Steps of the transfer layers alone, and with the encoder."""
-        return (0, 0) if self.instant else (self.recipe.head_steps, self.recipe.finetune_steps)
+        return (0, 0) if self.options.instant else (self.recipe.head_steps, self.recipe.finetune_steps)
 
-    def learn(self, faces: LabelledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
+    def learn(self, faces: LabeledFaces, progress: tuple[str, int, int], steps: tuple[int, int]) -> Iterator[float]:
         """Take the steps of both stages on some faces, one at a time; yields their losses.
 
         Args:
@@ -253,25 +205,25 @@ class _Fit:
         name, before, total = progress
         done = 0
         fit_shape_prior(self.model, faces, self.scheme)
-        faces = begin_from_anchors(self.model, faces, self.scheme, 1.0 if self.instant else REGRESSION_SHARE)
+        faces = begin_from_anchors(self.model, faces, self.scheme, 1.0 if self.options.instant else REGRESSION_SHARE)
         for finetune, count in zip((False, True), steps, strict=True):
             if not count:
                 continue
             stage = TrainingStage(self.model, faces, self.scheme, self.recipe, finetune, count)
             for place in range(count):
-                if self.should_stop and self.should_stop():
+                if self.options.should_stop and self.options.should_stop():
                     raise _Stopped
                 loss = stage.step(place, done)
                 done += 1
                 if done == sum(steps):
                     self.refine(faces)  # who hears of the last step may save the model
-                if self.on_step:
-                    self.on_step(FitProgress(name, before + done, total, loss, self.error))
+                if self.options.on_step:
+                    self.options.on_step(FitProgress(name, before + done, total, loss, self.error))
                 yield loss
         if not done:
             self.refine(faces)
 
-    def refine(self, faces: LabelledFaces) -> None:
+    def refine(self, faces: LabeledFaces) -> None:
         """Let the model look closer, when its encoder has learned what it will."""
         fit_refinement(self.model, faces, self.scheme, self.recipe.augmentation, self.recipe.seed)
 
@@ -282,7 +234,7 @@ class _BestSoFar:
     With rates still high, the last step before a stop may be a bad one.
     """
 
-    def __init__(self, model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme):
+    def __init__(self, model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme: LandmarkScheme):
         self.model, self.scheme = model, scheme
         self.faces = faces.subset(np.arange(min(len(faces), MEASURED_FACES)))
         self.error = float("inf")
@@ -291,7 +243,7 @@ class _BestSoFar:
     def measure(self) -> float | None:
         """Return the NME in percent, None if no face can be scored."""
         landmarks = predict_faces(self.model, self.faces, self.model.device).landmarks
-        error = _mean(landmark_errors(landmarks, self.faces, self.scheme))
+        error = rounded_mean(landmark_errors(landmarks, self.faces, self.scheme))
         if error is not None and error < self.error:
             self.error, self.weights = error, copy.deepcopy(self.model.state_dict())
         return error
@@ -305,14 +257,10 @@ class _BestSoFar:
 
 def fit_landmarks(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     recipe: LandmarkRecipe,
-    folds: int = 1,
-    on_step: Callable[[FitProgress], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    instant: bool = False,
-    as_detected: Callable[[np.ndarray], LabelledFaces] | None = None,
+    options: FitOptions | None = None,
 ) -> FitResult:
     """Teach a model with fresh transfer layers the landmarks of a few faces (paper section 3.3).
 
@@ -321,14 +269,7 @@ def fit_landmarks(
         faces: All that is annotated.
         scheme: What the points are.
         recipe: From `fit_recipe`, or any other.
-        folds: The error on new faces is estimated by training this many times more, for `ESTIMATE_SHARE` of the steps,
-            without a part of the faces, which are then predicted. 1 holds a third of the faces out; 2 or more are the
-            parts of a cross-validation, at most the number of faces, which is leaving one out; 0 estimates nothing.
-        on_step: Called after every step.
-        should_stop: Asked before every step; True ends the fit with the best so far, by the error on annotated faces
-            as measured every `MEASURE_EVERY` steps and at the end.
-        instant: Take no step at all: a regression from the model's anchors and a closer look alone.
-        as_detected: Gives left-out faces by their rows (M,), in the crops to predict them in; else those of `faces`.
+        options: What else is done, and who hears of it; by default the error is estimated from a third of the faces.
 
     Raises:
         DataError: No face has a point; or the model has no anchors, and is to be fitted in an instant.
@@ -336,14 +277,15 @@ def fit_landmarks(
     """
     if not bool(faces.landmarks.isfinite().all(-1).any()):
         raise DataError("None of the faces has an annotated point.")
-    if instant and model.point_regression is None:
+    options = options or FitOptions()
+    if options.instant and model.point_regression is None:
         raise DataError("Only what starts from a detector of other points, such as 3fabrec-mesh, is fitted instantly.")
     start = time.perf_counter()
-    fit = _Fit(model, scheme, recipe, on_step, should_stop, instant)
+    fit = _Fit(model, scheme, recipe, options)
     unknown = np.full(len(faces), np.nan)
     result = FitResult(unknown, unknown.copy(), no_predictions(*faces.landmarks.shape[:2]))
     steps = fit.steps
-    estimated = folds > 0 and len(faces) > 1
+    estimated = options.folds > 0 and len(faces) > 1
     initial = copy.deepcopy(model.state_dict()) if estimated else {}
     best = _BestSoFar(model, faces, scheme)
     try:
@@ -352,7 +294,7 @@ def fit_landmarks(
             if len(result.losses) % MEASURE_EVERY == 1:
                 fit.error = best.measure()
         if estimated:
-            _predict_left_out(fit, faces, folds, initial, result, as_detected or faces.subset)
+            _predict_left_out(fit, faces, initial, result)
     except _Stopped:
         result.stopped = True
         if len(result.losses) < sum(steps):
@@ -365,18 +307,12 @@ def fit_landmarks(
     return result
 
 
-def _predict_left_out(
-    fit: _Fit,
-    faces: LabelledFaces,
-    folds: int,
-    initial: dict[str, torch.Tensor],
-    result: FitResult,
-    left_out_faces: Callable[[np.ndarray], LabelledFaces],
-) -> None:
+def _predict_left_out(fit: _Fit, faces: LabeledFaces, initial: dict[str, torch.Tensor], result: FitResult) -> None:
     """Predict faces by detectors that have not seen them and start from `initial`; the model stays as it is."""
     model = fit.model
     learned = copy.deepcopy(model.state_dict())
     fit.error = None
+    folds, left_out_faces = fit.options.folds, fit.options.as_detected or faces.subset
     parts = min(folds if folds > 1 else HOLD_OUT_PARTS, len(faces))
     folds = min(folds, parts)
     # A fixed shuffle: faces often come in an order, and those that are alike should not all be left out together.
@@ -396,6 +332,6 @@ def _predict_left_out(
             for whole, part in zip(result.held_out, found, strict=True):
                 whole[rows] = part
             result.held_out_errors[rows] = landmark_errors(found.landmarks, left_out, fit.scheme)
-            fit.error = _mean(result.held_out_errors)
+            fit.error = rounded_mean(result.held_out_errors)
     finally:
         model.load_state_dict(learned)

@@ -16,8 +16,8 @@ from ..model.known_schemes import LandmarkScheme, get_scheme
 from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
-from .augmentation import AugmentationConfig, augment, plain_crops
-from .labelled_faces import LabelledFaces, image_mean
+from .augmentation import AugmentationConfig, augment
+from .labeled_faces import LabeledFaces, image_mean
 from .schedules import batch_indices, seed_step
 from .score_calibration import fit_error_model
 
@@ -159,7 +159,7 @@ def build_model(
     return model.to(memory_format=torch.channels_last)
 
 
-def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabelledFaces, scheme: LandmarkScheme) -> None:
+def fit_shape_prior(model: FabRecForLandmarkDetection, faces: LabeledFaces, scheme: LandmarkScheme) -> None:
     """Let a model that has a shape prior know the faces that it learns from; another is left as it is."""
     if model.shape_prior is not None:
         model.shape_prior.fit(faces.landmarks, scheme.flip_index if scheme.flip_pairs else None)
@@ -187,7 +187,7 @@ def parameter_groups(model: FabRecForLandmarkDetection, recipe: LandmarkRecipe, 
 
 def training_loss(
     model: torch.nn.Module,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     recipe: LandmarkRecipe,
     scheme: LandmarkScheme,
     step: int,
@@ -211,11 +211,11 @@ def training_loss(
     rank, world_size = share
     seed_step(recipe.seed, step, rank)
     rows = batch_indices(len(faces), recipe.batch_size, recipe.seed, step)[rank::world_size]
-    canvases, landmarks = faces.canvases[rows].to(device), faces.landmarks[rows].to(device)
+    canvases, landmarks = faces.canvases.subset(rows).to(device), faces.landmarks[rows].to(device)
     if faces.anchors is not None:
         landmarks = torch.cat([landmarks, faces.anchors[rows].to(device)], dim=1)
     flip_index = faces.flip_index(scheme)
-    crops, landmarks = augment(canvases, faces.size, faces.crop_fraction, recipe.augmentation, landmarks, flip_index)
+    crops, landmarks = augment(canvases, faces.size, recipe.augmentation, landmarks, flip_index)
     model.train()
     images = (crops - image_mean(device)).contiguous(memory_format=torch.channels_last)
     drawn = None if recipe.drawn_faces is None else math.ceil(recipe.drawn_faces / world_size)
@@ -244,24 +244,23 @@ def no_predictions(faces: int, points: int) -> Decoded:
 
 
 @torch.no_grad()
-def predict_faces(model: FabRecForLandmarkDetection, faces: LabelledFaces, device: torch.device) -> Decoded:
+def predict_faces(model: FabRecForLandmarkDetection, faces: LabeledFaces, device: torch.device) -> Decoded:
     """Predict the landmarks of annotated faces, as fractions of their plain crops; all of it on the CPU."""
     model.eval()
     found = [no_predictions(0, model.config.num_landmarks)]
-    for canvases in faces.canvases.split(64):
-        crops = plain_crops(canvases.to(device), faces.size, faces.crop_fraction)
-        outputs = model(crops - image_mean(device))
+    for pixels in faces.plain_inputs(device):
+        outputs = model(pixels)
         parts = (outputs.landmarks, outputs.scores, outputs.drawn, outputs.moves)
         found.append(Decoded(*(values.cpu() for values in parts)))
     return Decoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def landmark_errors(landmarks: torch.Tensor, faces: LabelledFaces, scheme: LandmarkScheme) -> np.ndarray:
+def landmark_errors(landmarks: torch.Tensor, faces: LabeledFaces, scheme: LandmarkScheme) -> np.ndarray:
     """NME in percent of predicted landmarks (N, L, 2) by the scheme's normalizer, (N,); NaN for a face without."""
     return normalized_mean_error(landmarks.numpy(), faces.landmarks.numpy(), scheme.normalizer, faces.boxes)
 
 
-def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: LabelledFaces, scheme: LandmarkScheme) -> bool:
+def calibrate(model: FabRecForLandmarkDetection, found: Decoded, faces: LabeledFaces, scheme: LandmarkScheme) -> bool:
     """Let a model's scores say how probably its points are found, see `score_calibration`.
 
     Args:

@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .augmentation import AugmentationConfig, augment
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces, image_mean
 
 
 __all__ = ["begin_readout", "solve_linear"]
@@ -44,7 +44,7 @@ def solve_linear(layer: nn.Linear, inputs: torch.Tensor, targets: torch.Tensor, 
 @torch.no_grad()
 def begin_readout(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     augmentation: AugmentationConfig,
     seed: int = 0,
@@ -70,8 +70,8 @@ def begin_readout(
     flip_index = scheme.flip_index if scheme.flip_pairs else None
     features, points = [], []
     for batch in tqdm(rows.split(64), desc="beginning the readout", unit="batch", leave=False):
-        canvases, landmarks = faces.canvases[batch].to(model.device), faces.landmarks[batch].to(model.device)
-        crops, shown = augment(canvases, faces.size, faces.crop_fraction, augmentation, landmarks, flip_index)
+        canvases, landmarks = faces.canvases.subset(batch).to(model.device), faces.landmarks[batch].to(model.device)
+        crops, shown = augment(canvases, faces.size, augmentation, landmarks, flip_index)
         assert shown is not None  # it is None without landmarks only
         features.append(model.autoencoder.encoder.features(crops - image_mean(model.device)).float().cpu())
         points.append(shown.flatten(1).float().cpu())

@@ -8,7 +8,7 @@ from ..model.known_schemes import LandmarkScheme
 from ..model.local_refinement import LocalRefinement, look_around
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .augmentation import AugmentationConfig, augment
-from .labelled_faces import LabelledFaces, image_mean
+from .labeled_faces import LabeledFaces, image_mean
 
 
 __all__ = ["fit_refinement"]
@@ -66,7 +66,7 @@ class _Moments:
 @torch.no_grad()
 def fit_refinement(
     model: FabRecForLandmarkDetection,
-    faces: LabelledFaces,
+    faces: LabeledFaces,
     scheme: LandmarkScheme,
     augmentation: AugmentationConfig,
     seed: int = 0,
@@ -94,8 +94,8 @@ def fit_refinement(
     rows = torch.arange(len(faces)).repeat(views)
     moments = None
     for batch in rows.split(64):
-        canvases, landmarks = faces.canvases[batch].to(device), faces.landmarks[batch].to(device)
-        crops, shown = augment(canvases, faces.size, faces.crop_fraction, augmentation, landmarks, flip_index)
+        canvases, landmarks = faces.canvases.subset(batch).to(device), faces.landmarks[batch].to(device)
+        crops, shown = augment(canvases, faces.size, augmentation, landmarks, flip_index)
         assert shown is not None  # it is None without landmarks only
         maps = model.local_maps(crops - image_mean(device))
         for _ in range(DISPLACEMENTS):

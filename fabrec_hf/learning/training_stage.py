@@ -6,7 +6,7 @@ import torch
 
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from .labelled_faces import LabelledFaces
+from .labeled_faces import LabeledFaces
 from .landmark_training import LandmarkRecipe, parameter_groups, training_loss
 from .schedules import cosine_factor
 
@@ -50,7 +50,7 @@ class TrainingStage:
     def __init__(
         self,
         model: FabRecForLandmarkDetection,
-        faces: LabelledFaces,
+        faces: LabeledFaces,
         scheme: LandmarkScheme,
         recipe: LandmarkRecipe,
         finetune: bool,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .fusion_fabrec import FusedHeatmapNetwork
-from .landmark_decoding import Decoded, DecodingSteps, Drawing, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, Drawing, decode_drawing, decoding_steps, flip_permutation
 from .model_inputs import check_inputs
 from .outputs_fabrec import FabRecLandmarkOutput
 
@@ -53,8 +53,7 @@ class FabRecFusedForLandmarkDetection(nn.Module):
 
     def decode(self, drawing: Drawing, blur: str = "products") -> Decoded:
         """Read landmarks off a drawing as the model does; `blur` as in `decode_heatmaps`."""
-        steps = DecodingSteps(self.point_regression, self.shape_prior, self.local_refinement)
-        return decode_drawing(self.config, steps, drawing, blur)
+        return decode_drawing(self.config, decoding_steps(self), drawing, blur)
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> FabRecLandmarkOutput:

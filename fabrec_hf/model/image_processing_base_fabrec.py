@@ -1,6 +1,6 @@
 """What the torchvision and the PIL image processor share: arguments, geometry and the way back to the picture."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,24 @@ class FabRecImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[cal
 
     extend_top: float | None
     extend_bottom: float | None
+
+
+class Normalization(NamedTuple):
+    """How colors in [0, 255] become what the model takes.
+
+    Attributes:
+        do_rescale: whether to multiply by `rescale_factor`.
+        rescale_factor: 1 / 255.
+        do_normalize: whether to subtract `image_mean` and divide by `image_std`.
+        image_mean: one number a channel.
+        image_std: one number a channel.
+    """
+
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    image_mean: Any
+    image_std: Any
 
 
 class FaceBatch(BatchFeature):
@@ -153,6 +171,7 @@ class FaceCropProcessor(BaseImageProcessor):
         **kwargs,
     ) -> BatchFeature:
         """Reads image after image, so that only one decoded picture is held at a time, and cuts its faces out."""
+        normalization = Normalization(*(kwargs[name] for name in Normalization._fields))
         images = as_image_list(images)
         boxes = boxes_per_image(boxes, len(images))
         given_rolls, rolls = rolls, rolls_per_image(rolls, boxes)
@@ -172,7 +191,7 @@ class FaceCropProcessor(BaseImageProcessor):
             crop_boxes.append(crops)
             face_boxes.append(image_boxes)
         data = {
-            "pixel_values": self.normalize_faces(pixels, (size.height, size.width), device=device, **kwargs),
+            "pixel_values": self.normalize_faces(pixels, (size.height, size.width), normalization, device),
             "crop_boxes": np.concatenate(crop_boxes),
             "face_boxes": np.concatenate(face_boxes),
             "image_indices": np.repeat(np.arange(len(images)), [len(crops) for crops in crop_boxes[1:]]),
@@ -330,4 +349,4 @@ def _check_given(num_faces: int, num_images: int, given: dict[str, Any]) -> None
         raise ValueError(f"image_indices must lie in 0..{num_images - 1}, got {given['image_indices']}.")
 
 
-__all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropProcessor"]
+__all__ = ["FabRecImageProcessorKwargs", "FaceBatch", "FaceCropProcessor", "Normalization"]

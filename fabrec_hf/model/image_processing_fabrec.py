@@ -6,7 +6,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
-from .image_processing_base_fabrec import FaceCropProcessor
+from .image_processing_base_fabrec import FaceCropProcessor, Normalization
 from .turned_crops import turned_crop
 
 
@@ -90,29 +90,15 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         return (row_weights @ region.to(torch.float32) @ column_weights.T).clamp_(0, 255)
 
     def normalize_faces(
-        self,
-        faces: list[torch.Tensor],
-        size: tuple[int, int],
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean,
-        image_std,
-        device=None,
-        **kwargs,
+        self, faces: list[torch.Tensor], size: tuple[int, int], normalization: Normalization, device=None
     ) -> torch.Tensor:
         """Stacks the crops and normalizes them in one step.
 
         Args:
             faces: N tensors (3, height, width), in [0, 255].
             size: (height, width), for when there are none.
-            do_rescale: whether to multiply by `rescale_factor`.
-            rescale_factor: 1 / 255.
-            do_normalize: whether to subtract `image_mean` and divide by `image_std`.
-            image_mean: one number a channel.
-            image_std: one number a channel.
+            normalization: what is done with their colors.
             device: where the result shall be; on that of the first image, if None.
-            **kwargs: ignored, as the base class hands on all of its arguments.
 
         Returns:
             (N, 3, height, width) float32.
@@ -120,7 +106,7 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         if not faces:
             return torch.empty((0, 3, *size), device=device)
         stacked = torch.stack([face.to(faces[0].device) for face in faces])
-        return self.rescale_and_normalize(stacked, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+        return self.rescale_and_normalize(stacked, *normalization)
 
 
 def shrink_blocks(region: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from transformers.image_processing_backends import PilBackend
 
 from .geometry import AxisPlan, plan_crop
 from .image_inputs import load_rgb
-from .image_processing_base_fabrec import FaceCropProcessor
+from .image_processing_base_fabrec import FaceCropProcessor, Normalization
 from .turned_crops import turned_crop
 
 
@@ -87,35 +87,26 @@ class FabRecImageProcessorPil(FaceCropProcessor, PilBackend):
         return faces.clip(0, 255)
 
     def normalize_faces(
-        self,
-        faces: list[np.ndarray],
-        size: tuple[int, int],
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean,
-        image_std,
-        **kwargs,
+        self, faces: list[np.ndarray], size: tuple[int, int], normalization: Normalization, device=None
     ) -> np.ndarray:
         """Normalizes the crops and stacks them.
 
         Args:
             faces: N arrays (3, height, width), in [0, 255].
             size: (height, width), for when there are none.
-            do_rescale: whether to multiply by `rescale_factor`.
-            rescale_factor: 1 / 255.
-            do_normalize: whether to subtract `image_mean` and divide by `image_std`.
-            image_mean: one number a channel.
-            image_std: one number a channel.
-            **kwargs: ignored, as the base class hands on all of its arguments.
+            normalization: what is done with their colors.
+            device: the CPU, where everything is.
 
         Returns:
             (N, 3, height, width) float32.
         """
         if not faces:
             return np.empty((0, 3, *size), dtype=np.float32)
-        faces = [self.rescale(face, rescale_factor) for face in faces] if do_rescale else faces
-        faces = [self.normalize(face, image_mean, image_std) for face in faces] if do_normalize else faces
+        if normalization.do_rescale:
+            faces = [self.rescale(face, normalization.rescale_factor) for face in faces]
+        if normalization.do_normalize:
+            mean, std = normalization.image_mean, normalization.image_std
+            faces = [self.normalize(face, mean, std) for face in faces]
         return np.stack(faces).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """From what a detector draws and reads out to its landmarks: shared by the model and its twin for inference."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -57,6 +57,11 @@ class DecodingSteps(NamedTuple):
     point_regression: PointRegression | None = None
     shape_prior: ShapePrior | None = None
     local_refinement: LocalRefinement | None = None
+
+
+def decoding_steps(detector: Any) -> DecodingSteps:
+    """Return what a model, or its fused twin, has beside its heatmaps."""
+    return DecodingSteps(detector.point_regression, detector.shape_prior, detector.local_refinement)
 
 
 class Decoded(NamedTuple):
@@ -144,4 +149,12 @@ def _decode_heatmaps(
     return decode_heatmaps(heatmaps, config.decoding, config.heatmap_sigma, shift, blur)
 
 
-__all__ = ["Decoded", "DecodingSteps", "Drawing", "decode_anchors", "decode_drawing", "flip_permutation"]
+__all__ = [
+    "Decoded",
+    "DecodingSteps",
+    "Drawing",
+    "decode_anchors",
+    "decode_drawing",
+    "decoding_steps",
+    "flip_permutation",
+]

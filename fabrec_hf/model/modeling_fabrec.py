@@ -16,7 +16,7 @@ from .embedded_fabrec import embedded_or_given
 from .fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from .heatmap_loss import heatmap_loss, readout_loss
 from .heatmaps import alignment_shift, encode_heatmaps
-from .landmark_decoding import Decoded, DecodingSteps, Drawing, decode_anchors, decode_drawing, flip_permutation
+from .landmark_decoding import Decoded, Drawing, decode_anchors, decode_drawing, decoding_steps, flip_permutation
 from .layers_fabrec import FabRecDecoder, FabRecEncoder
 from .local_refinement import LocalRefinement, is_local, local_maps
 from .model_inputs import check_inputs
@@ -325,8 +325,7 @@ class FabRecForLandmarkDetection(FabRecPreTrainedModel):
 
     def decode(self, drawing: Drawing) -> Decoded:
         """Read landmarks off a drawing."""
-        steps = DecodingSteps(self.point_regression, self.shape_prior, self.local_refinement)
-        return decode_drawing(self.config, steps, drawing)
+        return decode_drawing(self.config, decoding_steps(self), drawing)
 
     def decode_anchors(self, drawing: Drawing) -> torch.Tensor:
         """Read anchors (N, A, 2), fractions of the crop, off a drawing."""

@@ -125,7 +125,7 @@ class SecondLook:
                     box = FaceBox(moved, face.roll)
                 if self._look and (face is None or face.score < LOWEST_SCORE):
                     faceless.add(row)
-                elif _roll_of_crop(box.roll):
+                elif roll_of_crop(box.roll):
                     wanted[row] = box
         return wanted, faceless
 
@@ -155,7 +155,7 @@ def read_once(
     """Read faces in crops that are turned as told, or as their boxes say; other arguments as those of `SecondLook`."""
     tables = [np.reshape([tuple(box) for box in entry], (-1, 4)) for entry in boxes]
     if rolls is None:
-        rolls = [[_roll_of_crop(getattr(box, "roll", None)) for box in entry] for entry in boxes]
+        rolls = [[roll_of_crop(getattr(box, "roll", None)) for box in entry] for entry in boxes]
     given = {"rolls": rolls} if any(roll for entry in rolls for roll in entry) else {}
     inputs = processor(list(images), boxes=tables, **given)
     landmarks, scores = run(inputs.pop("pixel_values"))
@@ -179,9 +179,9 @@ def mark_faceless(results: list[list[dict[str, Any]]], faceless: frozenset[int])
     return results
 
 
-def _roll_of_crop(roll: float | None) -> float:
+def roll_of_crop(roll: float | None) -> float:
     """Return by how much the crop of a face is turned: not at all where the face is about upright."""
     return float(roll) if roll is not None and abs(roll) > TURNED_FROM else 0.0
 
 
-__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "read_once"]
+__all__ = ["FaceBox", "Reading", "SecondLook", "boxes_of", "mark_faceless", "read_once", "roll_of_crop"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fabrec_hf.cli import main
 from fabrec_hf.data import load_faces
-from fabrec_hf.data.face_boxes import tight_box
+from fabrec_hf.data.face_boxes import points_box
 from fabrec_hf.errors import DataError
 from support.commands import fails_with
 from support.faces import draw_face
@@ -33,10 +33,10 @@ def write(path, landmarks, name="landmarks", **columns):
 
 
 def test_a_tight_box_holds_the_points_that_are_annotated():
-    assert tight_box([[2, 1], [5, 7], [NAN, 9], None, [3, 3]]).tolist() == [2, 1, 3, 6]
-    assert tight_box([[2, 1], [2, 7]]) is None  # no area
-    assert tight_box([[NAN, NAN], None]) is None
-    assert tight_box([]) is None
+    assert points_box([[2, 1], [5, 7], [NAN, 9], None, [3, 3]]).tolist() == [2, 1, 3, 6]
+    assert points_box([[2, 1], [2, 7]]) is None  # no area
+    assert points_box([[NAN, NAN], None]) is None
+    assert points_box([]) is None
 
 
 @pytest.mark.parametrize("streaming", [False, True])

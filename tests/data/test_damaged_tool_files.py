@@ -10,7 +10,7 @@ from PIL import Image
 
 pytest.importorskip("datasets")
 
-from fabrec_hf.data.formats.annotated import AnnotatedFace, AnnotatedPicture  # noqa: E402
+from fabrec_hf.data.formats.annotated import FaceToWrite, PictureToWrite  # noqa: E402
 from fabrec_hf.data.formats.tool_writer import tool_files  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import FabRecError  # noqa: E402
@@ -18,8 +18,8 @@ from fabrec_hf.model.known_schemes import LandmarkScheme  # noqa: E402
 
 
 SCHEME = LandmarkScheme("two", 2, ("eye", "nose"))
-FACE = AnnotatedFace(np.array([[1, 2], [3, 4]]), [True, False], (0, 1, 5, 6))
-PICTURE = AnnotatedPicture("a.png", (20, 10), 512, [FACE])
+FACE = FaceToWrite(np.array([[1, 2], [3, 4]]), [True, False], (0, 1, 5, 6))
+PICTURE = PictureToWrite("a.png", (20, 10), 512, [FACE])
 REPLACEMENTS = (None, True, -1, 10**400, "x", "", [], [3], {}, {"a": "b"})
 
 

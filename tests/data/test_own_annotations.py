@@ -12,7 +12,7 @@ datasets = pytest.importorskip("datasets")
 from fabrec_hf.data import face_boxes  # noqa: E402
 from fabrec_hf.data.conversion import convert_faces  # noqa: E402
 from fabrec_hf.data.face_boxes import upright_boxes  # noqa: E402
-from fabrec_hf.data.picture_sizes import PictureSize, turn_box, turn_points  # noqa: E402
+from fabrec_hf.data.picture_sizes import PictureSize, upright_box, upright_points  # noqa: E402
 from fabrec_hf.data.readers import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.model.face_detection import Detection  # noqa: E402
@@ -158,9 +158,9 @@ def test_points_turn_as_the_pixels_do(orientation):
     upright = np.asarray(ImageOps.exif_transpose(image))[..., 0]
     (y,), (x,) = np.nonzero(upright)
     size = PictureSize((6, 4), orientation)
-    assert turn_points(np.array([[4.0, 1.0]]), size).tolist() == [[x, y]]
+    assert upright_points(np.array([[4.0, 1.0]]), size).tolist() == [[x, y]]
     assert size.upright == upright.shape[::-1]
-    assert turn_box(np.array([4, 1, 1, 1]), size).tolist() == [x, y, 1, 1]  # the box of that pixel
+    assert upright_box(np.array([4, 1, 1, 1]), size).tolist() == [x, y, 1, 1]  # the box of that pixel
 
 
 def stored(points):

@@ -10,7 +10,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
-from fabrec_hf.data.formats.annotated import AnnotatedFace, AnnotatedPicture  # noqa: E402
+from fabrec_hf.data.formats.annotated import FaceToWrite, PictureToWrite  # noqa: E402
 from fabrec_hf.data.formats.tool_writer import export_tool, export_wflw, setup_files, tool_files  # noqa: E402
 from fabrec_hf.data.readers import TOOLS, guess_kind, open_source  # noqa: E402
 from fabrec_hf.data.source import face_features  # noqa: E402
@@ -21,9 +21,9 @@ from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme  # noqa: E4
 NAN = [np.nan, np.nan]
 EYES = LandmarkScheme("eyes", 3, ("left_eye", "right_eye", "nose & tip"), ((0, 1),), edges=((0, 2),))
 PLAIN = LandmarkScheme("plain", 3)
-FACE = AnnotatedFace(np.array([[10, 20.5], NAN, [1 / 3, 40]]), [True, True, False], (1, 2, 30, 50.25), [0.9, 0.1, 0.5])
-SECOND = AnnotatedFace(np.array([[110, 20], [120, 20], [115, 40]]), [True] * 3)
-PICTURE = AnnotatedPicture("a b.png", (200, 100), 512, [FACE, SECOND])
+FACE = FaceToWrite(np.array([[10, 20.5], NAN, [1 / 3, 40]]), [True, True, False], (1, 2, 30, 50.25), [0.9, 0.1, 0.5])
+SECOND = FaceToWrite(np.array([[110, 20], [120, 20], [115, 40]]), [True] * 3)
+PICTURE = PictureToWrite("a b.png", (200, 100), 512, [FACE, SECOND])
 
 
 def test_the_xml_of_cvat():
@@ -113,7 +113,7 @@ def test_the_xml_of_imglab():
         ("left_eye", "10", "20"),
         ("nose & tip", "0", "40"),
     ]  # whole pixels alone; 20.5 goes to the even one
-    lost = AnnotatedPicture("b.png", (20, 10), 1, [AnnotatedFace(np.full((3, 2), np.nan), [True] * 3)])
+    lost = PictureToWrite("b.png", (20, 10), 1, [FaceToWrite(np.full((3, 2), np.nan), [True] * 3)])
     assert not list(ElementTree.fromstring(tool_files("dlib", [lost], EYES)["faces.xml"]).iter("box"))
     (content,) = tool_files("dlib", [PICTURE], PLAIN).values()
     assert [part.get("name") for part in ElementTree.fromstring(content).iter("part")] == [
@@ -126,12 +126,12 @@ def test_the_xml_of_imglab():
 
 
 def test_pts_files_of_one_and_of_several_faces():
-    other = AnnotatedPicture("c.png", (20, 10), 1, [SECOND])
+    other = PictureToWrite("c.png", (20, 10), 1, [SECOND])
     files = tool_files("pts", [PICTURE, other], EYES)
     assert list(files) == ["a b_1.pts", "a b_2.pts", "c.pts"]
     assert files["a b_1.pts"].decode() == "version: 1\nn_points: 3\n{\n10.0 20.5\nnan nan\n0.33333334 40.0\n}\n"
     with pytest.raises(DataError, match=r"Two pictures have a face whose file would be a b_1.pts; rename a b_1.jpg"):
-        tool_files("pts", [PICTURE, AnnotatedPicture("a b_1.jpg", (20, 10), 1, [SECOND])], EYES)
+        tool_files("pts", [PICTURE, PictureToWrite("a b_1.jpg", (20, 10), 1, [SECOND])], EYES)
 
 
 def test_what_a_project_is_set_up_with():

@@ -247,7 +247,7 @@ def test_latent_walks_need_crops_of_one_size(tmp_path):
         LatentExplorer(shelf.finder(), shelf)
 
 
-def test_comparisons_measure_what_is_labelled(shelf, found, tmp_path):
+def test_comparisons_measure_what_is_labeled(shelf, found, tmp_path):
     tiny = shelf.finder(save_landmarks(tmp_path / "tiny"))
     truth = found.faces[0].keypoints.copy()
     eyes = np.linalg.norm(truth[36] - truth[45])

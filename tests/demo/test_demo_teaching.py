@@ -33,13 +33,14 @@ from fabrec_hf.demo.teaching import (  # noqa: E402
     annotation_files,
     draw_results,
     find_session_faces,
-    labelled_dataset,
+    labeled_dataset,
     rank_faces,
     teach,
 )
 from fabrec_hf.demo.uploads import Limits, Uploads  # noqa: E402
 from fabrec_hf.errors import DataError, HubError  # noqa: E402
-from fabrec_hf.learning.fewshot import FitProgress, FitResult  # noqa: E402
+from fabrec_hf.learning.fewshot import FitProgress  # noqa: E402
+from fabrec_hf.learning.fit_result import FitResult  # noqa: E402
 
 
 NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
@@ -104,10 +105,10 @@ def test_ranking_takes_faces_of_the_session(session, autoencoder):
 
 def test_annotations_become_rows(session):
     with pytest.raises(DataError, match="at least one face"):
-        labelled_dataset(session.project, session.photographs)
+        labeled_dataset(session.project, session.photographs)
     annotate(session, 1)
     session.project.put(*TRUTH["face 1.png"][0])
-    rows = labelled_dataset(session.project, session.photographs)
+    rows = labeled_dataset(session.project, session.photographs)
     assert rows["name"] == ["face 0", "face 1"] and rows[0]["image"].size == (96, 96)
     np.testing.assert_allclose(rows[0]["landmarks"], TRUTH["face 0.png"], atol=1e-4)
     np.testing.assert_allclose(rows[0]["box"], draw_face(0)[2], atol=1e-4)

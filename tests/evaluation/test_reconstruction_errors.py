@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.checkpoints.loading import load_autoencoder  # noqa: E402
+from fabrec_hf.data.canvases import Canvases  # noqa: E402
 from fabrec_hf.data.decoding import decode_pictures  # noqa: E402
 from fabrec_hf.errors import CheckpointError, DataError  # noqa: E402
 from fabrec_hf.evaluation.reconstruction_errors import (  # noqa: E402
@@ -57,7 +58,7 @@ def make_faces(count, **columns):
 
 def test_errors_of_known_reconstructions():
     random = np.random.default_rng(0)
-    canvases = torch.from_numpy(random.integers(0, 256, (5, 3, 40, 40), dtype=np.uint8))
+    canvases = Canvases(torch.from_numpy(random.integers(0, 256, (5, 3, 40, 40), dtype=np.uint8)))
     levels, structural = reconstruction_errors(stub(lambda images: images + 10 / 255), canvases, batch_size=2)
     assert levels == pytest.approx([10] * 5, rel=1e-4)
     assert structural == pytest.approx([0] * 5, abs=1e-3)  # brighter, but the same structure
@@ -65,7 +66,7 @@ def test_errors_of_known_reconstructions():
     colors = random.integers(0, 256, (4, 3), dtype=np.uint8)
     flat = torch.from_numpy(colors)[:, :, None, None].expand(4, 3, 40, 40)
     mean = torch.tensor(MEAN, dtype=torch.float32).view(1, 3, 1, 1)
-    levels, structural = reconstruction_errors(stub(lambda images: 0 * images - mean), flat)
+    levels, structural = reconstruction_errors(stub(lambda images: 0 * images - mean), Canvases(flat))
     assert levels == pytest.approx(colors.astype(float).mean(axis=1), rel=1e-4)
     assert structural == pytest.approx([0] * 4, abs=1e-4)
 
@@ -74,11 +75,11 @@ def test_errors_are_those_of_a_loop_over_faces(autoencoder):
     """The definitions written out face by face: pictures at the model's size, no shift, and SSIM's windows by hand."""
     dataset = make_faces(5)
     assert canvas_size(32) == 40
-    canvases = decode_pictures(dataset, 40, progress=False)
+    canvases = Canvases(decode_pictures(dataset, 40, progress=False))
     levels, structural = reconstruction_errors(autoencoder, canvases, batch_size=3)
     window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     window = np.outer(window, window) / window.sum() ** 2
-    for index, canvas in enumerate(canvases):
+    for index, canvas in enumerate(canvases.pixels):
         crop = torch.nn.functional.interpolate(canvas[None].float() / 255, size=32, mode="bilinear")
         image = crop[0].numpy().transpose(1, 2, 0) - MEAN
         with torch.no_grad():
@@ -99,7 +100,7 @@ def test_errors_are_those_of_a_loop_over_faces(autoencoder):
 
 def test_batches_and_chunks_change_nothing(autoencoder, monkeypatch):
     dataset = make_faces(7)
-    canvases = decode_pictures(dataset, 40, progress=False)
+    canvases = Canvases(decode_pictures(dataset, 40, progress=False))
     expected = reconstruction_errors(autoencoder, canvases, batch_size=1)
     for found in (reconstruction_errors(autoencoder, canvases, batch_size=3), expected):
         assert found[0] == pytest.approx(expected[0], rel=1e-4) and found[1] == pytest.approx(expected[1], rel=1e-4)
@@ -113,7 +114,7 @@ def test_batches_and_chunks_change_nothing(autoencoder, monkeypatch):
 def test_fewer_stages_are_compared_at_the_size_they_draw():
     torch.manual_seed(0)
     model = FabRecAutoencoder(FabRecAutoencoderConfig(**TINY | {"image_size": 64, "widths": [4, 4, 4, 8]})).eval()
-    canvases = torch.full((2, 3, 80, 80), 128, dtype=torch.uint8)
+    canvases = Canvases(torch.full((2, 3, 80, 80), 128, dtype=torch.uint8))
     stages = len(model.decoder.stages)
     with torch.no_grad():
         images = torch.full((1, 3, 64, 64), 128 / 255) - torch.tensor(MEAN, dtype=torch.float32).view(1, 3, 1, 1)
@@ -187,7 +188,7 @@ def test_small_groups_are_counted_and_have_no_mean(autoencoder):
     genders = ["Female"] * 20 + ["Male"] * 19 + [None]
     dataset = make_faces(40, source=["somewhere"] * 40, gender=genders)
     measured = measure_reconstruction(autoencoder, dataset, batch_size=16)
-    levels, structural = reconstruction_errors(autoencoder, decode_pictures(dataset, 40, progress=False))
+    levels, structural = reconstruction_errors(autoencoder, Canvases(decode_pictures(dataset, 40, progress=False)))
     everyone, source, women, men = measured["groups"]
     assert [entry["count"] for entry in measured["groups"]] == [40, 40, 20, 19]
     assert men["l1"] is None and men["structural"] is None

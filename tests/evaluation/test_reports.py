@@ -51,7 +51,7 @@ def test_the_papers_own_rows(table, values):
     assert row_of(table, "3FabRec") == values
 
 
-def test_limited_data_columns_are_labelled_with_their_sizes():
+def test_limited_data_columns_are_labeled_with_their_sizes():
     own = dict(zip(((c.subset, c.shots) for c in TABLES["table4"].columns), row_of("table4", "3FabRec"), strict=True))
     full = {3148: 3.82, 630: 4.31, 315: 4.47, 157: 4.75, 50: 5.10, 10: 5.61, 1: 9.92}
     assert {shots: own["full", shots] for shots in full} == full
@@ -147,7 +147,7 @@ def test_the_whole_of_300w_fills_tables_1_and_2():
     assert "Our data covers only a part" not in " ".join(table.notes)
 
 
-def test_wflw_is_recognised_by_its_number_of_faces():
+def test_wflw_is_recognized_by_its_number_of_faces():
     pose = summary(9.0, 30.0, 0.2, count=326)
     result = make_result("wflw", summary(6.0, 9.0, 0.45678, count=2500), pose=pose)
     tables = {table.title.split(" (")[0]: table for table in make_tables(result, "mine")[1:]}

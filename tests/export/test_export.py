@@ -156,10 +156,10 @@ def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, m
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_int8_is_quantised_and_close(model_and_processor, labeled, tmp_path, capsys, format):
+def test_int8_is_quantized_and_close(model_and_processor, labeled, tmp_path, capsys, format):
     pytest.importorskip("nncf")
     words = ["export", "--model", str(model_and_processor[2]), "--format", format, "--output", str(tmp_path / "out")]
-    words += ["--int8", "--data", str(labeled), "--calibration-faces", "8", "--max-growth", "1000", "--json"]
+    words += ["--int8", "--data", str(labeled), "--int8-faces", "8", "--max-growth", "1000", "--json"]
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["faces"] == 6 and report["nme"] > 0
@@ -181,7 +181,7 @@ def test_int8_that_costs_too_much_is_not_written(model_and_processor, labeled, t
     errors = iter([5.0, 5.06])
     monkeypatch.setattr("fabrec_hf.metrics.normalized_mean_error", lambda *_: np.array([next(errors)]))
     words = ["export", "--model", model_and_processor[2], "--output", tmp_path / "out", "--int8", "--data", labeled]
-    assert main([str(word) for word in [*words, "--calibration-faces", "4"]]) == 2
+    assert main([str(word) for word in [*words, "--int8-faces", "4"]]) == 2
     assert "raises the error from 5.000 to 5.060 % (+1.20 % of itself)" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 

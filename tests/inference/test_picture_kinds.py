@@ -21,7 +21,7 @@ from fabrec_hf.cli import main  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.decoding import decode_pictures  # noqa: E402
 from fabrec_hf.demo.uploads import Limits, decode_picture  # noqa: E402
-from fabrec_hf.inference.input_files import read_picture  # noqa: E402
+from fabrec_hf.inference.input_files import open_noted_picture  # noqa: E402
 from fabrec_hf.model.image_inputs import load_rgb  # noqa: E402
 from support.picture_kinds import KINDS, SEVERAL, as_seen  # noqa: E402
 
@@ -84,7 +84,7 @@ def converted(folder, tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 def test_every_reader_sees_the_picture_that_was_stored(name, folder, photograph, converted):
     path, wanted = folder / name, as_seen(name, photograph)
-    opened, note = read_picture(path)
+    opened, note = open_noted_picture(path)
     space = decode_picture(path.read_bytes(), name, Limits())
     seen = {
         "fabrec detect": load_rgb(opened).permute(1, 2, 0).numpy(),
@@ -132,7 +132,7 @@ def test_heic_without_its_reader_is_said_in_every_place(folder, monkeypatch):
     monkeypatch.setattr(Image, "ID", ids)
     try:
         path = folder / "phone.heic"
-        for read in (read_picture, lambda path: decode_picture(path.read_bytes(), path.name, Limits())):
+        for read in (open_noted_picture, lambda path: decode_picture(path.read_bytes(), path.name, Limits())):
             with pytest.raises(ImageError, match=r"pip install 'fabrec-hf\[heic\]'"):
                 read(path)
         with pytest.raises(ValueError, match=r"phone\.heic\) cannot be read: HEIC needs pillow-heif: pip install"):

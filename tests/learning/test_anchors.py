@@ -1,6 +1,7 @@
 """Fits that start from a detector of other points."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection
 from fabrec_hf.data import load_faces
 from fabrec_hf.errors import CheckpointError, DataError
 from fabrec_hf.learning.anchors import begin_from_anchors, load_start, predict_anchors
-from fabrec_hf.learning.fewshot import fit_landmarks, fit_recipe
-from fabrec_hf.learning.labelled_faces import LabelledFaces
+from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks, fit_recipe
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor, predict_faces
 from fabrec_hf.model.known_schemes import LandmarkScheme, get_scheme
 from support.tiny_checkpoints import TINY, save_autoencoder, save_landmarks
@@ -39,7 +40,7 @@ def faces(drawn_faces):
     dataset = load_faces(drawn_faces, "train", columns=("image", "landmarks", "box")).select(range(6))
     points = [row[:3] for row in dataset["landmarks"]]
     dataset = dataset.remove_columns("landmarks").add_column("landmarks", points)
-    return LabelledFaces(dataset, build_processor(None, 32), progress=False)
+    return LabeledFaces(dataset, build_processor(None, 32), progress=False)
 
 
 def test_the_points_of_a_detector_become_anchors(start):
@@ -64,7 +65,7 @@ def test_anchors_are_those_of_the_detector_averaged_with_the_mirrored_crop(start
     flip = LandmarkScheme.from_dict(detector.config.landmark_scheme).flip_index
     plain = predict_faces(detector, faces, torch.device("cpu")).landmarks
     turned = copy.copy(faces)
-    turned.canvases = faces.canvases.flip(-1)
+    turned.canvases = replace(faces.canvases, pixels=faces.canvases.pixels.flip(-1))
     mirrored = predict_faces(detector, turned, torch.device("cpu")).landmarks
     back = mirrored[:, flip] * torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])
     torch.testing.assert_close(predict_anchors(model, faces, flip), 0.5 * (plain + back), atol=1e-4, rtol=0)
@@ -88,14 +89,16 @@ def test_a_beginning_is_made_once(start, faces):
 def test_an_instant_fit_takes_no_step_and_answers_by_regression(start, faces):
     model = build_model(start, SCHEME, RECIPE)
     encoder = copy.deepcopy(model.autoencoder.state_dict())
-    result = fit_landmarks(model, faces, SCHEME, RECIPE, folds=6, instant=True)
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, FitOptions(folds=6, instant=True))
     assert result.losses == [] and not result.stopped
     assert all(torch.equal(value, encoder[name]) for name, value in model.autoencoder.state_dict().items())
     assert model.point_regression.share.tolist() == [1.0, 1.0, 1.0]
     # Left-out faces are predicted by a regression that has not seen them.
     first = build_model(start, SCHEME, RECIPE)
     places = torch.tensor([row for row in range(6) if row != 0])
-    first_result = fit_landmarks(first, faces.subset(places.numpy()), SCHEME, RECIPE, folds=0, instant=True)
+    first_result = fit_landmarks(
+        first, faces.subset(places.numpy()), SCHEME, RECIPE, FitOptions(folds=0, instant=True)
+    )
     predicted = predict_faces(first, faces.subset(torch.tensor([0]).numpy()), torch.device("cpu")).landmarks
     torch.testing.assert_close(torch.tensor(result.held_out.landmarks[0]).float(), predicted[0], atol=1e-5, rtol=0)
     assert first_result.training_errors.shape == (5,)
@@ -103,7 +106,7 @@ def test_an_instant_fit_takes_no_step_and_answers_by_regression(start, faces):
 
 def test_a_fit_learns_points_and_remembers_anchors(start, faces):
     model = build_model(start, SCHEME, RECIPE)
-    result = fit_landmarks(model, faces, SCHEME, RECIPE, folds=0)
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, FitOptions(folds=0))
     assert len(result.losses) == 2 and all(loss > 0 for loss in result.losses)
     assert model.point_regression.share.tolist() == [0.5, 0.5, 0.5]
 
@@ -111,7 +114,7 @@ def test_a_fit_learns_points_and_remembers_anchors(start, faces):
 def test_only_a_detector_starts_an_instant_fit(faces, tmp_path):
     model = build_model(str(save_autoencoder(tmp_path / "autoencoder")), SCHEME, RECIPE)
     with pytest.raises(DataError, match="3fabrec-mesh"):
-        fit_landmarks(model, faces, SCHEME, RECIPE, instant=True)
+        fit_landmarks(model, faces, SCHEME, RECIPE, FitOptions(instant=True))
 
 
 def test_a_start_whose_points_become_anchors_takes_fewer_and_smaller_steps(tmp_path):

@@ -13,8 +13,9 @@ pytest.importorskip("kmedoids")
 
 from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImageProcessor, get_scheme  # noqa: E402
 from fabrec_hf.learning.as_detected import FacesAsDetected  # noqa: E402
-from fabrec_hf.learning.fewshot import fit_landmarks  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks  # noqa: E402
+from fabrec_hf.learning.fit_result import describe_fit  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -80,20 +81,20 @@ def detector_of(pictures, boxes, roll=0.0):
 def test_left_out_faces_are_cut_where_the_detector_finds_them(drawn):
     pictures, points, boxes = drawn
     annotated = as_dataset(pictures, points, [whole_head(box) for box in boxes])
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
-    wanted = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
+    wanted = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
     cut = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures[:5], boxes[:5]))
     rows = np.array([4, 1, 5])
     seen = cut(rows)
-    assert cut.found.tolist() == [False, True, False, False, True, False]
+    assert seen.detected.tolist() == [True, True, False] and not given.detected.any()
     for place, row in enumerate(rows):
         same = given if row == 5 else wanted  # the last face is not found, and stays where it was
-        assert torch.equal(seen.canvases[place], same.canvases[row])
+        assert torch.equal(seen.canvases.pixels[place], same.canvases.pixels[row])
         torch.testing.assert_close(seen.landmarks[place], same.landmarks[row])
         np.testing.assert_allclose(seen.crop_boxes[place], same.crop_boxes[row])
         # Errors by the box are still those of the given box: its sides in pixels do not change.
         np.testing.assert_allclose(seen.boxes[place, 2] * seen.crop_boxes[place, 2], HEAD[2] * boxes[row][2])
-    assert not torch.equal(seen.canvases[0], given.canvases[4])
+    assert not torch.equal(seen.canvases.pixels[0], given.canvases.pixels[4])
 
 
 def test_a_face_that_lies_is_cut_upright(drawn):
@@ -109,13 +110,13 @@ def test_a_face_that_lies_is_cut_upright(drawn):
     ]
     annotated = as_dataset(lying, turned, [whole_head(box) for box in boxes])
     cut = FacesAsDetected(
-        annotated, LabelledFaces(annotated, PROCESSOR, progress=False), PROCESSOR, detector_of(lying, as_found, 90.0)
+        annotated, LabeledFaces(annotated, PROCESSOR, progress=False), PROCESSOR, detector_of(lying, as_found, 90.0)
     )
     seen = cut(np.arange(6))
-    upright = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
-    assert cut.found.all() and seen.rolls.tolist() == [90.0] * 6
+    upright = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    assert seen.detected.all() and seen.rolls.tolist() == [90.0] * 6
     torch.testing.assert_close(seen.landmarks, upright.landmarks, atol=1e-5, rtol=0)
-    difference = (seen.canvases.float() - upright.canvases.float()).abs()
+    difference = (seen.canvases.pixels.float() - upright.canvases.pixels.float()).abs()
     assert difference.mean() < 0.5 and difference.max() < 30
     back = landmarks_from_turned_crop(seen.landmarks.double().numpy(), seen.crop_boxes, seen.rolls)
     np.testing.assert_allclose(back, turned, atol=1e-3)
@@ -124,9 +125,9 @@ def test_a_face_that_lies_is_cut_upright(drawn):
 def test_a_roll_that_pays_nothing_is_no_turn(drawn):
     pictures, points, boxes = drawn
     annotated = as_dataset(pictures, points, list(boxes))
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
     seen = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures, boxes, 15.0))(np.arange(6))
-    assert torch.equal(seen.canvases, given.canvases) and not seen.rolls.any()
+    assert torch.equal(seen.canvases.pixels, given.canvases.pixels) and not seen.rolls.any()
 
 
 def test_the_estimate_is_that_of_the_detectors_crops(drawn, tmp_path):
@@ -136,14 +137,18 @@ def test_the_estimate_is_that_of_the_detectors_crops(drawn, tmp_path):
     torch.manual_seed(0)
     FabRecAutoencoder(tiny).save_pretrained(tmp_path)
     annotated = as_dataset(pictures, points, [whole_head(box) for box in boxes])
-    given = LabelledFaces(annotated, PROCESSOR, progress=False)
-    wanted = LabelledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
+    given = LabeledFaces(annotated, PROCESSOR, progress=False)
+    wanted = LabeledFaces(as_dataset(pictures, points, list(boxes)), PROCESSOR, progress=False)
     cut = FacesAsDetected(annotated, given, PROCESSOR, detector_of(pictures, boxes))
-    result = fit_landmarks(build_model(str(tmp_path), SCHEME, RECIPE), given, SCHEME, RECIPE, as_detected=cut)
+    result = fit_landmarks(
+        build_model(str(tmp_path), SCHEME, RECIPE), given, SCHEME, RECIPE, FitOptions(as_detected=cut)
+    )
     left_out = np.flatnonzero(np.isfinite(result.held_out_errors))
-    assert np.flatnonzero(cut.found).tolist() == left_out.tolist() and len(left_out) == 2
+    assert np.flatnonzero(result.held_out_faces.detected).tolist() == left_out.tolist() and len(left_out) == 2
+    described = describe_fit(result, SCHEME, RECIPE, "", 1)
+    assert (described["held_out_faces"], described["held_out_not_found"]) == (2, 0)
     model = build_model(str(tmp_path), SCHEME, RECIPE)  # three quarters of two steps are two
-    fit_landmarks(model, given.subset(np.setdiff1d(np.arange(6), left_out)), SCHEME, RECIPE, folds=0)
+    fit_landmarks(model, given.subset(np.setdiff1d(np.arange(6), left_out)), SCHEME, RECIPE, FitOptions(folds=0))
     expected = predict_faces(model, wanted.subset(left_out), model.device).landmarks.double().numpy()
     in_pixels = expected * wanted.crop_boxes[left_out, None, 2:] + wanted.crop_boxes[left_out, None, :2] - 0.5
     for row, found in zip(left_out, in_pixels, strict=True):
@@ -154,4 +159,5 @@ def test_the_estimate_is_that_of_the_detectors_crops(drawn, tmp_path):
     faces = result.held_out_faces
     np.testing.assert_allclose(faces.crop_boxes[left_out], wanted.crop_boxes[left_out])
     in_given = fit_landmarks(build_model(str(tmp_path), SCHEME, RECIPE), given, SCHEME, RECIPE)
+    assert describe_fit(in_given, SCHEME, RECIPE, "", 1)["held_out_not_found"] == 2
     assert np.abs(in_given.held_out_errors - result.held_out_errors)[left_out].min() > 0.1

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.learning.augmentation import (
     LARGEST_ELASTIC,
     AugmentationConfig,
@@ -28,11 +29,12 @@ def canvas_position(landmarks):
 
 
 def blobs(landmarks):
-    """Canvases (N, 3, C, C) with a soft bright blob at one landmark (N, 1, 2) each."""
+    """Canvases with a soft bright blob at one landmark (N, 1, 2) each."""
     grid = torch.arange(CANVAS).float()
     center = canvas_position(landmarks[:, 0])
     squares = (grid - center[:, :1])[:, None, :] ** 2 + (grid - center[:, 1:])[:, :, None] ** 2
-    return (255 * torch.exp(-squares / (2 * 4.0**2))).round().to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
+    gray = (255 * torch.exp(-squares / (2 * 4.0**2))).round().to(torch.uint8)
+    return Canvases(gray[:, None].expand(-1, 3, -1, -1), FRACTION)
 
 
 def centers(crops):
@@ -65,7 +67,7 @@ def random_landmarks(count=40, low=0.3, high=0.7):
 def test_landmarks_follow_the_pixels(config):
     landmarks = random_landmarks()
     torch.manual_seed(0)
-    crops, moved = augment(blobs(landmarks), SIZE, FRACTION, config, landmarks, flip_index=[0])
+    crops, moved = augment(blobs(landmarks), SIZE, config, landmarks, flip_index=[0])
     assert crops.shape == (40, 3, SIZE, SIZE) and moved.shape == landmarks.shape
     # A deformation bends the blob, too, and so moves its center a little beside the landmark.
     assert ((centers(crops) - moved) * SIZE).abs().max() < (0.45 if config.elastic else 0.3)
@@ -76,19 +78,19 @@ def test_landmarks_follow_the_pixels(config):
 
 
 def test_without_ranges_the_crop_is_the_plain_one():
-    canvases = torch.randint(0, 256, (3, 3, CANVAS, CANVAS), dtype=torch.uint8)
-    crops, landmarks = augment(canvases, SIZE, FRACTION, NOTHING)
+    canvases = Canvases(torch.randint(0, 256, (3, 3, CANVAS, CANVAS), dtype=torch.uint8), FRACTION)
+    crops, landmarks = augment(canvases, SIZE, NOTHING)
     assert landmarks is None
-    torch.testing.assert_close(crops, plain_crops(canvases, SIZE, FRACTION))
+    torch.testing.assert_close(crops, plain_crops(canvases, SIZE))
     # at 100 px the plain crop is the canvas's own middle, pixel for pixel
-    middle = canvases[..., 30:130, 30:130].float() / 255
-    torch.testing.assert_close(plain_crops(canvases, 100, FRACTION), middle, atol=1e-4, rtol=0)
+    middle = canvases.pixels[..., 30:130, 30:130].float() / 255
+    torch.testing.assert_close(plain_crops(canvases, 100), middle, atol=1e-4, rtol=0)
 
 
-def test_rotation_turns_about_the_centre_within_its_range():
+def test_rotation_turns_about_the_center_within_its_range():
     landmarks = torch.tensor([[[0.8, 0.5]]]).repeat(200, 1, 1)
     torch.manual_seed(0)
-    _, moved = augment(blobs(landmarks), 8, FRACTION, AugmentationConfig(flip=0, rotation=30), landmarks)
+    _, moved = augment(blobs(landmarks), 8, AugmentationConfig(flip=0, rotation=30), landmarks)
     offset = moved[:, 0] - 0.5
     torch.testing.assert_close(offset.norm(dim=1), torch.full((200,), 0.3), atol=1e-5, rtol=0)
     angles = torch.rad2deg(torch.atan2(offset[:, 1], offset[:, 0]))
@@ -98,32 +100,32 @@ def test_rotation_turns_about_the_centre_within_its_range():
 def test_scale_is_the_size_of_the_face():
     landmarks = torch.tensor([[[0.8, 0.4]]]).repeat(200, 1, 1)
     torch.manual_seed(0)
-    _, moved = augment(blobs(landmarks), 8, FRACTION, AugmentationConfig(flip=0, scale=(0.5, 1.25)), landmarks)
+    _, moved = augment(blobs(landmarks), 8, AugmentationConfig(flip=0, scale=(0.5, 1.25)), landmarks)
     sizes = (moved[:, 0] - 0.5) / torch.tensor([0.3, -0.1])
     torch.testing.assert_close(sizes[:, 0], sizes[:, 1], atol=1e-5, rtol=0)  # x and y together
     assert 0.5 <= sizes.min() < 0.53 and 1.22 < sizes.max() <= 1.25 + 1e-5
     # and the pixels agree: a blob twice as large covers four times the area
     canvases = blobs(torch.full((1, 1, 2), 0.5))
-    area = [augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=0, scale=(s, s)))[0].sum() for s in (1.0, 2.0)]
+    area = [augment(canvases, SIZE, AugmentationConfig(flip=0, scale=(s, s)))[0].sum() for s in (1.0, 2.0)]
     assert (area[1] / area[0]).item() == pytest.approx(4, rel=0.03)
 
 
 def test_translation_is_a_fraction_of_the_crop():
     landmarks = torch.full((300, 1, 2), 0.5)
     torch.manual_seed(0)
-    _, moved = augment(blobs(landmarks), 8, FRACTION, AugmentationConfig(flip=0, translation=0.04), landmarks)
+    _, moved = augment(blobs(landmarks), 8, AugmentationConfig(flip=0, translation=0.04), landmarks)
     offsets = moved - 0.5
     assert 0.036 < offsets.abs().max() <= 0.04 + 1e-6
     assert (offsets.amin(dim=0) < -0.03).all() and (offsets.amax(dim=0) > 0.03).all()
 
 
-def test_elastic_shifts_move_neighbours_together_and_no_point_too_far():
+def test_elastic_shifts_move_neighbors_together_and_no_point_too_far():
     steps = torch.linspace(0.3, 0.7, 9)
     landmarks = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(1, -1, 2).repeat(200, 1, 1)
-    canvases = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
+    canvases = Canvases(torch.zeros(200, 3, 8, 8, dtype=torch.uint8), FRACTION)
     torch.manual_seed(0)
     config = AugmentationConfig(flip=0, elastic=0.04)
-    shifts = augment(canvases, 4, FRACTION, config, landmarks, [*range(81)])[1] - landmarks
+    shifts = augment(canvases, 4, config, landmarks, [*range(81)])[1] - landmarks
     # torch's cubic kernel (a = -0.75) weighs four values by -3/32, 19/32, 19/32, -3/32 halfway: 1.375 along each axis.
     assert 0.03 < shifts.abs().max() < 0.04 * 1.375**2
     assert shifts.mean(dim=0).abs().max() < 0.01, "no direction is preferred"
@@ -167,8 +169,8 @@ def test_deformations_that_would_fold_a_face_are_refused(elastic):
 
 def test_flip_swaps_the_paired_points():
     landmarks = torch.tensor([[[0.3, 0.4], [0.6, 0.45], [0.5, 0.7]]])
-    canvases = torch.zeros(1, 3, CANVAS, CANVAS, dtype=torch.uint8)
-    _, moved = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=1), landmarks, flip_index=[1, 0, 2])
+    canvases = Canvases(torch.zeros(1, 3, CANVAS, CANVAS, dtype=torch.uint8), FRACTION)
+    _, moved = augment(canvases, SIZE, AugmentationConfig(flip=1), landmarks, flip_index=[1, 0, 2])
     expected = torch.tensor([[[0.4, 0.45], [0.7, 0.4], [0.5, 0.7]]])
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
 
@@ -177,13 +179,13 @@ def test_flip_happens_with_its_probability_and_not_without_pairs():
     landmarks = torch.tensor([[[0.3, 0.5]]]).repeat(400, 1, 1)
     canvases = blobs(landmarks)
     torch.manual_seed(0)
-    _, moved = augment(canvases, 8, FRACTION, AugmentationConfig(flip=0.25), landmarks, flip_index=[0])
+    _, moved = augment(canvases, 8, AugmentationConfig(flip=0.25), landmarks, flip_index=[0])
     share = (moved[:, 0, 0] > 0.5).float().mean().item()
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 400))
-    crops, moved = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=1), landmarks)
+    crops, moved = augment(canvases, SIZE, AugmentationConfig(flip=1), landmarks)
     torch.testing.assert_close(moved, landmarks, atol=1e-6, rtol=0)
     assert ((centers(crops) - landmarks) * SIZE).abs().max() < 0.3
-    crops, _ = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=1))  # without landmarks everything may flip
+    crops, _ = augment(canvases, SIZE, AugmentationConfig(flip=1))  # without landmarks everything may flip
     assert ((centers(crops)[:, 0, 0] - 0.7) * SIZE).abs().max() < 0.3
 
 
@@ -192,11 +194,11 @@ def test_missing_points_stay_missing_and_spoil_no_other():
     landmarks[2, 1] = torch.nan
     landmarks[5] = torch.nan
     complete = landmarks.nan_to_num(0.5)
-    canvases = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    canvases = Canvases(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), FRACTION)
     results = []
     for points in (landmarks, complete):
         torch.manual_seed(0)
-        results.append(augment(canvases, 16, FRACTION, COVERED, points, flip_index=[0, 1, 2, 3])[1])
+        results.append(augment(canvases, 16, COVERED, points, flip_index=[0, 1, 2, 3])[1])
     missing = landmarks.isnan()
     assert torch.equal(results[0].isnan(), missing)
     torch.testing.assert_close(results[0][~missing], results[1][~missing])
@@ -204,21 +206,21 @@ def test_missing_points_stay_missing_and_spoil_no_other():
 
 @pytest.mark.parametrize("config", [TURNED, COVERED])
 def test_the_same_seed_repeats_the_step(config):
-    canvases = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+    canvases = Canvases(torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8), FRACTION)
     landmarks = torch.rand(4, 3, 2)
     runs = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
-        runs.append(augment(canvases, 32, FRACTION, config, landmarks, flip_index=[0, 1, 2]))
+        runs.append(augment(canvases, 32, config, landmarks, flip_index=[0, 1, 2]))
     assert torch.equal(runs[0][0], runs[1][0]) and torch.equal(runs[0][1], runs[1][1])
     assert not torch.equal(runs[0][0], runs[2][0]) and not torch.equal(runs[0][1], runs[2][1])
 
 
 def test_occlusion_covers_a_rectangle_with_another_picture():
     levels = torch.tensor([40, 90, 140, 190], dtype=torch.uint8)
-    canvases = levels.view(4, 1, 1, 1).expand(4, 3, 32, 32)
+    canvases = Canvases(levels.view(4, 1, 1, 1).expand(4, 3, 32, 32), FRACTION)
     torch.manual_seed(0)
-    crops, _ = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=0, occlusion=1))
+    crops, _ = augment(canvases, SIZE, AugmentationConfig(flip=0, occlusion=1))
     for index in range(4):
         own = levels[index] / 255
         other = levels[(index - 1) % 4] / 255
@@ -228,19 +230,20 @@ def test_occlusion_covers_a_rectangle_with_another_picture():
         rows, columns = covered.any(dim=1).nonzero(), covered.any(dim=0).nonzero()
         assert covered.sum() == len(rows) * len(columns)  # a rectangle
     torch.manual_seed(0)
-    plain, _ = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=0, occlusion=0.0))
+    plain, _ = augment(canvases, SIZE, AugmentationConfig(flip=0, occlusion=0.0))
     torch.testing.assert_close(plain, (levels / 255).view(4, 1, 1, 1).expand(4, 3, SIZE, SIZE))
 
 
-def test_colours_change_within_their_range_and_grey_has_none():
-    canvases = torch.tensor([120, 80, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(300, 3, 8, 8)
+def test_colors_change_within_their_range_and_gray_has_none():
+    color = torch.tensor([120, 80, 60], dtype=torch.uint8).view(1, 3, 1, 1)
+    canvases = Canvases(color.expand(300, 3, 8, 8), FRACTION)
     torch.manual_seed(0)
-    crops, _ = augment(canvases, 4, FRACTION, AugmentationConfig(flip=0, color=0.2))
+    crops, _ = augment(canvases, 4, AugmentationConfig(flip=0, color=0.2))
     brightness = crops.mean(dim=(1, 2, 3)) / (260 / 3 / 255)
     assert brightness.min() > 0.8 * 0.88 and brightness.max() < 1.2 * 1.12
     assert brightness.min() < 0.85 and brightness.max() > 1.15
     assert bool((crops >= 0).all() and (crops <= 1).all())
-    crops, _ = augment(canvases, 4, FRACTION, AugmentationConfig(flip=0, grayscale=1))
+    crops, _ = augment(canvases, 4, AugmentationConfig(flip=0, grayscale=1))
     torch.testing.assert_close(crops[:, 0], crops[:, 1])
     torch.testing.assert_close(crops[:, 1], crops[:, 2])
     # Rec. 601 luma of (120, 80, 60)
@@ -250,22 +253,23 @@ def test_colours_change_within_their_range_and_grey_has_none():
 def test_blur_softens_and_keeps_the_brightness():
     canvases = blobs(torch.full((6, 1, 2), 0.5))
     torch.manual_seed(0)
-    plain, _ = augment(canvases, SIZE, FRACTION, NOTHING)
-    blurred, _ = augment(canvases, SIZE, FRACTION, AugmentationConfig(flip=0, blur=1))
+    plain, _ = augment(canvases, SIZE, NOTHING)
+    blurred, _ = augment(canvases, SIZE, AugmentationConfig(flip=0, blur=1))
     assert (blurred.amax(dim=(1, 2, 3)) < plain.amax(dim=(1, 2, 3)) - 0.005).all()
     torch.testing.assert_close(blurred.sum(dim=(1, 2, 3)), plain.sum(dim=(1, 2, 3)), rtol=1e-3, atol=0)
 
 
 def test_a_shared_batch_is_augmented_as_in_one_process():
     """Every process draws for the whole batch and keeps its rows; only occlusion looks at a process's own canvases."""
-    canvases = torch.randint(0, 256, (6, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(0, 256, (6, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    canvases = Canvases(noise, 0.7)
     landmarks = random_landmarks(6)
     config = AugmentationConfig(rotation=40, translation=0.1, scale=(0.8, 1.2), elastic=0.03, color=0.3, blur=0.5)
 
     def run(rank, world_size):
         torch.manual_seed(3)
         rows = slice(rank, None, world_size)
-        return augment(canvases[rows], 32, 0.7, config, landmarks[rows], [0], share=(rank, world_size))
+        return augment(canvases.subset(rows), 32, config, landmarks[rows], [0], share=(rank, world_size))
 
     whole, points = run(0, 1)
     for rank in range(2):

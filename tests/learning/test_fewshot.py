@@ -22,8 +22,15 @@ from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning import landmark_training  # noqa: E402
 from fabrec_hf.learning.anchors import load_start  # noqa: E402
-from fabrec_hf.learning.fewshot import FitProgress, assign_faces, choose_faces, fit_landmarks, fit_recipe  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.fewshot import (  # noqa: E402
+    FitOptions,
+    FitProgress,
+    assign_faces,
+    choose_faces,
+    fit_landmarks,
+    fit_recipe,
+)
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -72,7 +79,7 @@ def test_the_sweep_measures_what_fit_does(name, config):
 
 def labeled(drawn_faces, count=5):
     dataset = load_faces(drawn_faces).select(range(count))
-    return LabelledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
+    return LabeledFaces(dataset, FabRecImageProcessor(size={"height": 32, "width": 32}), progress=False)
 
 
 def test_the_chosen_faces_are_the_best_medoids_there_are():
@@ -109,7 +116,7 @@ def test_a_fit_learns_and_keeps_the_generator(drawn_faces, autoencoder):
     generator = {name: value.clone() for name, value in model.autoencoder.decoder.state_dict().items()}
     encoder = model.autoencoder.encoder.conv1.weight.clone()
     before = landmark_errors(predict_faces(model, faces, model.device)[0], faces, SCHEME).mean()
-    result = fit_landmarks(model, faces, SCHEME, recipe, folds=0)
+    result = fit_landmarks(model, faces, SCHEME, recipe, FitOptions(folds=0))
     assert len(result.losses) == 62 and not result.stopped and result.seconds > 0
     assert np.mean(result.losses[-5:]) < 0.6 * np.mean(result.losses[:5])
     assert result.training_errors.mean() < 0.7 * before
@@ -124,7 +131,7 @@ def moved_by_one_step(drawn_faces, autoencoder, max_grad_norm):
     recipe = replace(recipe, finetune_head_learning_rate=1.0, encoder_learning_rate=1.0)
     model = build_model(str(autoencoder), SCHEME, recipe)
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    fit_landmarks(model, labeled(drawn_faces), SCHEME, recipe, folds=0)
+    fit_landmarks(model, labeled(drawn_faces), SCHEME, recipe, FitOptions(folds=0))
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
 
 
@@ -174,8 +181,8 @@ def test_sixteen_bits_are_for_devices_with_instructions_for_them(monkeypatch):
 def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_faces, autoencoder):
     faces, seen = labeled(drawn_faces), []
     models = [build_model(str(autoencoder), SCHEME, RECIPE) for _ in range(2)]
-    plain = fit_landmarks(models[0], faces, SCHEME, RECIPE, folds=0)
-    result = fit_landmarks(models[1], faces, SCHEME, RECIPE, folds=9, on_step=seen.append)
+    plain = fit_landmarks(models[0], faces, SCHEME, RECIPE, FitOptions(folds=0))
+    result = fit_landmarks(models[1], faces, SCHEME, RECIPE, FitOptions(folds=9, on_step=seen.append))
     for name, value in models[0].state_dict().items():
         assert torch.equal(value, models[1].state_dict()[name]), name
     prior = ShapePrior(5)
@@ -194,29 +201,36 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     left_out = int(np.flatnonzero(np.random.default_rng(0).permutation(5) == 2)[0])
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
-    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, folds=0)
+    fit_landmarks(model, faces.subset(np.delete(np.arange(5), left_out)), SCHEME, shorter, FitOptions(folds=0))
     expected = predict_faces(model, faces.subset(np.array([left_out])), model.device).landmarks
     torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected[0])
 
 
 def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
     faces, seen = labeled(drawn_faces), []
-    result = fit_landmarks(build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, on_step=seen.append)
+    result = fit_landmarks(
+        build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, FitOptions(on_step=seen.append)
+    )
     assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 5
     left_out = np.random.default_rng(0).permutation(5) % 3 == 0
     assert left_out.sum() == 2 and np.array_equal(np.isfinite(result.held_out_errors), left_out)
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)
     model = build_model(str(autoencoder), SCHEME, shorter)
-    fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, folds=0)
+    fit_landmarks(model, faces.subset(np.flatnonzero(~left_out)), SCHEME, shorter, FitOptions(folds=0))
     expected = predict_faces(model, faces.subset(np.flatnonzero(left_out)), model.device).landmarks
     torch.testing.assert_close(torch.as_tensor(result.held_out.landmarks[left_out]).float(), expected)
+
+
+def stopped_after(count, steps, folds=0):
+    """Options that collect a fit's steps and stop it after so many."""
+    return FitOptions(folds=folds, on_step=steps.append, should_stop=lambda: len(steps) == count)
 
 
 def test_a_fit_that_is_stopped_keeps_what_it_has(drawn_faces, autoencoder):
     faces, steps = labeled(drawn_faces), []
     model = build_model(str(autoencoder), SCHEME, RECIPE)
     head = model.heatmap_head.weight.detach().clone()
-    result = fit_landmarks(model, faces, SCHEME, RECIPE, 3, steps.append, lambda: len(steps) == 3)
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, stopped_after(3, steps, folds=3))
     assert result.stopped and len(result.losses) == 3 and np.isnan(result.held_out_errors).all()
     assert not torch.equal(model.heatmap_head.weight, head) and np.isfinite(result.training_errors).all()
 
@@ -226,14 +240,14 @@ def test_the_error_goes_down_as_it_is_shown_and_changes_nothing(drawn_faces, aut
     # Without a prior, which brings a model that knows nothing yet nearer, too.
     recipe = replace(RECIPE, finetune_steps=60, shape_prior=False)
     model = build_model(str(autoencoder), SCHEME, recipe)
-    fit_landmarks(model, faces, SCHEME, recipe, folds=0, on_step=seen.append)
+    fit_landmarks(model, faces, SCHEME, recipe, FitOptions(folds=0, on_step=seen.append))
     errors = [step.error for step in seen]
     assert errors[0] is None and len(set(errors[1:26])) == len(set(errors[26:51])) == 1
     assert errors[-1] < 0.7 * errors[1]
     # What is shown from step 27 on is the error of the model that has learned for 26.
     half = build_model(str(autoencoder), SCHEME, recipe)
     taken = []
-    fit_landmarks(half, faces, SCHEME, recipe, 0, taken.append, lambda: len(taken) == 26)
+    fit_landmarks(half, faces, SCHEME, recipe, stopped_after(26, taken))
     found = landmark_errors(predict_faces(half, faces, half.device)[0], faces, SCHEME).mean()
     assert errors[26] == pytest.approx(found, abs=1e-3)
 
@@ -243,7 +257,7 @@ def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder)
     faces, steps = labeled(drawn_faces), []
     recipe = LandmarkRecipe(**{**vars(RECIPE), "finetune_steps": 60})
     models = [build_model(str(autoencoder), SCHEME, recipe) for _ in range(2)]
-    fit_landmarks(models[0], faces, SCHEME, recipe, 0, steps.append, lambda: len(steps) == 26)
+    fit_landmarks(models[0], faces, SCHEME, recipe, stopped_after(26, steps))
     steps.clear()
 
     def spoil(progress):
@@ -251,7 +265,9 @@ def test_a_stopped_fit_keeps_the_best_and_not_the_last(drawn_faces, autoencoder)
         if len(steps) == 28:
             models[1].heatmap_head.weight.data.mul_(-1)
 
-    result = fit_landmarks(models[1], faces, SCHEME, recipe, 0, spoil, lambda: len(steps) == 28)
+    result = fit_landmarks(
+        models[1], faces, SCHEME, recipe, FitOptions(folds=0, on_step=spoil, should_stop=lambda: len(steps) == 28)
+    )
     assert result.stopped and len(result.losses) == 28
     for name, value in models[0].state_dict().items():
         assert torch.equal(value, models[1].state_dict()[name]), name

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fabrec_hf import get_scheme
+from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.learning.augmentation import AugmentationConfig
 from fabrec_hf.learning.landmark_training import LandmarkRecipe
 from fabrec_hf.learning.linear_start import begin_readout, solve_linear
@@ -33,18 +34,19 @@ def test_a_linear_layer_is_solved_as_numpy_solves_it():
 class Faces:
     """As many faces as asked for; one of them lacks a point."""
 
-    size, crop_fraction = 32, 1.0
+    size = 32
 
     def __init__(self, landmarks):
         self.landmarks = landmarks
         generator = torch.Generator().manual_seed(1)
-        self.canvases = torch.randint(0, 256, (len(landmarks), 3, 32, 32), generator=generator, dtype=torch.uint8)
+        shape = len(landmarks), 3, 32, 32
+        self.canvases = Canvases(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
 
 
 def test_a_readout_begins_with_what_the_features_tell():
     model = tiny_model(point_readout=True, landmark_scheme=SCHEME.to_dict())
     faces = Faces(torch.full((30, 5, 2), 0.5))
-    images = faces.canvases / 255 - torch.tensor(model_mean()).view(1, 3, 1, 1)
+    images = faces.canvases.pixels / 255 - torch.tensor(model_mean()).view(1, 3, 1, 1)
     true = torch.nn.Linear(model.point_readout.in_features, 10)
     with torch.no_grad():
         faces.landmarks = true(model.autoencoder.encoder.features(images)).view(30, 5, 2)

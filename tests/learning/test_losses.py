@@ -97,7 +97,7 @@ def test_structural_similarity_is_exact_enough_in_single_precision():
     torch.testing.assert_close(single.double(), structural_similarity(first, second), atol=1e-5, rtol=0)
 
 
-def test_reconstruction_loss_is_in_grey_levels():
+def test_reconstruction_loss_is_in_gray_levels():
     pictures = torch.zeros(2, 3, 4, 4)
     others = pictures.clone()
     others[0] = 0.1

@@ -9,8 +9,8 @@ import torch
 from fabrec_hf.data import load_faces
 from fabrec_hf.learning import refinement as module
 from fabrec_hf.learning.augmentation import AugmentationConfig
-from fabrec_hf.learning.fewshot import fit_landmarks
-from fabrec_hf.learning.labelled_faces import LabelledFaces, image_mean
+from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks
+from fabrec_hf.learning.labeled_faces import LabeledFaces, image_mean
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor
 from fabrec_hf.learning.refinement import _Moments, fit_refinement
 from fabrec_hf.model.known_schemes import get_scheme
@@ -28,7 +28,7 @@ STILL = AugmentationConfig(flip=0, rotation=0, translation=0, scale=(1, 1), elas
 @pytest.fixture(scope="module")
 def faces(drawn_faces):
     dataset = load_faces(drawn_faces, "train", columns=("image", "landmarks", "box")).select(range(6))
-    return LabelledFaces(dataset, build_processor(None, 32), progress=False)
+    return LabeledFaces(dataset, build_processor(None, 32), progress=False)
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_points_that_are_displaced_move_back(faces, model, monkeypatch):
     monkeypatch.setattr(module, "RIDGE", 0.001)
     fit_refinement(model, faces, SCHEME, STILL)
     canvas = faces.size * 2**0.5
-    assert faces.canvases.shape[-1] == round(canvas)
-    crops = module.augment(faces.canvases, faces.size, faces.crop_fraction, STILL, faces.landmarks, None)[0]
+    assert faces.canvases.pixels.shape[-1] == round(canvas)
+    crops = module.augment(faces.canvases, faces.size, STILL, faces.landmarks, None)[0]
     maps = model.local_maps(crops - image_mean(torch.device("cpu")))
     torch.manual_seed(9)
     displaced = faces.landmarks + module.DEVIATION * torch.randn_like(faces.landmarks)
@@ -81,7 +81,7 @@ def test_a_point_that_no_face_has_stays(faces, model):
 
 
 def test_a_fit_ends_with_it_and_a_model_without_stays_as_it_is(faces, model, tmp_path):
-    fit_landmarks(model, faces, SCHEME, RECIPE, folds=0)
+    fit_landmarks(model, faces, SCHEME, RECIPE, FitOptions(folds=0))
     learned = copy.deepcopy(model.local_refinement)
     assert learned.gain.any()
     fit_refinement(model, faces, SCHEME, RECIPE.augmentation, RECIPE.seed)  # the encoder is what it was in the end
@@ -95,7 +95,8 @@ def test_a_fit_ends_with_it_and_a_model_without_stays_as_it_is(faces, model, tmp
 
 def test_a_fit_that_is_stopped_looks_closer_too(faces, model):
     learned = []
-    result = fit_landmarks(model, faces, SCHEME, RECIPE, 0, learned.append, should_stop=lambda: len(learned) == 1)
+    options = FitOptions(folds=0, on_step=learned.append, should_stop=lambda: len(learned) == 1)
+    result = fit_landmarks(model, faces, SCHEME, RECIPE, options)
     assert result.stopped and len(result.losses) == 1 and model.local_refinement.gain.any()
 
 

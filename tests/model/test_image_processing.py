@@ -169,7 +169,7 @@ def test_backends_agree():
             torch.testing.assert_close(ours[name], twin[name], atol=1e-5, rtol=0)
 
 
-def test_normalisation_and_black_beyond_the_picture(backend):
+def test_normalization_and_black_beyond_the_picture(backend):
     """White is 1 - mean, everything beyond the picture is 0 - mean."""
     white = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     inputs = backend(size=16)([white, white, white], [[(40, 30, 20, 20)], [(900, 30, 20, 20)], [(100, 20, 40, 30)]])

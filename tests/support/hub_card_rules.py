@@ -1,7 +1,7 @@
 """What the Hub checks of a card's metadata when it is pushed: the published specification, as a list of errors.
 
 From the specifications of model, dataset and Space cards in the Hub's documentation (modelcard.md, datasetcard.md,
-spaces-config-reference): unknown licences and tasks, evaluation results that lack a required field, and values of the
+spaces-config-reference): unknown licenses and tasks, evaluation results that lack a required field, and values of the
 wrong type are errors.
 """
 

@@ -19,8 +19,8 @@ from fabrec_hf import FabRecAutoencoder, FabRecAutoencoderConfig, FabRecImagePro
 from fabrec_hf.data import load_faces, random_shots, validation_split  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from fabrec_hf.learning.augmentation import plain_crops  # noqa: E402
-from fabrec_hf.learning.fewshot import choose_faces, fit_landmarks  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.fewshot import FitOptions, choose_faces, fit_landmarks  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import (  # noqa: E402
     LandmarkRecipe,
     build_model,
@@ -30,6 +30,9 @@ from fabrec_hf.learning.landmark_training import (  # noqa: E402
 )
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from support.scripts import run_script  # noqa: E402
+
+
+ALONE = FitOptions(folds=0)  # no estimate of the error beside it
 
 
 def sweep(*arguments, expect=0):
@@ -79,12 +82,12 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
 
     # The second draw of three faces, trained by hand.
     scheme, processor = get_scheme("mtfl"), FabRecImageProcessor(size={"height": 32, "width": 32})
-    faces, scored = LabelledFaces(random_shots(training, 3, 1), processor), LabelledFaces(validation, processor)
-    everyone = LabelledFaces(training, processor)
+    faces, scored = LabeledFaces(random_shots(training, 3, 1), processor), LabeledFaces(validation, processor)
+    everyone = LabeledFaces(training, processor)
     first = LandmarkRecipe(**recipe, seed=1, head_steps=2)
     model = build_model(str(tmp_path / "autoencoder"), scheme, first)
     for key, stage in (("before", first), ("after", LandmarkRecipe(**recipe, seed=1, head_steps=0, finetune_steps=2))):
-        fit_landmarks(model, faces, scheme, stage, folds=0)
+        fit_landmarks(model, faces, scheme, stage, ALONE)
         errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
         assert cells["3-random-1-2+2"][key] == pytest.approx(np.mean(errors), rel=1e-4)
 
@@ -101,7 +104,7 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     # The medoids of the training faces' latent vectors, the nearest and farthest left out, found by trying all
     # triples; then trained by hand.
     with torch.no_grad():
-        crops = plain_crops(everyone.canvases, 32, everyone.crop_fraction)
+        crops = plain_crops(everyone.canvases, 32)
         latents = autoencoder.eval().encode(crops - image_mean(torch.device("cpu")))
     lengths = (latents - latents.median(dim=0).values).norm(dim=1)
     ordinary = torch.nonzero((lengths / lengths.median() - 1.05).abs() <= 0.2)[:, 0]
@@ -112,7 +115,8 @@ def test_a_sweep_trains_on_the_faces_it_names_and_resumes(drawn_faces, tmp_path,
     model = build_model(str(tmp_path / "autoencoder"), scheme, replace(first, head_steps=1))
     chosen = choose_faces(latents, 3)
     assert sorted(chosen) == best.tolist()  # theirs is the order of the batch
-    fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, LandmarkRecipe(**recipe, seed=1, head_steps=1), 0)
+    taught = LandmarkRecipe(**recipe, seed=1, head_steps=1)
+    fit_landmarks(model, everyone.subset(np.array(chosen)), scheme, taught, ALONE)
     errors = landmark_errors(predict_faces(model, scored, model.device)[0], scored, scheme)
     found = json.loads((tmp_path / "sweep" / "cells" / "3-selected-1-1+0.json").read_text())
     assert found["before"] == pytest.approx(np.mean(errors), rel=1e-4)

@@ -16,7 +16,7 @@ from landmark_limits import search_latents  # noqa: E402
 
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
-from fabrec_hf.learning.labelled_faces import LabelledFaces  # noqa: E402
+from fabrec_hf.learning.labeled_faces import LabeledFaces  # noqa: E402
 from fabrec_hf.learning.landmark_training import landmark_errors, predict_faces  # noqa: E402
 from fabrec_hf.model.known_schemes import get_scheme  # noqa: E402
 from fabrec_hf.model.landmark_decoding import Drawing  # noqa: E402
@@ -72,7 +72,7 @@ def test_the_command_measures_three_latent_vectors_a_face(drawn_faces, tmp_path)
         "draws the landmarks",
     ]
     results = json.loads((tmp_path / "limits.json").read_text())["results"]
-    faces = LabelledFaces(load_faces(drawn_faces), processor)
+    faces = LabeledFaces(load_faces(drawn_faces), processor)
     errors = landmark_errors(predict_faces(model, faces, model.device)[0], faces, get_scheme("mtfl"))
     np.testing.assert_allclose(results["encoder"]["nme"], errors, rtol=1e-4)
     assert np.mean(results["redraws the picture"]["l1"]) < np.mean(results["encoder"]["l1"])

@@ -18,7 +18,7 @@ from training_utils import run_main
 from fabrec_hf import FabRecAutoencoder
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.errors import CheckpointError, DataError, FabRecError
-from fabrec_hf.learning.labelled_faces import image_mean
+from fabrec_hf.learning.labeled_faces import image_mean
 from fabrec_hf.learning.linear_start import PENALTY
 from fabrec_hf.model.known_schemes import get_scheme
 from fabrec_hf.model.mesh_scheme import FOREHEAD, MESH_VERTICES, mesh_scheme

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +62,11 @@ def test_workers_yield_the_batches_that_memory_yields(drawn_faces):
     faces, decoder = load_faces(drawn_faces), FaceDecoder(40)
     schedule = Schedule(batch_size=5, seed=1, start=2, stop=6)
     held = list(memory_feed(faces, decoder, schedule, CPU))
-    assert len(held) == 4 and held[0].shape == (5, 3, 40, 40) and held[0].dtype == torch.uint8
+    assert len(held) == 4 and held[0].pixels.shape == (5, 3, 40, 40) and held[0].pixels.dtype == torch.uint8
     for batch, expected in zip(worker_feed(faces, decoder, schedule, CPU, workers=2), held, strict=True):
-        assert torch.equal(batch, expected)
+        assert torch.equal(batch.pixels, expected.pixels) and batch.crop_fraction == expected.crop_fraction == 1
     pictures = decode_pictures(faces, 40, progress=False)
-    assert torch.equal(held[0], pictures[schedule.rows(24, 2)])
+    assert torch.equal(held[0].pixels, pictures[schedule.rows(24, 2)])
 
 
 def test_processes_take_turns_in_a_batch(drawn_faces):
@@ -73,18 +74,18 @@ def test_processes_take_turns_in_a_batch(drawn_faces):
     (whole,) = memory_feed(faces, decoder, Schedule(6, seed=0, start=3, stop=4), CPU)
     for rank in range(2):
         (share,) = memory_feed(faces, decoder, Schedule(6, 0, 3, 4, rank, 2), CPU)
-        assert torch.equal(share, whole[rank::2])
+        assert torch.equal(share.pixels, whole.pixels[rank::2])
 
 
 def test_a_stream_yields_every_face_once_a_pass_and_goes_on_where_it_stopped(drawn_faces):
     stream, decoder = load_faces(drawn_faces, streaming=True), FaceDecoder(16)
     batches = list(stream_feed(stream, decoder, Schedule(6, seed=0, start=0, stop=8), CPU))
     pictures = {picture.numpy().tobytes() for picture in decode_pictures(load_faces(drawn_faces), 16, progress=False)}
-    passes = [[face.numpy().tobytes() for batch in batches[i : i + 4] for face in batch] for i in (0, 4)]
+    passes = [[face.numpy().tobytes() for batch in batches[i : i + 4] for face in batch.pixels] for i in (0, 4)]
     assert set(passes[0]) == set(passes[1]) == pictures and len(pictures) == 24
     assert passes[0] != passes[1]
     resumed = list(stream_feed(stream, decoder, Schedule(6, seed=0, start=5, stop=8), CPU))
-    assert all(torch.equal(batch, expected) for batch, expected in zip(resumed, batches[5:], strict=True))
+    assert all(torch.equal(batch.pixels, same.pixels) for batch, same in zip(resumed, batches[5:], strict=True))
 
 
 def test_streamed_and_loaded_faces_hold_the_same_ones_out(drawn_faces):
@@ -151,7 +152,7 @@ def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path, monkeypatc
 
     def record(*feed):
         for batch in stream_feed(*feed):
-            streamed.append(batch.clone())
+            streamed.append(replace(batch, pixels=batch.pixels.clone()))
             yield batch
 
     with monkeypatch.context() as patch:
@@ -162,8 +163,8 @@ def test_every_feed_trains_to_the_same_weights(drawn_faces, tmp_path, monkeypatc
         done = pretrain(*arguments, "--feed", "memory", "--output_dir", tmp_path / "again")
         assert done.returncode == 0, done.stderr
     faces, _, decoder = load_training_faces([str(drawn_faces)], 128, 0.3, stream=False)
-    known = {face.numpy().tobytes() for face in decode_faces(faces, decoder, progress=False)}
-    seen = {face.numpy().tobytes() for batch in streamed for face in batch}
+    known = {face.numpy().tobytes() for face in decode_faces(faces, decoder, progress=False).pixels}
+    seen = {face.numpy().tobytes() for batch in streamed for face in batch.pixels}
     assert [len(batch) for batch in streamed] == [8, 8] and len(seen) == 16 and seen <= known
     weights = [load_file(tmp_path / feed / "model.safetensors") for feed in ("stream", "again", "memory")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from fabrec_hf import FabRecConfig, FabRecForLandmarkDetection, FabRecImageProcessor, get_scheme
 from fabrec_hf.checkpoints.loading import load_landmark_model
-from fabrec_hf.cli.export import calibration_crops
+from fabrec_hf.cli.export import crops_to_quantize_by
 from fabrec_hf.data import load_faces
 from fabrec_hf.data.annotations import annotations
 from fabrec_hf.export.runtime_files import export_model
@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=50, help="timed calls of every variant (%(default)s)")
     parser.add_argument("--int8", action="store_true", help="also INT8, calibrated on the train split")
-    parser.add_argument("--calibration-faces", type=int, default=300)
+    parser.add_argument("--int8-faces", type=int, default=300)
     parser.add_argument("--faces", type=int, help="score and time the peers on the first so many faces (all)")
     parser.add_argument("--exports", type=Path, help="keep the exported models here, and use those that are there")
     parser.add_argument("--output", help="JSON file for the result")
@@ -146,11 +146,11 @@ def write_exports(model: Any, processor: Any, folder: Path, arguments: argparse.
         folders[name] = folder / name
         if folders[name].exists():
             continue
-        calibration = None
+        crops = None
         if int8:
             train = load_faces(arguments.data, "train", ("image", "box"))
-            calibration = calibration_crops(processor, train, arguments.calibration_faces)
-        export_model(model, processor, folders[name], format, calibration)
+            crops = crops_to_quantize_by(processor, train, arguments.int8_faces)
+        export_model(model, processor, folders[name], format, crops)
     return folders
 
 

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
 from pretrain import PretrainingArguments, Trainer  # noqa: E402
 from training_utils import use_all_cores  # noqa: E402
 
+from fabrec_hf.data.canvases import Canvases  # noqa: E402
 from fabrec_hf.evaluation.reconstruction_errors import canvas_size  # noqa: E402
 from fabrec_hf.learning.augmentation import augment  # noqa: E402
 from fabrec_hf.learning.autoencoder_losses import discriminator_loss, generator_loss, reconstruction_loss  # noqa: E402
@@ -132,16 +133,17 @@ def measure(preset: str, batch_size: int, steps: int, widths: list[int] | None) 
     device = accelerator.device
     settings = {"data": [], "output_dir": "", "preset": preset, "batch_size": batch_size, "widths": widths}
     arguments = PretrainingArguments(**settings, max_steps=10**6)
-    ours, theirs = Trainer(arguments, accelerator, 1.0), Authors(Trainer(arguments, accelerator, 1.0))
+    ours, theirs = Trainer(arguments, accelerator), Authors(Trainer(arguments, accelerator))
     coarse_settings = {"max_steps": 10**6, "coarse_steps": 10**6, "adversarial_weight": 0.0}
-    coarse = Trainer(PretrainingArguments(**settings, **coarse_settings), accelerator, 1.0)
+    coarse = Trainer(PretrainingArguments(**settings, **coarse_settings), accelerator)
     generator = torch.Generator().manual_seed(0)
     side = canvas_size(arguments.image_size)
-    held = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8, generator=generator).to(device)
+    noise = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8, generator=generator)
+    held = Canvases(noise).to(device)
     pictures = np.random.default_rng(0).integers(0, 256, (batch_size, 181, 181, 3), dtype=np.uint8)
 
     def our_data() -> torch.Tensor:
-        crops, _ = augment(held, arguments.image_size, 1.0, ours.augmentation)
+        crops, _ = augment(held, arguments.image_size, ours.augmentation)
         return (crops - ours.mean).contiguous(memory_format=torch.channels_last)
 
     jobs: dict[str, Callable[[int], object]] = {

@@ -10,11 +10,11 @@ from ...model.known_schemes import LandmarkScheme
 from .layouts import shortest
 
 
-__all__ = ["AnnotatedFace", "AnnotatedPicture", "labels_of", "plain_points"]
+__all__ = ["FaceToWrite", "PictureToWrite", "labels_of", "plain_points"]
 
 
 @dataclass(frozen=True)
-class AnnotatedFace:
+class FaceToWrite:
     """A face to write.
 
     Attributes:
@@ -33,7 +33,7 @@ class AnnotatedFace:
 
 
 @dataclass(frozen=True)
-class AnnotatedPicture:
+class PictureToWrite:
     """A picture to write.
 
     Attributes:
@@ -46,7 +46,7 @@ class AnnotatedPicture:
     name: str
     size: tuple[int, int]
     bytes: int
-    faces: Sequence[AnnotatedFace]
+    faces: Sequence[FaceToWrite]
 
 
 def labels_of(scheme: LandmarkScheme) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def labels_of(scheme: LandmarkScheme) -> tuple[str, ...]:
     return scheme.point_names or tuple(map(str, range(scheme.num_landmarks)))
 
 
-def plain_points(face: AnnotatedFace) -> list[tuple[float, float] | None]:
+def plain_points(face: FaceToWrite) -> list[tuple[float, float] | None]:
     """Return the points of a face as numbers with no more digits than they need; None: not annotated."""
     return [
         (shortest(x), shortest(y)) if np.isfinite(x) and np.isfinite(y) else None

@@ -89,7 +89,7 @@ def _write(
         "keypoints": list(labels_of(scheme)),
         "skeleton": [[first + 1, second + 1] for first, second in scheme.edges],
     }
-    columns, images, unlabelled = scalar_columns(dataset.features), [], 0
+    columns, images, unlabeled = scalar_columns(dataset.features), [], 0
     rows = encoded_images(dataset)
     stream.write(f'{{"categories": {_json([category])},\n"annotations": [')
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
@@ -98,12 +98,12 @@ def _write(
         (folder / file_name).write_bytes(content)
         images.append({"id": index + 1, "file_name": f"{split}/{file_name}", "width": width, "height": height})
         annotation = _annotation(row, index + 1, scheme, columns)
-        unlabelled += not annotation["num_keypoints"]
+        unlabeled += not annotation["num_keypoints"]
         stream.write(f"{',' if index else ''}\n{_json(annotation)}")
     stream.write(f'],\n"images": {_json(images)}}}\n')
-    if unlabelled:
+    if unlabeled:
         logger.warning(
-            "%d faces of %s have no annotated point: readers of COCO files leave them out.", unlabelled, split
+            "%d faces of %s have no annotated point: readers of COCO files leave them out.", unlabeled, split
         )
 
 

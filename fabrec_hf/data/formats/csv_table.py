@@ -45,7 +45,7 @@ from .layouts import (
 from .picture_paths import PicturePlaces
 
 
-__all__ = ["Columns", "Table", "match_points", "open_source", "open_table"]
+__all__ = ["Columns", "CsvTable", "match_points", "open_source", "open_table"]
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 BOX_COLUMNS = ("box_x", "box_y", "box_width", "box_height")
@@ -125,7 +125,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A table that was looked through once.
 
     Attributes:
@@ -190,7 +190,7 @@ class Table:
 
 def open_table(
     file: Path, image_column: str | None = None, types: AttributeTypes | None = None, points: bool = True
-) -> Table:
+) -> CsvTable:
     """Look through a table, line by line, and say what is in it.
 
     Args:
@@ -214,7 +214,7 @@ def open_table(
     if not faces:
         raise DataError(f"{file} holds no face, only a header.")
     found = types.found
-    return Table(
+    return CsvTable(
         file, columns, {name: found[name] for name in columns.attributes}, tuple(splits), len(pictures) < faces
     )
 
@@ -239,7 +239,7 @@ def match_points(
     return None, []
 
 
-def _split_rows(table: Table, order: Sequence[int], images: PicturePlaces, split: str) -> Iterator[Row]:
+def _split_rows(table: CsvTable, order: Sequence[int], images: PicturePlaces, split: str) -> Iterator[Row]:
     return (row for row in table.rows(order, images) if row.pop("split", split) == split)
 
 

@@ -24,9 +24,9 @@ from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import BOX_LABEL, FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
-from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
+from .annotated import FaceToWrite, PictureToWrite, labels_of, plain_points
 from .layouts import shortest
-from .shapes import Box, Outline, Picture, Point, Skeleton
+from .shapes import Box, MarkedPicture, Outline, Point, Skeleton
 from .tool_source import ToolFile, open_tool
 
 
@@ -97,14 +97,14 @@ def _declared(root: ElementTree.Element) -> dict[str, list[str]]:
     return found
 
 
-def _picture(image: ElementTree.Element, where: str) -> Picture:
+def _picture(image: ElementTree.Element, where: str) -> MarkedPicture:
     name = image.get("name")
     if not name:
         raise DataError(f"{where}: an image without a name.")
     if not is_picture(name):
         name += ".PNG"  # a frame of a video, which CVAT names without the suffix that it saves it under
     width, height = (_size(image.get(side)) for side in ("width", "height"))
-    picture = Picture(name, where, (width, height), image.get("subset") or None)
+    picture = MarkedPicture(name, where, (width, height), image.get("subset") or None)
     for shape in image:
         label, group = shape.get("label", ""), shape.get("group_id") or None
         visible = shape.get("occluded") != "1"
@@ -151,7 +151,7 @@ def _size(text: str | None) -> float | None:
     return float(text) if text and text.isdecimal() else None
 
 
-def cvat_document(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, source: str = "manual") -> bytes:
+def cvat_document(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, source: str = "manual") -> bytes:
     """Return an XML for "Upload annotations", as "CVAT 1.1", with a skeleton a face and its box where it has one.
 
     Args:
@@ -174,7 +174,7 @@ def cvat_document(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, 
 
 
 def _write_face(
-    image: ElementTree.Element, face: AnnotatedFace, labels: Sequence[str], common: Mapping[str, str]
+    image: ElementTree.Element, face: FaceToWrite, labels: Sequence[str], common: Mapping[str, str]
 ) -> None:
     points = plain_points(face)
     known = [point for point in points if point]

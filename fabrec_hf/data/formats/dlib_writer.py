@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...model.known_schemes import LandmarkScheme
-from .annotated import AnnotatedFace, AnnotatedPicture
+from .annotated import FaceToWrite, PictureToWrite
 
 
 __all__ = ["SUFFIXES", "dlib_document"]
@@ -18,7 +18,7 @@ SUFFIXES = (".jpg", ".png", ".bmp", ".gif")
 """Pictures that every build of dlib opens."""
 
 
-def dlib_document(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, folder: str = "") -> bytes:
+def dlib_document(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, folder: str = "") -> bytes:
     """Return the file of a training set: for each face a box with its points as parts.
 
     A face without a box has the tight box of its points, since parts belong to a box. One that has neither is left
@@ -49,7 +49,7 @@ def _part_names(scheme: LandmarkScheme) -> Sequence[str]:
     return scheme.point_names or [f"{index:0{digits}}" for index in range(scheme.num_landmarks)]
 
 
-def _write_face(image: ElementTree.Element, face: AnnotatedFace, parts: Sequence[str]) -> None:
+def _write_face(image: ElementTree.Element, face: FaceToWrite, parts: Sequence[str]) -> None:
     points = np.asarray(face.points, dtype=np.float64)
     known = np.isfinite(points.sum(axis=1))
     if face.box is not None:

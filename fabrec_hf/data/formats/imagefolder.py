@@ -24,7 +24,7 @@ from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..picture_files import is_picture, skipped_files
 from ..source import FaceSource, Row
-from .csv_table import Table, match_points, open_table
+from .csv_table import CsvTable, match_points, open_table
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -70,13 +70,13 @@ def open_source(
     if folders:
         refuse_split(split, path)
     if labeled or _metadata(path):
-        return _labelled(path, folders, scheme, split)
+        return _labeled(path, folders, scheme, split)
     if scheme is not None:
         raise DataError(f"{path} has no metadata.jsonl or metadata.csv, so there are no points for a scheme.")
-    return _unlabelled(path, folders or {only_split(split): path})
+    return _unlabeled(path, folders or {only_split(split): path})
 
 
-def _unlabelled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
+def _unlabeled(root: Path, folders: Mapping[str, Path]) -> FaceSource:
     splits = {}
     for name, folder in folders.items():
         pictures = find_pictures(folder)
@@ -102,7 +102,7 @@ def _plain_rows(root: Path, folder: Path, digest: str) -> Iterator[Row]:
         yield {"image": picture, "name": name, "picture": name}
 
 
-def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str | None) -> FaceSource:
+def _labeled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str | None) -> FaceSource:
     types = AttributeTypes()
     tables = [_open(folder, types) for folder in folders.values() or [root]]
     matched = [match_points(table, scheme) for table in tables]
@@ -116,7 +116,7 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
         table = replace(table, types={name: kind for name, kind in found.items() if name in table.types})
         named = list(folders)[index : index + 1]
         inside = () if named else tuple(folder.name for folder in split_folders(root).values())
-        rows = partial(_labelled_rows, root, table, matched[index][1], inside)
+        rows = partial(_labeled_rows, root, table, matched[index][1], inside)
         told = _look_through(rows, table.file)
         if told:
             refuse_split(split, table.file)
@@ -137,8 +137,8 @@ def _labelled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str |
     )
 
 
-def _labelled_rows(
-    root: Path, table: "Table | _JsonTable", order: Sequence[int], inside: Sequence[str]
+def _labeled_rows(
+    root: Path, table: "CsvTable | _JsonTable", order: Sequence[int], inside: Sequence[str]
 ) -> Iterator[Row]:
     """Yield the faces of a table, with `split` where the table or one of the folders `inside` tells it."""
     place = table.file.parent.relative_to(root).as_posix()
@@ -178,7 +178,7 @@ def _metadata(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _open(folder: Path, types: AttributeTypes) -> "Table | _JsonTable":
+def _open(folder: Path, types: AttributeTypes) -> "CsvTable | _JsonTable":
     file = _metadata(folder)
     assert file is not None
     return _open_json(file, types) if file.suffix == ".jsonl" else open_table(file, types=types)
@@ -186,7 +186,7 @@ def _open(folder: Path, types: AttributeTypes) -> "Table | _JsonTable":
 
 @dataclass(frozen=True)
 class _JsonTable:
-    """A metadata.jsonl that was looked through once; its members have the names of `Table`'s."""
+    """A metadata.jsonl that was looked through once; its members have the names of `CsvTable`'s."""
 
     file: Path
     num_landmarks: int
@@ -196,7 +196,7 @@ class _JsonTable:
     point_names: tuple[str, ...] = ()
 
     def rows(self, order: Sequence[int] = (), prefix: str = "") -> Iterator[Row]:
-        """Yield the faces as `Table.rows` does."""
+        """Yield the faces as `CsvTable.rows` does."""
         places = PicturePlaces((self.file.parent,))
         for number, values in _json_lines(self.file):
             where = f"{self.file}, line {number}"

@@ -17,9 +17,9 @@ from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import FACE_LABEL
 from ..source import FaceSource
-from .annotated import AnnotatedPicture, labels_of, plain_points
+from .annotated import PictureToWrite, labels_of, plain_points
 from .layouts import is_number, read_json, shortest
-from .shapes import Box, Outline, Picture, Point
+from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
 
 
@@ -68,14 +68,14 @@ def read_file(file: Path) -> ToolFile:
         raise DataError(f"{file} is no file of labelme: it has no imagePath and list of shapes.")
     found = ToolFile()
     width, height = (value if is_number(value) else None for value in map(content.get, ("imageWidth", "imageHeight")))
-    picture = Picture(name.replace("\\", "/"), str(file), (width, height))
+    picture = MarkedPicture(name.replace("\\", "/"), str(file), (width, height))
     for shape in shapes:
         found.left_out["shapes"] += not _add(picture, shape)
     found.pictures.append(picture)
     return found
 
 
-def _add(picture: Picture, shape: Mapping[str, Any]) -> bool:
+def _add(picture: MarkedPicture, shape: Mapping[str, Any]) -> bool:
     """Add a shape to a picture; return whether it is one that faces are made of."""
     kind, label, flags = shape.get("shape_type"), str(shape.get("label", "")), shape.get("flags")
     group = None if shape.get("group_id") is None else str(shape["group_id"])
@@ -100,7 +100,7 @@ def _places(points: Any, where: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in places]
 
 
-def labelme_document(picture: AnnotatedPicture, scheme: LandmarkScheme, image_path: str) -> bytes:
+def labelme_document(picture: PictureToWrite, scheme: LandmarkScheme, image_path: str) -> bytes:
     """Return the file of a picture; the group of a face is its number, and a face's box is a rectangle in it.
 
     Args:

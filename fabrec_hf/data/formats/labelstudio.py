@@ -26,11 +26,11 @@ from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
-from .annotated import AnnotatedFace, AnnotatedPicture, labels_of, plain_points
+from .annotated import FaceToWrite, PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
 from .picture_paths import plain_name
-from .shapes import Box, Picture, Point
+from .shapes import Box, MarkedPicture, Point
 from .tool_source import ToolFile, open_tool
 
 
@@ -133,12 +133,12 @@ def _short_results(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"type": kind, "value": value, **size}
 
 
-def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_out: Counter[str]) -> Picture:
+def _picture(name: str, results: Sequence[Mapping[str, Any]], where: str, left_out: Counter[str]) -> MarkedPicture:
     regions = _regions(results)
     parents = _parents(results)
     sizes = [(region.get("original_width"), region.get("original_height")) for region in regions.values()]
     size = next(((w, h) for w, h in sizes if is_number(w) and is_number(h)), (None, None))
-    picture = Picture(name, where, size)
+    picture = MarkedPicture(name, where, size)
     for key, region in regions.items():
         kind = region.get("type")
         if kind not in _POINTS + _BOXES:
@@ -209,7 +209,7 @@ def _rectangle(region: Mapping[str, Any], where: str) -> tuple[float, float, flo
 
 
 def labelstudio_document(
-    pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, folder: str = "", model: str | None = None
+    pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, folder: str = "", model: str | None = None
 ) -> bytes:
     """Return tasks to import, for the labeling interface that `annotation_template` writes.
 
@@ -239,7 +239,7 @@ def labelstudio_document(
 
 
 def _face_results(
-    picture: AnnotatedPicture, number: int, face: AnnotatedFace, labels: Sequence[str]
+    picture: PictureToWrite, number: int, face: FaceToWrite, labels: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the regions of a face: its box, which is the parent of its points.
 

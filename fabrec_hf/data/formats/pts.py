@@ -39,7 +39,7 @@ from ..face_set import find_face_set
 from ..face_table import encoded_images
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
-from .csv_table import BOX_COLUMNS, Table, open_table
+from .csv_table import BOX_COLUMNS, CsvTable, open_table
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -212,7 +212,7 @@ def open_source(
     if folders:
         refuse_split(split, path)
     types = AttributeTypes()
-    tables: dict[str, tuple[Path, list[Table]]] = {}
+    tables: dict[str, tuple[Path, list[CsvTable]]] = {}
     files: list[Path] = []
     for name, folder in (folders or {only_split(split): path}).items():
         faces, left_out = _find_faces(folder, places / folder.relative_to(path))
@@ -282,7 +282,7 @@ def _stem(file: Path, folder: Path) -> str:
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
-def _rows(root: Path, folder: Path, annotations: Path, origin: int, tables: Sequence[Table]) -> Iterator[Row]:
+def _rows(root: Path, folder: Path, annotations: Path, origin: int, tables: Sequence[CsvTable]) -> Iterator[Row]:
     """Yield the faces that the tables list, in their order, then all others, sorted by path."""
     faces, _ = _find_faces(folder, annotations)
     own = {os.path.normpath(picture): pts for pts, picture in faces if pts.stem == picture.stem}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ...errors import DataError
 
 
-__all__ = ["Box", "Outline", "Picture", "Point", "ShapeFace", "Skeleton", "faces_of", "object_labels"]
+__all__ = ["Box", "Outline", "MarkedPicture", "Point", "ShapeFace", "Skeleton", "shape_faces", "object_labels"]
 
 Rectangle = tuple[float, float, float, float]
 """x, y, width, height in pixels."""
@@ -56,7 +56,7 @@ class Skeleton:
 
 
 @dataclass
-class Picture:
+class MarkedPicture:
     """What was drawn in a picture.
 
     Attributes:
@@ -84,7 +84,7 @@ class ShapeFace:
     box: Rectangle | None = None
 
 
-def object_labels(pictures: Iterable[Picture]) -> tuple[str, list[str]]:
+def object_labels(pictures: Iterable[MarkedPicture]) -> tuple[str, list[str]]:
     """Say what carries the faces of a set, and the labels of the objects that it has of these.
 
     Returns:
@@ -105,8 +105,8 @@ def object_labels(pictures: Iterable[Picture]) -> tuple[str, list[str]]:
     return ("outlines", list(outlines)) if outlines else ("", [])
 
 
-def faces_of(
-    picture: Picture, carrier: str, category: str | None, advice: str, left_out: Counter[str]
+def shape_faces(
+    picture: MarkedPicture, carrier: str, category: str | None, advice: str, left_out: Counter[str]
 ) -> list[ShapeFace]:
     """Return the faces of a picture.
 
@@ -174,7 +174,7 @@ def _whole(shape: Skeleton | Outline) -> tuple[Hashable, list[Point]]:
     return shape.group, [Point(str(i), x, y, visible=shape.visible) for i, (x, y) in enumerate(shape.places)]
 
 
-def _group(picture: Picture) -> dict[Hashable, list[Point]]:
+def _group(picture: MarkedPicture) -> dict[Hashable, list[Point]]:
     """Part single points into faces: by their groups, else by the nearest box, else all are one face."""
     free = [box for box in picture.boxes if box.group is None]
     names = {id(box): _InBox(box) for box in free}

@@ -33,7 +33,7 @@ from .layouts import (
 from .picture_paths import PicturePlaces
 from .point_labels import place_labels
 from .repeated_faces import count_repeated
-from .shapes import Picture, ShapeFace, faces_of, object_labels
+from .shapes import MarkedPicture, ShapeFace, object_labels, shape_faces
 
 
 __all__ = ["ToolFile", "open_tool"]
@@ -63,7 +63,7 @@ class ToolFile:
         visibility: Whether the tool says of every point whether it is visible.
     """
 
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[MarkedPicture] = field(default_factory=list)
     labels: dict[str, list[str]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     visibility: bool = False
@@ -71,9 +71,8 @@ class ToolFile:
 
 @dataclass(frozen=True)
 class _Choice:
-    """How the files of a set are read, which is decided once for all of them; `category` is None for single points."""
+    """How faces are told from shapes, decided once for all files of a set; `category` is None for single points."""
 
-    kind: str
     carrier: str
     category: str | None
     scheme: LandmarkScheme
@@ -131,7 +130,7 @@ def open_tool(
     )
     return FaceSource(
         kind=kind,
-        splits=_splits(opened, _Choice(kind, carrier, category, mark_up, index, visibility), path, split),
+        splits=_splits(opened, _Choice(carrier, category, mark_up, index, visibility), path, split),
         scheme=mark_up,
         files=tuple(file for file, _, _ in every),
         extend_top=known.extend_top if known else EXTEND_TOP,
@@ -146,12 +145,12 @@ def _splits(
     opened: Mapping[str, Sequence[_Opened]], choice: _Choice, path: Path, split: str | None
 ) -> dict[str, Callable[[], Iterator[Row]]]:
     """Return the splits: those that the pictures state, if they do, else those of the files."""
-    read = {name: [(file, places) for file, places, _ in parts] for name, parts in opened.items()}
-    stated = _stated_splits(next(iter(opened.values()))) if len(opened) == 1 else ()
+    first = next(iter(opened.values()))
+    stated = _stated_splits(first) if len(opened) == 1 else ()
     if not stated:
-        return {name: partial(_rows, parts, choice, None) for name, parts in read.items()}
+        return {name: partial(_rows, parts, choice, None) for name, parts in opened.items()}
     refuse_split(split, path)
-    return {name: partial(_rows, next(iter(read.values())), choice, name) for name in stated}
+    return {name: partial(_rows, first, choice, name) for name in stated}
 
 
 def _find_files(
@@ -230,7 +229,7 @@ def _survey(
     for _, _, content in files:
         left_out += content.left_out
         for picture in content.pictures:
-            found = faces_of(picture, carrier, category, advice, left_out)
+            found = shape_faces(picture, carrier, category, advice, left_out)
             faces += found
             pictures += [picture.name] * len(found)
             other = next((face for face in found if len(face.points) != len(faces[0].points)), None)
@@ -270,15 +269,14 @@ def _check_pictures(path: Path, files: Sequence[_Opened]) -> None:
         raise DataError(f"{path} names pictures such as {name}, found nowhere in {looked}; say where (images).")
 
 
-def _rows(files: Sequence[tuple[Path, PicturePlaces]], choice: _Choice, split: str | None) -> Iterator[Row]:
+def _rows(files: Sequence[_Opened], choice: _Choice, split: str | None) -> Iterator[Row]:
     """Yield the faces of files in their order; `split`: of those pictures only that state it."""
-    for file, places in files:
-        pictures = _read(choice.kind, file).pictures
-        found = [faces_of(picture, choice.carrier, choice.category, "", Counter()) for picture in pictures]
+    for file, places, content in files:
+        found = [shape_faces(picture, choice.carrier, choice.category, "", Counter()) for picture in content.pictures]
         total, number = Counter[str](), Counter[str]()
-        for picture, faces in zip(pictures, found, strict=True):
+        for picture, faces in zip(content.pictures, found, strict=True):
             total[picture.name] += len(faces)
-        for picture, faces in zip(pictures, found, strict=True):
+        for picture, faces in zip(content.pictures, found, strict=True):
             for face in faces:
                 number[picture.name] += 1
                 if split is None or canonical_split(str(picture.split), str(file)) == split:
@@ -286,7 +284,7 @@ def _rows(files: Sequence[tuple[Path, PicturePlaces]], choice: _Choice, split: s
                     yield _row(picture, face, choice, places) | {"name": f"{picture.name}{suffix}"}
 
 
-def _row(picture: Picture, face: ShapeFace, choice: _Choice, places: PicturePlaces) -> Row:
+def _row(picture: MarkedPicture, face: ShapeFace, choice: _Choice, places: PicturePlaces) -> Row:
     points = np.full((choice.scheme.num_landmarks, 2), np.nan)
     visible = [False] * choice.scheme.num_landmarks
     for label, point in face.points.items():

@@ -22,7 +22,7 @@ from ..face_table import encoded_images
 from ..picture_sizes import read_size
 from ..readers import PROPOSALS, TOOLS
 from ..sets.wflw import ATTRIBUTES, LIST_NAME, LISTS, PICTURES
-from .annotated import AnnotatedFace, AnnotatedPicture, labels_of
+from .annotated import FaceToWrite, PictureToWrite, labels_of
 from .cvat import cvat_document
 from .dlib_writer import SUFFIXES, dlib_document
 from .labelme import labelme_document
@@ -40,7 +40,7 @@ _WITHOUT_EXIF = ("dlib", "wflw")  # what is read by programs that take a picture
 
 def tool_files(
     tool: str,
-    pictures: Sequence[AnnotatedPicture],
+    pictures: Sequence[PictureToWrite],
     scheme: LandmarkScheme,
     folder: str = "",
     model: str | None = None,
@@ -82,7 +82,7 @@ def tool_files(
     }
 
 
-def _pts_files(pictures: Sequence[AnnotatedPicture]) -> dict[str, bytes]:
+def _pts_files(pictures: Sequence[PictureToWrite]) -> dict[str, bytes]:
     """Return a file a face, of the name of its picture, and numbered from 1 where that has several."""
     files: dict[str, bytes] = {}
     for picture in pictures:
@@ -219,9 +219,9 @@ def _check_columns(dataset: datasets.Dataset) -> None:
 
 def _write_pictures(
     dataset: datasets.Dataset, scheme: LandmarkScheme, folder: Path, progress: bool, plain: bool
-) -> list[AnnotatedPicture]:
+) -> list[PictureToWrite]:
     """Write each picture once, if `plain` so that every program opens it upright; return all with their faces."""
-    pictures: dict[bytes, AnnotatedPicture] = {}
+    pictures: dict[bytes, PictureToWrite] = {}
     rows = encoded_images(dataset)
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):
         content, suffix, size = encoded_picture(row["image"], index)
@@ -231,7 +231,7 @@ def _write_pictures(
                 content, suffix = _plain_picture(content, suffix)
             name = file_stem(index, row.get("name")) + suffix
             (folder / name).write_bytes(content)
-            pictures[digest] = AnnotatedPicture(name, size, len(content), [])
+            pictures[digest] = PictureToWrite(name, size, len(content), [])
         face = _face(row, index, scheme)
         pictures[digest] = replace(pictures[digest], faces=[*pictures[digest].faces, face])
     return list(pictures.values())
@@ -247,9 +247,9 @@ def _plain_picture(content: bytes, suffix: str) -> tuple[bytes, str]:
     return stream.getvalue(), ".png"
 
 
-def _face(row: Mapping[str, Any], index: int, scheme: LandmarkScheme) -> AnnotatedFace:
+def _face(row: Mapping[str, Any], index: int, scheme: LandmarkScheme) -> FaceToWrite:
     points = points_of(row["landmarks"])
     if points.shape != (scheme.num_landmarks, 2):
         raise SchemeError(f"Row {index} has {len(points)} points, but {scheme.name} has {scheme.num_landmarks}.")
     attributes = {name: row[name] for name in ATTRIBUTES if row.get(name) is not None}
-    return AnnotatedFace(points, row.get("visibility") or [True] * len(points), row.get("box"), attributes=attributes)
+    return FaceToWrite(points, row.get("visibility") or [True] * len(points), row.get("box"), attributes=attributes)

@@ -20,10 +20,10 @@ from typing import Any
 from ...errors import DataError
 from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
-from .annotated import AnnotatedPicture, labels_of, plain_points
+from .annotated import PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
 from .layouts import is_number, read_json, shortest
-from .shapes import Box, Outline, Picture, Point
+from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
 
 
@@ -100,7 +100,7 @@ def read_file(file: Path) -> ToolFile:
         shapes.setdefault(name, []).append((shape, attributes if isinstance(attributes, dict) else {}))
     label_key, face_key = _attribute_names(pair for regions in shapes.values() for pair in regions)
     for name, regions in shapes.items():
-        picture = Picture(name, f"{file}, {name}")
+        picture = MarkedPicture(name, f"{file}, {name}")
         for shape, attributes in regions:
             label, face = (_value(attributes.get(key)) if key else None for key in (label_key, face_key))
             found.left_out["shapes"] += not _add(picture, shape, label, face)
@@ -170,7 +170,7 @@ def _value(value: Any) -> str | None:
     return text or None
 
 
-def _add(picture: Picture, shape: Any, label: str | None, face: str | None) -> bool:
+def _add(picture: MarkedPicture, shape: Any, label: str | None, face: str | None) -> bool:
     """Add a region to a picture; return whether it is one that faces are made of."""
     if not isinstance(shape, dict):
         raise DataError(f"{picture.where}: a region needs shape_attributes.")
@@ -198,7 +198,7 @@ def _numbers(values: Sequence[Any], where: str) -> list[float]:
     return [float(value) for value in values]
 
 
-def _regions(picture: AnnotatedPicture, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _regions(picture: PictureToWrite, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     for number, face in enumerate(picture.faces, start=1):
         if face.box is not None:
             x, y, width, height = (shortest(value) for value in face.box)
@@ -210,7 +210,7 @@ def _regions(picture: AnnotatedPicture, labels: Sequence[str]) -> Iterator[dict[
                 yield {"shape_attributes": place, "region_attributes": {"point": label, "face": str(number)}}
 
 
-def via_project(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, folder: str = "") -> bytes:
+def via_project(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, folder: str = "") -> bytes:
     """Return a project whose regions choose their point from a list.
 
     Args:
@@ -241,7 +241,7 @@ def via_project(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme, fo
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def via_table(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme) -> bytes:
+def via_table(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme) -> bytes:
     """Return the regions as VIA exports them to CSV, a line each.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
 from ..sets.wflw import ATTRIBUTES, NUM_POINTS
-from .annotated import AnnotatedFace, AnnotatedPicture
+from .annotated import FaceToWrite, PictureToWrite
 from .layouts import shortest
 
 
@@ -35,7 +35,7 @@ def check_wflw_pictures(names: Sequence[str]) -> None:
         raise DataError(f"The lists of WFLW cannot name {spaced!r}, in which there is a space; rename it.")
 
 
-def wflw_list(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme) -> bytes:
+def wflw_list(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme) -> bytes:
     """Return a list: 98 points, the rectangle's corners, six attributes and the picture, in every line.
 
     Rectangles are whole pixels, as in the published lists. A face without a box has the tight box of its points.
@@ -54,7 +54,7 @@ def wflw_list(pictures: Sequence[AnnotatedPicture], scheme: LandmarkScheme) -> b
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _line(picture: str, face: AnnotatedFace) -> str:
+def _line(picture: str, face: FaceToWrite) -> str:
     points = np.asarray(face.points, dtype=np.float32)
     if not np.isfinite(points).all():
         missing = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])

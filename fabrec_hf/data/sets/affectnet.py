@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..source import FaceSource, Row
-from .raw_files import csv_lines, find_file, find_pictures, numbers
+from .raw_files import csv_lines, find_file, numbers, picture_folder
 
 
 __all__ = ["EXPRESSIONS", "open_source"]
@@ -68,7 +68,7 @@ def _pictures(file: Path, path: Path) -> Path:
     first = next(_faces(file), None)
     if first is None:
         raise DataError(f"{file} lists no face with one of the {len(EXPRESSIONS)} expressions.")
-    return find_pictures([path / folder for folder in _PICTURES], first["picture"], file, _LAYOUT)
+    return picture_folder([path / folder for folder in _PICTURES], first["picture"], file, _LAYOUT)
 
 
 def _rows(file: Path, folder: Path) -> Iterator[Row]:

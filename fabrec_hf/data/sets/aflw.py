@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import DataError
 from ...model.known_schemes import get_scheme
 from ..source import FaceSource, Row
-from .raw_files import box_of_corners, find_file, find_pictures, read_mat
+from .raw_files import box_of_corners, find_file, picture_folder, read_mat
 
 
 __all__ = ["TRAIN_COUNT", "open_source"]
@@ -44,7 +44,7 @@ def open_source(path: Path) -> FaceSource:
     """
     file = find_file([path / "AFLWinfo_release.mat"], _LAYOUT)
     names = _read(file).names
-    folder = find_pictures([path / name for name in _PICTURES], names[0], file, _LAYOUT)
+    folder = picture_folder([path / name for name in _PICTURES], names[0], file, _LAYOUT)
     return FaceSource(
         kind="aflw",
         splits={

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import DataError
 
 
-__all__ = ["box_of_corners", "csv_lines", "find_file", "find_pictures", "numbers", "read_mat", "text_lines"]
+__all__ = ["box_of_corners", "csv_lines", "find_file", "picture_folder", "numbers", "read_mat", "text_lines"]
 
 
 def find_file(candidates: Sequence[Path], layout: str) -> Path:
@@ -27,7 +27,7 @@ def find_file(candidates: Sequence[Path], layout: str) -> Path:
     raise DataError(f"There is no file {' or '.join(map(str, candidates))}; expected {layout}.")
 
 
-def find_pictures(folders: Sequence[Path], first: str, listed_in: Path, layout: str) -> Path:
+def picture_folder(folders: Sequence[Path], first: str, listed_in: Path, layout: str) -> Path:
     """Return the first of the folders that holds a picture of a list.
 
     Looking for one picture tells the layouts apart without asking the disk for millions.

@@ -8,7 +8,7 @@ import datasets
 
 from ...errors import DataError
 from ..source import FaceSource, Row
-from .raw_files import csv_lines, find_file, find_pictures, numbers
+from .raw_files import csv_lines, find_file, numbers, picture_folder
 
 
 __all__ = ["open_source"]
@@ -52,7 +52,7 @@ def _pictures(file: Path, folder: Path) -> Path:
     first = next(_faces(file), None)
     if first is None:
         raise DataError(f"{file} lists no face.")
-    return find_pictures([folder, folder / "imgs"], f"{first['name']}.jpg", file, _LAYOUT)
+    return picture_folder([folder, folder / "imgs"], f"{first['name']}.jpg", file, _LAYOUT)
 
 
 def _rows(file: Path, folder: Path, min_height: float) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from ..face_set import find_face_set
 from ..formats.layouts import files_by_split, option_folder, refuse_split
 from ..source import FaceSource, Row
 from ..split_names import SPLITS, canonical_split
-from .raw_files import box_of_corners, find_file, find_pictures, numbers, text_lines
+from .raw_files import box_of_corners, find_file, numbers, picture_folder, text_lines
 
 
 __all__ = ["ATTRIBUTES", "LISTS", "LIST_NAME", "NUM_POINTS", "PICTURES", "open_source"]
@@ -58,7 +58,7 @@ def open_source(path: Path, split: str | None = None, images: str | os.PathLike 
         first = next(_faces(file), None)
         if first is None:
             raise DataError(f"{file} lists no face.")
-        find_pictures([folder], first["picture"], file, _LAYOUT)
+        picture_folder([folder], first["picture"], file, _LAYOUT)
     return FaceSource(
         kind="wflw",
         splits={split: partial(_rows, file, folder) for split, file in lists.items()},

@@ -1,27 +1,32 @@
 """Annotated faces in memory, as training takes them."""
 
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..data.annotations import annotations
-from ..data.decoding import CANVAS_RATIO, decode_canvases
+from ..data.decoding import decode_canvases
 from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
+from .augmentation import plain_crops
 
 
 if TYPE_CHECKING:
     import datasets
 
 
-__all__ = ["LabelledFaces", "image_mean"]
+__all__ = ["LabeledFaces", "image_mean"]
+
+# Where the crops lie, an array each.
+_PLACES = ("crop_boxes", "boxes", "rolls", "detected")
 
 
-class LabelledFaces:
-    """Faces held as uint8 canvases with their landmarks, which are fractions of the plain crop.
+class LabeledFaces:
+    """Faces held as canvases with their landmarks, which are fractions of the plain crop.
 
     Args:
         dataset: Rows with `image`, `landmarks` (L, 2) in its pixels, NaN where missing, and `box`.
@@ -30,12 +35,12 @@ class LabelledFaces:
 
     Attributes:
         size: Side of the crops in pixels.
-        crop_fraction: Side of the plain crop relative to the canvas.
-        canvases: (N, 3, C, C) uint8.
+        canvases: Of N faces.
         landmarks: (N, L, 2), 0 and 1 being the edges of the plain crop.
         crop_boxes: (N, 4) the plain crops (x, y, side, side) in pixels of their pictures.
         boxes: (N, 4) in units of the crop's side, for normalizers that measure the box.
         rolls: (N,) degrees by which the crops are turned clockwise about their middles; 0 in given boxes.
+        detected: (N,) whether the face detector found the face in this crop; False in given boxes.
         anchors: (N, A, 2) in the units of the landmarks: other points that a model is to remember; None at first.
         anchor_flip_index: Their permutation under mirroring, None if they have no pairs.
 
@@ -49,39 +54,43 @@ class LabelledFaces:
         crop_boxes = crop_box_from_box(boxes, processor.extend_top, processor.extend_bottom)
         self.landmarks = torch.as_tensor(landmarks_to_crop(landmarks, crop_boxes)).float()
         self.crop_boxes, self.boxes = crop_boxes, boxes / crop_boxes[:, 2:3]
-        self.rolls = np.zeros(len(crop_boxes))
-        self.canvases = decode_canvases(dataset, crop_boxes, round(size * CANVAS_RATIO), progress)
-        self.crop_fraction = 1 / CANVAS_RATIO
-
+        self.rolls, self.detected = np.zeros(len(crop_boxes)), np.zeros(len(crop_boxes), dtype=bool)
+        self.canvases = decode_canvases(dataset, crop_boxes, size, progress)
         self.anchors: torch.Tensor | None = None
         self.anchor_flip_index: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.canvases)
 
-    def subset(self, rows: np.ndarray) -> "LabelledFaces":
+    def subset(self, rows: np.ndarray) -> "LabeledFaces":
         """Return the faces of some rows, which are integers (M,)."""
         part = copy.copy(self)
-        part.canvases, part.landmarks = self.canvases[rows], self.landmarks[rows]
-        part.crop_boxes, part.boxes, part.rolls = self.crop_boxes[rows], self.boxes[rows], self.rolls[rows]
+        part.canvases, part.landmarks = self.canvases.subset(rows), self.landmarks[rows]
+        for name in _PLACES:
+            setattr(part, name, getattr(self, name)[rows])
         part.anchors = None if self.anchors is None else self.anchors[rows]
         return part
 
-    def replaced(self, rows: np.ndarray, others: "LabelledFaces") -> "LabelledFaces":
+    def replaced(self, rows: np.ndarray, others: "LabeledFaces") -> "LabeledFaces":
         """Return the faces with those of some rows, integers (M,), as `others` (M) have them; canvases excepted."""
         whole = copy.copy(self)
         whole.landmarks = self.landmarks.index_copy(0, torch.as_tensor(rows), others.landmarks)
-        for name in ("crop_boxes", "boxes", "rolls"):
+        for name in _PLACES:
             values = getattr(self, name).copy()
             values[rows] = getattr(others, name)
             setattr(whole, name, values)
         return whole
 
-    def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabelledFaces":
+    def with_anchors(self, anchors: torch.Tensor, flip_index: list[int] | None) -> "LabeledFaces":
         """Return the same faces with points (N, A, 2) that a model is to remember, and how these mirror."""
         same = copy.copy(self)
         same.anchors, same.anchor_flip_index = anchors, flip_index
         return same
+
+    def plain_inputs(self, device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield what a model takes of the plain crops, (n, 3, size, size) on a device, a few at a time."""
+        for canvases in self.canvases.split(64):
+            yield plain_crops(canvases.to(device), self.size) - image_mean(device)
 
     def flip_index(self, scheme: LandmarkScheme) -> list[int] | None:
         """Return the permutation of landmarks and anchors under mirroring, None if one of them has no pairs."""
