@@ -118,3 +118,16 @@ def test_documented_modules_say_where_they_moved(former):
     new = importlib.import_module(str(warned[0].message).split(" moved to ")[1])
     assert module.__all__ == new.__all__
     assert all(getattr(module, name) is getattr(new, name) for name in new.__all__)
+
+
+def test_benchmarks_find_the_training_scripts_that_they_import():
+    """A benchmark is run by its path: Python then looks for modules beside it, and not in the folder above."""
+    training = ROOT / "training"
+    scripts = {path.stem for path in training.glob("*.py")}
+    for path in sorted((training / "benchmarks").glob("*.py")):
+        text = path.read_text()
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        if imported & scripts:
+            assert "sys.path.insert(0, str(Path(__file__).parents[1]))" in text, path.name

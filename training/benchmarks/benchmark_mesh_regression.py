@@ -6,16 +6,22 @@ The regression learns from the first `--shots` training faces; the error is that
 normalizer. `fewshot_sweep.py` shows the same numbers beside its own. See `mesh_regression.py`.
 """
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from mediapipe_teacher import MediaPipeTeacher
-from mesh_regression import PEER, MeshedFaces, mesh_regression_error
-from training_utils import parse_arguments, run_main
 
-from fabrec_hf.data import first_shots, load_faces
-from fabrec_hf.data.face_set import shared_face_set
-from fabrec_hf.learning.landmark_training import find_scheme
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
+
+from mediapipe_teacher import MediaPipeTeacher  # noqa: E402
+from mesh_regression import PEER, MeshedFaces, mesh_regression_error  # noqa: E402
+from training_utils import parse_arguments, run_main  # noqa: E402
+
+from fabrec_hf.data import first_shots, load_faces  # noqa: E402
+from fabrec_hf.data.face_set import shared_face_set  # noqa: E402
+from fabrec_hf.learning.landmark_training import find_scheme  # noqa: E402
 
 
 @dataclass
