@@ -122,7 +122,7 @@ def test_documented_modules_say_where_they_moved(former):
 
 def test_benchmarks_find_the_training_scripts_that_they_import():
     """A benchmark is run by its path: Python then looks for modules beside it, and not in the folder above."""
-    training = ROOT / "training"
+    training = PACKAGE.parent / "training"
     scripts = {path.stem for path in training.glob("*.py")}
     for path in sorted((training / "benchmarks").glob("*.py")):
         text = path.read_text()
