@@ -25,7 +25,7 @@ FEWEST_POINTS = 40
 KNOWN_WEIGHTS = np.array([-1.0, 0.0, 0.0, 0.12, -1.5, 0.0, 0.0, 0.8])
 # Its strengths: for what is known of a point, of its face, and for the offset of each point. With ten faces the means
 # over a face are ten numbers only. Chosen on validation faces of 300-W.
-RIDGE = (50.0,) * 4 + (500.0,) * 4
+RIDGE = (500.0,) * 4 + (5000.0,) * 4
 OFFSET_RIDGE = 5.0
 # What each piece of evidence may do to an error: a higher heatmap cannot make it larger, disagreement and moves cannot
 # make it smaller. A few faces might say otherwise, and then what is no face at all would score highest.
