@@ -71,7 +71,7 @@ def test_cards_have_what_a_reader_needs(name):
         "pipeline" if "pipeline" in first_screen else "AutoModel"
     )
     assert "|" not in first_screen  # no table before the limits
-    terms = "Under CC BY 4.0" if name == "3fabrec-autoencoder-fairface" else "research only"
+    terms = "Under CC BY 4.0" if name.endswith("-fairface") else "research only"
     assert terms in first_screen and "FairFace (CC BY 4.0)" in first_screen
     headings = [line.removeprefix("## ") for line in body.splitlines() if line.startswith("## ")]
     assert [heading for heading in headings if heading in SECTIONS] == SECTIONS
