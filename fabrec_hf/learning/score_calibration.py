@@ -21,15 +21,16 @@ TOLERANCE = 5.0
 
 FEWEST_POINTS = 40
 # What the evidence adds where many faces were there to tell, about the same for detectors of one, ten and 1,913
-# annotated faces of 300-W (146 and 99 validation faces): the ridge draws weights there.
-KNOWN_WEIGHTS = np.array([-1.0, 0.0, 0.0, 0.12, -1.5, 0.0, 0.0, 0.8])
+# annotated faces of 300-W (293 and 99 validation faces): the ridge draws weights there.
+KNOWN_WEIGHTS = np.array([-0.9, 0.05, -0.25, 0.35, -1.3, 0.1, -0.5, 1.1])
 # Its strengths: for what is known of a point, of its face, and for the offset of each point. With ten faces the means
 # over a face are ten numbers only. Chosen on validation faces of 300-W.
-RIDGE = (500.0,) * 4 + (5000.0,) * 4
+RIDGE = np.array([500.0] * 4 + [5000.0] * 4)
 OFFSET_RIDGE = 5.0
-# What each piece of evidence may do to an error: a higher heatmap cannot make it larger, disagreement and moves cannot
-# make it smaller. A few faces might say otherwise, and then what is no face at all would score highest.
-SIGNS = np.array([-1.0, 1.0, 1.0, 1.0] * 2)
+# What may make an error larger, in columns: a lower heatmap, disagreement, a long first move, and a second one that is
+# long beside it. Weights are sums of these and of nothing else. A few faces might say otherwise, and then what is no
+# face at all would score highest.
+CAUSES = np.kron(np.eye(2), [[-1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -1], [0, 0, 0, 1]])
 # Errors are compared from here on, in percent: how exactly a click was made is no part of what is to be told.
 ERROR_FLOOR = 0.3
 # What an error counts as that has no end, of a point that was not found at all.
@@ -67,7 +68,7 @@ def fit_error_model(
     errors: np.ndarray,
     tolerance: float = TOLERANCE,
 ) -> ErrorModel:
-    """Fit an error model to points of faces that were not learned from, by ridge regression with known signs.
+    """Fit an error model to points of faces that were not learned from, by ridge regression.
 
     Args:
         heights: (N, L) uncalibrated scores.
@@ -92,18 +93,15 @@ def fit_error_model(
     targets = np.log(np.clip(errors[faces, places], ERROR_FLOOR, LARGEST_ERROR))
     middle, scale = known.mean(0), known.std(0) + 1e-6
     each_point = np.eye(errors.shape[1])[places]
-    design = np.column_stack([(known - middle) / scale, each_point])
+    design = np.column_stack([known - middle, each_point])
     average = targets.mean()
-    strengths = np.diag([*RIDGE, *[OFFSET_RIDGE] * errors.shape[1]])
-    expected = np.concatenate([KNOWN_WEIGHTS * scale, np.zeros(errors.shape[1])])
-    solution = _solve(design, targets - average, strengths, expected)
-    weights = solution[: len(RIDGE)] / scale
+    # Ridge on evidence of unit variance.
+    strengths = np.concatenate([RIDGE * scale**2, np.full(errors.shape[1], OFFSET_RIDGE)])
+    expected = np.concatenate([KNOWN_WEIGHTS, np.zeros(errors.shape[1])])
+    solution, freedom = _solve(design, targets - average, strengths, expected)
+    weights = solution[: len(RIDGE)]
     offsets = average + solution[len(RIDGE) :] - weights @ middle
-    # As many degrees of freedom as the ridge leaves, of what has not been held at 0.
-    free = solution != 0
-    products = design[:, free].T @ design[:, free]
-    freedom = len(targets) - np.trace(np.linalg.solve(products + strengths[free][:, free], products)) - 1
-    spread = np.sqrt(((targets - average - design @ solution) ** 2).sum() / max(freedom, 1))
+    spread = np.sqrt(((targets - average - design @ solution) ** 2).sum() / max(len(targets) - freedom - 1, 1))
     return ErrorModel(
         weights=tuple(np.round(weights, 5).tolist()),
         offsets=tuple(np.round(offsets, 4).tolist()),
@@ -113,16 +111,25 @@ def fit_error_model(
     )
 
 
-def _solve(design: np.ndarray, targets: np.ndarray, strengths: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Solve a ridge about an expected solution, whose evidence does to errors what it can do."""
+def _solve(
+    design: np.ndarray, targets: np.ndarray, strengths: np.ndarray, expected: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Solve a ridge about an expected solution, in which evidence makes errors larger by its `CAUSES` alone.
+
+    Returns:
+        The solution, and how many degrees of freedom it takes.
+    """
     from scipy.optimize import lsq_linear
 
+    causes = np.eye(design.shape[1])
+    causes[: len(CAUSES), : len(CAUSES)] = CAUSES
+    least = np.where(np.arange(len(causes)) < len(CAUSES), 0.0, -np.inf)
     # The same as least squares with a row for each penalty.
-    rows = np.vstack([design, np.sqrt(strengths)])
-    signs = np.concatenate([SIGNS, np.ones(design.shape[1] - len(SIGNS))])
-    least = np.where(np.arange(len(signs)) < len(SIGNS), 0.0, -np.inf)
-    goals = np.concatenate([targets, np.sqrt(strengths) @ expected])
-    found = lsq_linear(rows * signs, goals, (least, np.inf), tol=1e-12)
-    solution = found.x * signs
-    solution[: len(SIGNS)][np.abs(solution[: len(SIGNS)]) < 1e-6] = 0  # held there, up to rounding
-    return solution
+    penalties = np.diag(np.sqrt(strengths))
+    rows, goals = np.vstack([design, penalties]) @ causes, np.concatenate([targets, penalties @ expected])
+    found = lsq_linear(rows, goals, (least, np.inf), tol=1e-12).x
+    free = (found > 1e-6) | np.isinf(least)  # the others are held at 0
+    found = np.where(free, found, 0.0)
+    seen = design @ causes[:, free]
+    products, penalty = seen.T @ seen, causes[:, free].T @ np.diag(strengths) @ causes[:, free]
+    return causes @ found, float(np.trace(np.linalg.solve(products + penalty, products)))

@@ -137,8 +137,10 @@ def test_a_few_odd_faces_do_not_make_what_is_no_face_score_high():
     heights, drawn, landmarks, moves, errors, _ = made_faces(4, seed=5)
     errors = np.exp(2 * heights) / (1 + 20 * np.linalg.norm(drawn - landmarks, axis=-1))
     found = fit_error_model(heights, drawn, landmarks, moves, errors)
-    signs = np.array([-1, 1, 1, 1] * 2)
-    assert (signs * found.weights >= 0).all() and any(found.weights), found.weights
+    height, disagreement, first, second = np.array(found.weights).reshape(2, 4).T
+    # Of two moves that are as much longer, the error may be larger and not smaller.
+    assert (height <= 0).all() and (disagreement >= 0).all() and (second >= 0).all() and (first + second >= 0).all()
+    assert any(found.weights)
     known = gather_evidence(*(torch.tensor(values) for values in (heights, drawn, landmarks, moves)))
     nothing = gather_evidence(
         torch.full((1, 12), 0.02, dtype=torch.double),
