@@ -6,7 +6,8 @@ that it misses counts as the mean shape of the annotated faces in the box. Media
 see `mediapipe_teacher.py`.
 """
 
-import datasets
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from mediapipe_teacher import VERTICES, MediaPipeTeacher
@@ -18,6 +19,9 @@ from fabrec_hf.model.geometry import landmarks_to_crop
 from fabrec_hf.model.known_schemes import LandmarkScheme
 from fabrec_hf.model.point_regression import PointRegression
 
+
+if TYPE_CHECKING:
+    import datasets
 
 PEER = "MediaPipe's mesh and a regression"
 
@@ -35,7 +39,7 @@ class MeshedFaces:
         boxes: (N, 4) likewise.
     """
 
-    def __init__(self, dataset: datasets.Dataset, teacher: MediaPipeTeacher):
+    def __init__(self, dataset: "datasets.Dataset", teacher: MediaPipeTeacher):
         landmarks, boxes = annotations(dataset)
         squares = _squares(boxes)
         found = [

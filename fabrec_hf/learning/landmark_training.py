@@ -82,8 +82,8 @@ class LandmarkRecipe:
             raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
         if self.max_grad_norm < 0:
             raise ValueError(f"--max_grad_norm must not be negative, got {self.max_grad_norm}.")
-        if self.drawn_faces is not None and not (self.point_readout and 1 <= self.drawn_faces <= self.batch_size):
-            raise ValueError("--drawn_faces takes 1 to --batch_size, and needs --point_readout for the other faces.")
+        if self.drawn_faces is not None and not (self.point_readout and self.drawn_faces >= 1):
+            raise ValueError("--drawn_faces must be at least 1, and needs --point_readout for the other faces.")
         _ = self.augmentation  # refuses in words what cannot be drawn
 
     @property

@@ -34,7 +34,8 @@ def solve_linear(layer: nn.Linear, inputs: torch.Tensor, targets: torch.Tensor, 
     inputs, targets = inputs.double().cpu(), targets.double().cpu()
     center, middle = inputs.mean(0), targets.mean(0)
     inputs, targets = inputs - center, targets - middle
-    ridge = penalty * inputs.square().sum() / inputs.shape[1] * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    strength = (penalty * inputs.square().sum() / inputs.shape[1]).clamp(min=1e-9)  # inputs may all be constant
+    ridge = strength * torch.eye(inputs.shape[1], dtype=inputs.dtype)
     solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets)
     layer.weight.copy_(solution.T)
     layer.bias.copy_(middle - center @ solution)

@@ -43,7 +43,7 @@ def home(tmp_path):
     lines = ["image,left_x,left_y,right_x,right_y", "0.png,10,20,30,20", "1.png,11,21,31,21"]
     (tmp_path / "faces.csv").write_text("\n".join(lines) + "\n")
     for index in range(2):
-        shutil.copy(ROOT / "docs/astronaut.landmarks.png", tmp_path / f"{index}.png")
+        shutil.copy(ROOT / "examples/astronaut.jpg", tmp_path / f"{index}.png")
     return tmp_path
 
 

@@ -111,7 +111,7 @@ def test_snippets_of_the_model_cards_run(card, checkout):
     names = run("\n".join([code, *others]))
     if "faces" in names:
         (face,) = names["faces"]
-        counts = {"3fabrec-mesh": 128} | dict.fromkeys(
+        counts = {"3fabrec-mesh": 128, "3fabrec-mesh-fairface": 128} | dict.fromkeys(
             ("3fabrec-wflw", "3fabrec-wflw-1shot", "3fabrec-wflw-10shot"), 98
         )
         assert len(face["keypoints"]) == counts.get(card.stem, 68)

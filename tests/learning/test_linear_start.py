@@ -31,6 +31,12 @@ def test_a_linear_layer_is_solved_as_numpy_solves_it():
     assert explained == pytest.approx(1 - (rest**2).sum() / (middle**2).sum(), rel=1e-6)
 
 
+def test_inputs_that_tell_nothing_leave_the_mean():
+    layer, targets = torch.nn.Linear(3, 2), torch.tensor([[1.0, 4.0], [3.0, 4.0]])
+    solve_linear(layer, torch.ones(2, 3), targets)
+    assert not layer.weight.any() and layer.bias.tolist() == [2.0, 4.0]
+
+
 class Faces:
     """As many faces as asked for; one of them lacks a point."""
 
@@ -85,7 +91,7 @@ def test_faces_that_are_not_drawn_teach_the_readout_alone():
     torch.testing.assert_close(loss, drawn + readout_loss(drawing.readout, labels, size))
 
 
-@pytest.mark.parametrize("values", [{"drawn_faces": 2}, {"drawn_faces": 41, "point_readout": True}])
+@pytest.mark.parametrize("values", [{"drawn_faces": 2}, {"drawn_faces": 0, "point_readout": True}])
 def test_a_recipe_refuses_faces_that_nothing_would_learn_from(values):
-    with pytest.raises(ValueError, match="--drawn_faces takes 1 to --batch_size, and needs --point_readout"):
+    with pytest.raises(ValueError, match="--drawn_faces must be at least 1, and needs --point_readout"):
         LandmarkRecipe(**values)
