@@ -4,8 +4,6 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,11 +12,12 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from ...errors import DataError, SchemeError
+from ...errors import SchemeError
 from ...model.known_schemes import LandmarkScheme
 from ..face_table import encoded_images
 from .annotated import labels_of
 from .coco import BOX_OF_POINTS
+from .export_folder import check_columns, check_new, unfinished_folder
 from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
 
 
@@ -56,16 +55,10 @@ def export_coco(
         SchemeError: If a face has another number of points than the scheme.
     """
     split, folder = canonical_split(split, "export_coco"), Path(folder)
-    missing = [name for name in ("image", "landmarks") if name not in dataset.column_names]
-    if missing:
-        raise DataError(f"The faces have no column {', '.join(missing)} to write COCO keypoints from.")
+    check_columns(dataset, "COCO keypoints")
     pictures, target = folder / "images" / split, folder / "annotations" / f"{split}.json"
-    for place in (pictures, target):
-        if place.exists():
-            raise DataError(f"{place} exists already; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
+    check_new(pictures, target)
+    with unfinished_folder(folder) as unfinished:
         (unfinished / "images").mkdir()
         with open(unfinished / "annotations.json", "w", encoding="utf-8") as stream:
             _write(stream, dataset, scheme, unfinished / "images", split, progress)
@@ -73,8 +66,6 @@ def export_coco(
         target.parent.mkdir(exist_ok=True)
         (unfinished / "images").replace(pictures)
         (unfinished / "annotations.json").replace(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return len(dataset)
 
 

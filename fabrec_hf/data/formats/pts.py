@@ -19,8 +19,6 @@ import logging
 import math
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,6 +38,7 @@ from ..face_table import encoded_images
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .csv_table import BOX_COLUMNS, CsvTable, open_table
+from .export_folder import check_columns, unfinished_folder
 from .layouts import (
     AttributeTypes,
     attribute_features,
@@ -324,23 +323,17 @@ def export_pts(dataset: datasets.Dataset, folder: str | os.PathLike, progress: b
         DataError: If there are no landmarks, a picture cannot be read, or the folder holds such a split already.
     """
     folder = Path(folder)
-    missing = [name for name in ("image", "landmarks") if name not in dataset.column_names]
-    if missing:
-        raise DataError(f"The faces have no column {', '.join(missing)} to write .pts files from.")
+    check_columns(dataset, ".pts files")
     places = {_place(split) for split in (dataset.unique("split") if "split" in dataset.column_names else [None])}
     for place in places:
         if (folder / place).exists() and any((folder / place).iterdir()):
             raise DataError(f"{folder / place} is not empty; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
+    with unfinished_folder(folder) as unfinished:
         _write_faces(dataset, unfinished, progress)
         for place in places:
             (folder / place).mkdir(exist_ok=True)
             for file in sorted(entry for entry in (unfinished / place).iterdir() if entry.is_file()):
                 file.replace(folder / place / file.name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return len(dataset)
 
 

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from ..sets.wflw import ATTRIBUTES, LIST_NAME, LISTS, PICTURES
 from .annotated import FaceToWrite, PictureToWrite, labels_of
 from .cvat import cvat_document
 from .dlib_writer import SUFFIXES, dlib_document
+from .export_folder import check_columns, check_new, unfinished_folder
 from .labelme import labelme_document
 from .labelstudio import labelstudio_document
 from .layouts import canonical_split, encoded_picture, file_stem, points_of
@@ -141,22 +140,16 @@ def export_tool(
     if tool not in TOOLS:
         raise ValueError(f"tool must be one of {', '.join(TOOLS)}, not {tool!r}.")
     split, folder = canonical_split(split, "export_tool"), Path(folder)
-    _check_columns(dataset)
+    check_columns(dataset, "annotations")
     target = folder / split
-    if target.exists():
-        raise DataError(f"{target} exists already; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
-        unfinished.chmod(folder.stat().st_mode)
+    check_new(target)
+    with unfinished_folder(folder) as unfinished:
         pictures = _write_pictures(dataset, scheme, unfinished, progress, plain=tool in _WITHOUT_EXIF)
         # labelme's pictures lie beside its files, Label Studio's below the folder of all splits
         place = split if tool == "labelstudio" else ""
         for name, content in tool_files(tool, pictures, scheme, place).items():
             (unfinished / name).write_bytes(content)
         unfinished.replace(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     has_boxes = any(face.box is not None for picture in pictures for face in picture.faces)
     for name, content in setup_files(tool, scheme, has_boxes).items():
         (folder / name).write_bytes(content)
@@ -191,30 +184,17 @@ def export_wflw(
     """
     check_wflw_points(scheme.num_landmarks)
     split, folder = canonical_split(split, "export_wflw"), Path(folder)
-    _check_columns(dataset)
+    check_columns(dataset, "annotations")
     pictures, target = folder / PICTURES / split, folder / LISTS / f"{LIST_NAME}_{split}.txt"
-    for place in (pictures, target):
-        if place.exists():
-            raise DataError(f"{place} exists already; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
-        unfinished.chmod(folder.stat().st_mode)
+    check_new(pictures, target)
+    with unfinished_folder(folder) as unfinished:
         written = _write_pictures(dataset, scheme, unfinished, progress, plain=True)
         content = wflw_list([replace(picture, name=f"{split}/{picture.name}") for picture in written], scheme)
         for place in (pictures, target):
             place.parent.mkdir(parents=True, exist_ok=True)
         unfinished.replace(pictures)
         target.write_bytes(content)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return len(dataset)
-
-
-def _check_columns(dataset: datasets.Dataset) -> None:
-    missing = [name for name in ("image", "landmarks") if name not in dataset.column_names]
-    if missing:
-        raise DataError(f"The faces have no column {', '.join(missing)} to write annotations from.")
 
 
 def _write_pictures(
