@@ -12,7 +12,7 @@ from ..data.decoding import decode_canvases
 from ..model.geometry import crop_box_from_box, landmarks_to_crop
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
-from .augmentation import plain_crops
+from .augmentation import AugmentationConfig, augment, plain_crops
 
 
 if TYPE_CHECKING:
@@ -91,6 +91,26 @@ class LabeledFaces:
         """Yield what a model takes of the plain crops, (n, 3, size, size) on a device, a few at a time."""
         for canvases in self.canvases.split(64):
             yield plain_crops(canvases.to(device), self.size) - image_mean(device)
+
+    def augmented_inputs(
+        self, rows: torch.Tensor, augmentation: AugmentationConfig, flip_index: list[int] | None, device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield what a model takes of changed crops of rows (M,), and where their landmarks are, a few at a time.
+
+        Args:
+            rows: Which faces, each as often as it is named.
+            augmentation: What the changes are drawn from, by torch's global generator.
+            flip_index: Permutation of the landmarks under mirroring; without it nothing is mirrored.
+            device: Where to.
+
+        Yields:
+            Inputs (n, 3, size, size) and landmarks (n, L, 2), fractions of the changed crops.
+        """
+        for batch in rows.split(64):
+            canvases, landmarks = self.canvases.subset(batch).to(device), self.landmarks[batch].to(device)
+            crops, shown = augment(canvases, self.size, augmentation, landmarks, flip_index)
+            assert shown is not None  # it is None without landmarks only
+            yield crops - image_mean(device), shown
 
     def flip_index(self, scheme: LandmarkScheme) -> list[int] | None:
         """Return the permutation of landmarks and anchors under mirroring, None if one of them has no pairs."""

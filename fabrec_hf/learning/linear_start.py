@@ -6,8 +6,8 @@ from tqdm.auto import tqdm
 
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from .augmentation import AugmentationConfig, augment
-from .labeled_faces import LabeledFaces, image_mean
+from .augmentation import AugmentationConfig
+from .labeled_faces import LabeledFaces
 
 
 __all__ = ["begin_readout", "solve_linear"]
@@ -70,10 +70,8 @@ def begin_readout(
     rows = whole[torch.randperm(len(whole))[:MOST_FACES]]
     flip_index = scheme.flip_index if scheme.flip_pairs else None
     features, points = [], []
-    for batch in tqdm(rows.split(64), desc="beginning the readout", unit="batch", leave=False):
-        canvases, landmarks = faces.canvases.subset(batch).to(model.device), faces.landmarks[batch].to(model.device)
-        crops, shown = augment(canvases, faces.size, augmentation, landmarks, flip_index)
-        assert shown is not None  # it is None without landmarks only
-        features.append(model.autoencoder.encoder.features(crops - image_mean(model.device)).float().cpu())
+    batches = faces.augmented_inputs(rows, augmentation, flip_index, model.device)
+    for pixels, shown in tqdm(batches, desc="beginning the readout", unit="batch", leave=False):
+        features.append(model.autoencoder.encoder.features(pixels).float().cpu())
         points.append(shown.flatten(1).float().cpu())
     solve_linear(readout, torch.cat(features), torch.cat(points))

@@ -7,8 +7,8 @@ import torch
 from ..model.known_schemes import LandmarkScheme
 from ..model.local_refinement import LocalRefinement, look_around
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
-from .augmentation import AugmentationConfig, augment
-from .labeled_faces import LabeledFaces, image_mean
+from .augmentation import AugmentationConfig
+from .labeled_faces import LabeledFaces
 
 
 __all__ = ["fit_refinement"]
@@ -87,17 +87,13 @@ def fit_refinement(
     if refinement is None:
         return
     model.eval()
-    device = model.device
     torch.manual_seed(seed)
     views = min(MOST_VIEWS, max(LEAST_VIEWS, math.ceil(CROPS / len(faces))))
     flip_index = scheme.flip_index if scheme.flip_pairs else None
     rows = torch.arange(len(faces)).repeat(views)
     moments = None
-    for batch in rows.split(64):
-        canvases, landmarks = faces.canvases.subset(batch).to(device), faces.landmarks[batch].to(device)
-        crops, shown = augment(canvases, faces.size, augmentation, landmarks, flip_index)
-        assert shown is not None  # it is None without landmarks only
-        maps = model.local_maps(crops - image_mean(device))
+    for pixels, shown in faces.augmented_inputs(rows, augmentation, flip_index, model.device):
+        maps = model.local_maps(pixels)
         for _ in range(DISPLACEMENTS):
             moves = DEVIATION * torch.randn_like(shown)
             # An unknown point is looked for in the middle, and does not count.

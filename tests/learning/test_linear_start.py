@@ -7,6 +7,7 @@ import torch
 from fabrec_hf import get_scheme
 from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.learning.augmentation import AugmentationConfig
+from fabrec_hf.learning.labeled_faces import LabeledFaces
 from fabrec_hf.learning.landmark_training import LandmarkRecipe
 from fabrec_hf.learning.linear_start import begin_readout, solve_linear
 from fabrec_hf.model.heatmap_loss import readout_loss
@@ -37,7 +38,7 @@ def test_inputs_that_tell_nothing_leave_the_mean():
     assert not layer.weight.any() and layer.bias.tolist() == [2.0, 4.0]
 
 
-class Faces:
+class Faces(LabeledFaces):
     """As many faces as asked for; one of them lacks a point."""
 
     size = 32

@@ -8,7 +8,7 @@ import torch
 
 from fabrec_hf.data import load_faces
 from fabrec_hf.learning import refinement as module
-from fabrec_hf.learning.augmentation import AugmentationConfig
+from fabrec_hf.learning.augmentation import AugmentationConfig, augment
 from fabrec_hf.learning.fewshot import FitOptions, fit_landmarks
 from fabrec_hf.learning.labeled_faces import LabeledFaces, image_mean
 from fabrec_hf.learning.landmark_training import LandmarkRecipe, build_model, build_processor
@@ -61,7 +61,7 @@ def test_points_that_are_displaced_move_back(faces, model, monkeypatch):
     fit_refinement(model, faces, SCHEME, STILL)
     canvas = faces.size * 2**0.5
     assert faces.canvases.pixels.shape[-1] == round(canvas)
-    crops = module.augment(faces.canvases, faces.size, STILL, faces.landmarks, None)[0]
+    crops = augment(faces.canvases, faces.size, STILL, faces.landmarks, None)[0]
     maps = model.local_maps(crops - image_mean(torch.device("cpu")))
     torch.manual_seed(9)
     displaced = faces.landmarks + module.DEVIATION * torch.randn_like(faces.landmarks)
