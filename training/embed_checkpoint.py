@@ -21,6 +21,7 @@ from transformers import AutoModel
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.checkpoints.results import FILE_NAME as RESULTS_NAME
 from fabrec_hf.checkpoints.weight_files import weight_files
+from fabrec_hf.common.output_folder import make_readable
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import save_delta
 from fabrec_hf.model.embedded_fabrec import WEIGHTS
@@ -39,6 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         save_delta(*load_landmark_model(arguments.source), partial, arguments.autoencoder, arguments.rank)
     if (target / RESULTS_NAME).is_file():
         shutil.copy(target / RESULTS_NAME, partial)
+    make_readable(partial)
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(partial, target)
 

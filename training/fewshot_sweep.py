@@ -26,6 +26,7 @@ from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
 from fabrec_hf.common.figures import has_matplotlib
+from fabrec_hf.common.output_folder import write_files
 from fabrec_hf.data import load_faces, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.data.splits import random_rows
@@ -182,7 +183,7 @@ class Sweep:
             learned, faces = MeshedFaces(training.select(needed), teacher), MeshedFaces(scored, teacher)
             for name, rows in chosen.items():
                 known[name] = mesh_regression_error(learned, np.searchsorted(needed, rows), faces, self.scheme)
-            write_whole(file, json.dumps(known, indent=2) + "\n")
+            write_files(file.parent, {file.name: as_json(known)})
         return known
 
     def _recipe(self) -> LandmarkRecipe:
@@ -218,7 +219,7 @@ def main(arguments: SweepArguments) -> Pause | None:
                     bar.write(f"{pause}. Go on with the same command.", file=sys.stderr)
                     return pause
                 result = sweep.run(cell, bar)
-                write_whole(file, json.dumps(result, indent=2) + "\n")
+                write_files(folder, {file.name: as_json(result)})
                 trained += cell.steps
             results.append(json.loads(file.read_text()))
     note = ""
@@ -227,22 +228,20 @@ def main(arguments: SweepArguments) -> Pause | None:
         results = [result | {"peer": peers[cell.name]} for cell, result in zip(cells, results, strict=True)]
     except FabRecError as error:
         note = f"MediaPipe was not measured: {error}"
-    (output_dir / "results.json").write_text(json.dumps({"settings": settings, "cells": results}, indent=2) + "\n")
+    write_files(output_dir, {"results.json": as_json({"settings": settings, "cells": results})})
     text = table(results, _beside_paper(arguments, sweep), note)
     if has_matplotlib():
         draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
     else:
         print("matplotlib is not installed, so curve.png is left out.", file=sys.stderr)
-    write_whole(output_dir / "table.md", text)
+    write_files(output_dir, {"table.md": text.encode()})
     print(text)
     return None
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that is never seen half written."""
-    draft = file.with_suffix(".partial")
-    draft.write_text(text)
-    draft.replace(file)
+def as_json(values: dict) -> bytes:
+    """Return what a file of the sweep holds."""
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def _beside_paper(arguments: SweepArguments, sweep: Sweep) -> bool:

@@ -11,7 +11,6 @@ holds what that page says: `onnx_runtime_web.html`, `model.onnx` and the files o
 """
 
 import http.server
-import json
 import re
 import shutil
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from benchmark_demo import FRAME, running_demo
+from benchmark_demo import FRAME, give_results, running_demo
 from PIL import Image
 
 
@@ -73,11 +72,7 @@ def main(arguments: CameraPageArguments) -> None:
         film.write_bytes(moving_film(picture))
         start = _start_example if web else _start_demo
         results = measure_page(url, start, film, arguments.seconds)
-    output = Path(arguments.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2)
-    (output / "results.json").write_text(text + "\n")
-    print(text)
+    give_results(results, Path(arguments.output_dir))
 
 
 @contextmanager

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the training scripts
 
 from training_utils import parse_arguments, run_main  # noqa: E402
 
+from fabrec_hf.common.output_folder import write_files  # noqa: E402
 from fabrec_hf.demo.detection import SEARCH_SIDE, find_faces  # noqa: E402
 from fabrec_hf.demo.live_camera import LiveCamera  # noqa: E402
 from fabrec_hf.demo.models import ModelShelf  # noqa: E402
@@ -70,10 +71,13 @@ def main(arguments: BenchmarkArguments) -> None:
         "detect": measure_stages(shelf, _photograph_work(shelf, content), ROUNDS),
         "camera": measure_stages(shelf, _camera_work(shelf, content, arguments.frames), arguments.frames),
     }
-    folder = Path(arguments.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    give_results(results, Path(arguments.output_dir))
+
+
+def give_results(results: dict[str, Any], folder: Path) -> None:
+    """Print results, and write them to a folder."""
     text = json.dumps(results, indent=2)
-    (folder / "results.json").write_text(text + "\n")
+    write_files(folder, {"results.json": f"{text}\n".encode()})
     print(text)
 
 
