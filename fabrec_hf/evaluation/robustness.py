@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..common.lone_threads import FACES_PER_THREAD, lone_threads
 from ..data.annotations import annotations
 from ..errors import DataError
-from ..inference.dataset_prediction import FACES_PER_THREAD, checkpoint_scheme, lone_threads
+from ..inference.dataset_prediction import checkpoint_scheme
 from ..metrics import normalized_mean_error, normalizing_distance, summarize_errors
 from ..metrics.confidence import area_under_roc
 from ..model.image_inputs import Picture

@@ -1,14 +1,7 @@
-"""Predict the landmarks of a whole data set in little memory, with the same bits on any number of threads.
-
-PyTorch's CPU kernels split their sums by the number of threads, so that a face's landmarks would depend on it in the
-last digits. Here every thread computes alone, on few faces at a time: the result is a single thread's, sooner.
-"""
+"""Predict the landmarks of a whole data set in little memory, with the same bits on any number of threads."""
 
 import copy
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..common.choices import PROTOCOLS
+from ..common.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from ..errors import DataError, SchemeError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
@@ -29,16 +23,11 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "FACES_PER_THREAD",
     "apply_protocol",
     "checkpoint_scheme",
     "iterate_predictions",
-    "lone_threads",
     "predict_dataset",
 ]
-
-# Faces that one CPU thread computes at a time: more of them are no faster, and leave threads idle on small data.
-FACES_PER_THREAD = 4
 
 
 def predict_dataset(
@@ -111,7 +100,7 @@ def iterate_predictions(
         tqdm(total=total, desc="Evaluating", unit="face", disable=not progress) as bar,
         lone_threads(min(window, torch.get_num_threads()) if on_cpu else 1) as pool,
     ):
-        for start, future in _in_order(pool, predict, starts, window):
+        for start, future in in_order(pool, predict, starts, window):
             try:
                 piece = future.result()
             except (OSError, ValueError) as error:
@@ -119,28 +108,6 @@ def iterate_predictions(
                 raise DataError(f"A picture in rows {start} to {last} cannot be read: {error}") from error
             yield piece
             bar.update(len(piece[2]))
-
-
-@contextmanager
-def lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool of threads each of which computes alone; what was not begun is dropped at the end."""
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # the number of threads to start later is shared by all
-
-
-def _in_order(pool: ThreadPoolExecutor, function, starts: Iterable[int], window: int) -> Iterator[tuple[int, Future]]:
-    """Yield (start, future) in order, with at most `window` of them begun and not taken."""
-    waiting: deque[tuple[int, Future]] = deque()
-    for start in starts:
-        if len(waiting) == window:
-            yield waiting.popleft()
-        waiting.append((start, pool.submit(function, start)))
-    yield from waiting
 
 
 def checkpoint_scheme(config: FabRecConfig, num_points: int) -> LandmarkScheme:

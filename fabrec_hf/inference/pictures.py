@@ -1,14 +1,15 @@
-"""Find the faces of many pictures: read, detect, find landmarks, draw, each in a thread of its own."""
+"""Find the faces of many pictures: read, detect, find landmarks, draw, a few pictures in each of several threads."""
 
 import io
 import json
-from collections.abc import Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common.thread_stages import Stages
+import torch
+
+from ..common.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from ..errors import FabRecError
 from ..model.image_inputs import Picture
 from .drawing import draw_overview
@@ -19,8 +20,8 @@ from .landmark_finder import Face, LandmarkFinder
 
 __all__ = ["PictureResult", "landmark_pictures"]
 
-# Pictures that a GPU gets at a time. A CPU gets one: more are no faster there.
-PICTURES_PER_PASS = 16
+# Pictures that a GPU gets at a time, and the threads that read pictures and find faces for it.
+PICTURES_PER_PASS, READERS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,6 @@ class PictureResult:
     record: dict[str, Any] | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     error: Exception | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A picture on its way through the stages; after an error the later stages pass it on."""
-
-    path: Path
-    image: Picture | None = None
-    boxes: Sequence[Any] = ()
-    faces: Sequence[Face] = ()
-    result: PictureResult | None = None
     note: str = ""
 
 
@@ -76,59 +65,74 @@ def landmark_pictures(
     Yields:
         The result of each picture in order; one that cannot be read does not stop the others.
     """
-    size = 1 if finder.on_cpu else PICTURES_PER_PASS
-    groups = ([_Job(path) for path in paths[start : start + size]] for start in range(0, len(paths), size))
+    work = _Work(finder, boxes, min_score, draw, labels)
+    most, threads = (FACES_PER_THREAD, torch.get_num_threads()) if finder.on_cpu else (PICTURES_PER_PASS, READERS)
+    size = max(1, min(most, -(-len(paths) // threads)))
+    groups = [paths[start : start + size] for start in range(0, len(paths), size)]
+    if len(groups) == 1:  # PyTorch's own threads share the work
+        yield from work(groups[0])
+        return
+    with lone_threads(threads) as pool:
+        for _, future in in_order(pool, work, groups, threads + 1):
+            yield from future.result()
 
-    def read(job: _Job) -> _Job:
-        image, note = load_picture(job.path)
-        return replace(job, image=image, note=note)
 
-    def detect(job: _Job) -> _Job:
-        assert job.image is not None
-        for box in boxes or ():
-            check_inside(box, job.image.size)
-        return replace(job, boxes=boxes if boxes is not None else finder.detect(job.image))
+@dataclass(frozen=True)
+class _Opened:
+    """A picture whose faces are known."""
 
-    def find(jobs: list[_Job]) -> list[_Job]:
-        readable = [job for job in jobs if job.result is None]
-        found = finder.find([job.image for job in readable], [job.boxes for job in readable], min_score)
-        faces = dict(zip([job.path for job in readable], found, strict=True))
-        return [replace(job, faces=faces.get(job.path, ())) for job in jobs]
+    path: Path
+    image: Picture
+    boxes: Sequence[Any]
+    note: str
 
-    def finish(job: _Job) -> _Job:
-        assert job.image is not None
-        record = picture_record(
-            job.path, job.image.size, job.faces, finder.name, finder.scheme_name, finder.point_names
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with pictures, with the arguments of `landmark_pictures`."""
+
+    finder: LandmarkFinder
+    boxes: Sequence[Any] | None
+    min_score: float | None
+    draw: bool
+    labels: str | None
+
+    def __call__(self, paths: Sequence[Path]) -> list[PictureResult]:
+        """Return the results of a few pictures, whose faces go through the network together."""
+        opened = [_result_or_error(path, self._open, path) for path in paths]
+        readable = [entry for entry in opened if isinstance(entry, _Opened)]
+        found = iter(
+            self.finder.find([entry.image for entry in readable], [entry.boxes for entry in readable], self.min_score)
         )
-        files = _files(job, record, finder, labels) if draw and job.faces else {}
-        return replace(job, image=None, faces=(), result=PictureResult(job.path, record, files, note=job.note))
+        return [
+            _result_or_error(entry.path, self._finish, entry, next(found)) if isinstance(entry, _Opened) else entry
+            for entry in opened
+        ]
 
-    stages = {"read": _for_each(read), "detect": _for_each(detect), "find": find, "draw": _for_each(finish)}
-    with closing(iter(Stages(("list", groups), stages))) as finished:
-        for group in finished:
-            for job in group:
-                yield job.result
+    def _open(self, path: Path) -> _Opened:
+        image, note = load_picture(path)
+        for box in self.boxes or ():
+            check_inside(box, image.size)
+        return _Opened(path, image, self.boxes if self.boxes is not None else self.finder.detect(image), note)
+
+    def _finish(self, opened: _Opened, faces: Sequence[Face]) -> PictureResult:
+        finder, size = self.finder, opened.image.size
+        record = picture_record(opened.path, size, faces, finder.name, finder.scheme_name, finder.point_names)
+        files: dict[str, bytes] = {}
+        if self.draw and faces:
+            overlay = io.BytesIO()
+            draw_overview(opened.image, faces, finder.scheme, labels=self.labels).save(overlay, format="PNG")
+            files = {
+                ".landmarks.png": overlay.getvalue(),
+                ".json": json.dumps(record, indent=2).encode(),
+                ".csv": picture_table(record).encode(),
+            }
+        return PictureResult(opened.path, record, files, note=opened.note)
 
 
-def _for_each(function: Any) -> Any:
-    return lambda jobs: [_guarded(function, job) for job in jobs]
-
-
-def _guarded(function: Any, job: _Job) -> _Job:
-    """Do a stage's work for a picture; an error becomes its result."""
-    if job.result is not None:
-        return job
+def _result_or_error(path: Path, function: Callable, *arguments: Any) -> Any:
+    """Return what a function returns, or what is wrong with the picture as its result."""
     try:
-        return function(job)
+        return function(*arguments)
     except (FabRecError, OSError) as error:
-        return _Job(job.path, result=PictureResult(job.path, error=error))
-
-
-def _files(job: _Job, record: dict[str, Any], finder: LandmarkFinder, labels: str | None) -> dict[str, bytes]:
-    picture = io.BytesIO()
-    draw_overview(job.image, job.faces, finder.scheme, labels=labels).save(picture, format="PNG")
-    return {
-        ".landmarks.png": picture.getvalue(),
-        ".json": json.dumps(record, indent=2).encode(),
-        ".csv": picture_table(record).encode(),
-    }
+        return PictureResult(path, error=error)

@@ -1,0 +1,65 @@
+"""Threads that compute alone: in order, few at a time, and PyTorch's threads are as before when they have ended."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from fabrec_hf.common.lone_threads import in_order, lone_threads
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_each_thread_computes_alone_and_all_is_as_before_at_the_end(three_threads):
+    meeting = threading.Barrier(2, timeout=30)
+
+    def work(item):
+        meeting.wait()  # two are at work
+        return item, torch.get_num_threads(), threading.get_ident()
+
+    with lone_threads(2) as pool:
+        found = [future.result() for _, future in in_order(pool, work, range(4), 4)]
+    assert [item for item, _, _ in found] == [0, 1, 2, 3] and {count for _, count, _ in found} == {1}
+    assert len({thread for _, _, thread in found}) == 2
+    assert torch.get_num_threads() == 3
+
+
+def test_results_come_in_order_and_items_are_taken_as_room_is_made():
+    taken = []
+
+    def items():
+        for item in range(50):
+            taken.append(item)
+            yield item
+
+    def work(item):
+        time.sleep(0.004 if item % 3 == 0 else 0)
+        return item * item
+
+    with lone_threads(3) as pool:
+        for place, (item, future) in enumerate(in_order(pool, work, items(), 5)):
+            assert item == place and future.result() == place * place
+            assert len(taken) <= place + 1 + 5
+
+
+def test_what_was_not_begun_is_dropped(three_threads):
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 1:
+            raise ValueError("one of them")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="one of them"), lone_threads(1) as pool:
+        for _, future in in_order(pool, work, range(100), 50):
+            future.result()
+    assert begun[:2] == [0, 1] and len(begun) < 50
+    assert torch.get_num_threads() == 3
