@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import FabRecError
+from .drafts import Drafts
 
 
 __all__ = ["check_output_folder", "make_readable", "write_files"]
@@ -41,16 +42,10 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         FabRecError: If the folder cannot be written to.
     """
-    drafts = {name: folder / f".{name}.{os.getpid()}" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with Drafts(folder, *files) as drafts:
             for name, content in files.items():
                 drafts[name].write_bytes(content)
-            for name, draft in drafts.items():
-                draft.replace(folder / name)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
     except OSError as error:
         raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error

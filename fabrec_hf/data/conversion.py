@@ -20,6 +20,7 @@ import pyarrow.parquet
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from ..common.drafts import remove_drafts
 from ..errors import DataError
 from .box_rules import check_box_rule
 from .face_set import FaceSet
@@ -171,6 +172,7 @@ def _open_workplace(source: FaceSource, workplace: Path, settings: ShardSettings
     if workplace.exists() and (not note.is_file() or note.read_text() != content):
         shutil.rmtree(workplace)
     (workplace / "data").mkdir(parents=True, exist_ok=True)
+    remove_drafts(workplace / "data")
     note.write_text(content)
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..common.console import show_rate
+from ..common.drafts import draft_of, remove_drafts
 from ..common.lone_threads import FACES_PER_THREAD, lone_threads
 from ..common.output_folder import write_files
 from ..common.thread_stages import Stages
@@ -179,8 +180,7 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings
     else:
         write_files(folder, {"job.json": content.encode()})
     (folder / "data").mkdir(exist_ok=True)
-    for draft in (folder / "data").glob("*.partial"):
-        draft.unlink()
+    remove_drafts(folder / "data")
     return unlabeled_shards(folder, shards)
 
 
@@ -284,9 +284,9 @@ class _Batch:
 
 def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSettings) -> Iterator[LabelReport]:
     """Label a shard, rows by rows; yields what was found in them."""
-    total, draft = LabelReport(), target.with_suffix(".partial")
+    total = LabelReport()
     try:
-        with fsspec.open(shard.source, "rb") as file:
+        with draft_of(target) as draft, fsspec.open(shard.source, "rb") as file:
             # Without pre_buffer, or all that was read stays in memory.
             source = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
             threads = torch.get_num_threads() if finder.on_cpu else 1
@@ -308,7 +308,6 @@ def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSet
                 writer.add_key_value_metadata({_REPORT: json.dumps(asdict(total))})
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{shard.source} cannot be read or {target} not be written: {error}") from error
-    draft.replace(target)
 
 
 def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schema:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.drafts import Drafts
 from ..common.json_array import ArrayWriter, write_members
 from ..errors import DataError, FabRecError
 from ..metrics import RunningAcceleration, normalizing_distance
@@ -90,27 +91,30 @@ class VideoResults:
     ):
         suffixes = [".json", ".csv"] + ([".landmarks.mp4"] if rate else [])
         self.files = {suffix: folder / f"{name}{suffix}" for suffix in suffixes}
-        self._drafts = {suffix: folder / f".{name}{suffix}.partial" for suffix in suffixes}
+        self._drafts = Drafts(folder, *(file.name for file in self.files.values()))
         self._size = (header["width"], header["height"])
         self._open: list[Any] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._json = self._keep(self._drafts[".json"].open("w", encoding="utf-8"))
+            self._json = self._keep(self._draft(".json").open("w", encoding="utf-8"))
             self._json.write("{")
             write_members(self._json, header, first=True)
             self._json.write(',\n  "frames": ')
             self._frames = ArrayWriter(self._json, indent=4)
-            self._csv = self._keep(self._drafts[".csv"].open("w", encoding="utf-8", newline=""))
+            self._csv = self._keep(self._draft(".csv").open("w", encoding="utf-8", newline=""))
             self._table = csv.writer(self._csv, lineterminator="\n")
             points = [f"{point}_{value}" for point in point_names for value in ("x", "y", "score")]
             self._table.writerow(["frame", "time", "face", "box_x", "box_y", "box_width", "box_height", *points])
-            self._video = self._keep(VideoWriter(self._drafts[".landmarks.mp4"], rate)) if rate else None
+            self._video = self._keep(VideoWriter(self._draft(".landmarks.mp4"), rate)) if rate else None
         except OSError as error:
             self.discard()
             raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
         except BaseException:
             self.discard()
             raise
+
+    def _draft(self, suffix: str) -> Path:
+        return self._drafts[self.files[suffix].name]
 
     def _keep(self, file: Any) -> Any:
         self._open.append(file)
@@ -159,8 +163,7 @@ class VideoResults:
             write_members(self._json, footer, first=False)
             self._json.write("\n}\n")
             self._close()
-            for suffix, draft in self._drafts.items():
-                draft.replace(self.files[suffix])
+            self._drafts.finish()
         except OSError as error:
             raise FabRecError(f"cannot write to {self.files['.json'].parent}: {error.strerror or error}.") from error
         finally:
@@ -172,8 +175,7 @@ class VideoResults:
             self._close()
         except (OSError, FabRecError):  # a full disk, perhaps; what could not be written is removed now
             pass
-        for draft in self._drafts.values():
-            draft.unlink(missing_ok=True)
+        self._drafts.discard()
 
     def _close(self) -> None:
         while self._open:
