@@ -16,7 +16,6 @@ trains nothing: it calibrates the scores of a finished model, its own or another
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +39,8 @@ from training_utils import (
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.checkpoints.weight_files import check_shard_size
+from fabrec_hf.common.drafts import unfinished_folder
+from fabrec_hf.common.output_folder import check_new_folder, make_readable, take_place
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
@@ -193,8 +194,7 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
         SchemeError: The data has other points than the model.
     """
     output_dir = Path(arguments.output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise DataError(f"--output_dir {output_dir} exists and is not empty: name a new folder.")
+    check_new_folder(output_dir)
     accelerator = Accelerator()
     use_all_cores(accelerator)
     if not accelerator.is_main_process:
@@ -207,15 +207,13 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
     if not calibrate(model, predict_faces(model, faces, accelerator.device), faces, scheme):
         raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
-    output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves no half of a model under the name that was asked for.
-    with TemporaryDirectory(prefix=".calibrating-", dir=output_dir.absolute().parent) as workplace:
-        finished = Path(workplace) / "model"
+    with unfinished_folder(output_dir.absolute().parent) as workplace:
+        finished = workplace / "model"
         model.to("cpu").save_pretrained(finished)
         processor.save_pretrained(finished)
-        if output_dir.exists():
-            output_dir.rmdir()
-        finished.rename(output_dir)
+        make_readable(finished)
+        take_place(finished, output_dir)
     logger.info("Calibrated on %d points of %d faces.", model.config.error_model["count"], len(faces))
 
 

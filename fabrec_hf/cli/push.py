@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..common.choices import MAIN
 from ..common.console import say
+from ..common.output_folder import check_new_folder
 from ..errors import FabRecError
 
 
@@ -125,8 +126,7 @@ def _run_space(arguments: argparse.Namespace) -> int:
 
 
 def _write_space(folder: Path, files: Mapping[str, Path]) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FabRecError(f"{folder} exists and is not empty; name a new folder.")
+    check_new_folder(folder)
     for name, path in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

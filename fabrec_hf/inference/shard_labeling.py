@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ..common.console import show_rate
 from ..common.drafts import draft_of, remove_drafts
 from ..common.lone_threads import FACES_PER_THREAD, lone_threads
-from ..common.output_folder import write_files
+from ..common.output_folder import check_new_folder, write_files
 from ..common.thread_stages import Stages
 from ..data.face_set import FaceSet
 from ..data.face_table import has_datasets
@@ -175,9 +175,8 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings
             raise DataError(
                 f"{folder} holds labels of other data, another model or other settings: name another --output_dir."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not empty; name a new folder.")
     else:
+        check_new_folder(folder)
         write_files(folder, {"job.json": content.encode()})
     (folder / "data").mkdir(exist_ok=True)
     remove_drafts(folder / "data")

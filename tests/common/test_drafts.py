@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fabrec_hf.common.drafts import PREFIX, Drafts, draft_of, remove_drafts, unfinished_folder
-from fabrec_hf.common.output_folder import write_files
+from fabrec_hf.common.output_folder import check_new_folder, take_place, write_files
 from fabrec_hf.data.scheme_files import write_scheme
-from fabrec_hf.errors import FabRecError
+from fabrec_hf.errors import CheckpointError, DataError, FabRecError
 from fabrec_hf.model.known_schemes import get_scheme
 
 
@@ -103,3 +103,21 @@ with Drafts(folder, "a.txt", "images") as drafts, unfinished_folder(folder) as u
     assert len(left) == 3 and (tmp_path / "a.txt").read_text() == "old"
     remove_drafts(tmp_path)
     assert names_in(tmp_path) == [".partial", "a.txt"]
+
+
+def test_a_new_folder_may_be_empty_and_nothing_else(tmp_path):
+    finished, empty, full, file = (tmp_path / name for name in ("finished", "empty", "full", "file"))
+    for folder in (finished, empty, full):
+        folder.mkdir()
+    for path in (finished / "a.txt", full / "b.txt", file):
+        path.touch()
+    for place in (full, file):
+        with pytest.raises(DataError, match=f"{place} exists and is not empty; name a new folder."):
+            check_new_folder(place)
+    with pytest.raises(CheckpointError, match="is not empty"):
+        check_new_folder(full, CheckpointError)
+    check_new_folder(empty)
+    take_place(finished, empty)
+    check_new_folder(finished)
+    take_place(empty, finished)
+    assert names_in(tmp_path) == ["file", "finished", "finished/a.txt", "full", "full/b.txt"]
