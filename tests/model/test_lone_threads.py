@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fabrec_hf.common.lone_threads import in_order, lone_threads
+from fabrec_hf.model.lone_threads import in_order, lone_threads
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from typing import TypeVar
 import torch
 
 
-__all__ = ["FACES_PER_THREAD", "in_order", "lone_threads"]
-
 # Faces that one CPU thread computes at a time: more of them are no faster, and leave threads idle on small data.
 FACES_PER_THREAD = 4
 
@@ -52,3 +50,6 @@ def in_order(
             yield waiting.popleft()
         waiting.append((item, pool.submit(function, item)))
     yield from waiting
+
+
+__all__ = ["FACES_PER_THREAD", "in_order", "lone_threads"]
