@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.choices import COLUMNS
 from ..common.console import say
 from ..common.figures import require_matplotlib
 from ..common.output_folder import check_output_folder, write_files
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["add_arguments", "run", "write_report"]
-
-LABELED = ("image", "landmarks", "box")
 
 NOTES = """With --data, annotated faces are scored while their boxes are jittered and their pictures blurred,
 compressed, darkened, covered and turned, each at five strengths. With --faces, an autoencoder reconstructs faces that
@@ -127,7 +126,7 @@ def _load_landmark_task(args: argparse.Namespace) -> tuple:
     from ..data import load_faces
 
     names = column_names(args.columns)
-    dataset = load_faces(args.data, args.split, LABELED, default_split="test", names=names)
+    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test", names=names)
     model, processor = load_landmark_model(args.model)
     return move_to_device(model, args.device), processor, dataset
 

@@ -30,15 +30,13 @@ from .layouts import (
     refuse_split,
     split_folders,
 )
-from .picture_paths import PicturePlaces
+from .picture_paths import TRIED, PicturePlaces
 from .point_labels import place_labels
-from .repeated_faces import count_repeated
+from .repeated_faces import REPEATED, count_repeated
 from .shapes import MarkedPicture, ShapeFace, object_labels, shape_faces
 
 
 __all__ = ["ToolFile", "open_tool"]
-
-_TRIED = 100  # pictures looked for before a folder is taken for the wrong one
 
 _NOTES = {
     "canceled": "annotations that were skipped in the tool are left out",
@@ -47,7 +45,7 @@ _NOTES = {
     "faces": "faces without an annotated point are left out",
     "boxes": "boxes without points are left out",
     "shapes": "shapes that are no points of a face are left out",
-    "repeated": "faces are annotated more than once, as by a second annotator; all are kept",
+    "repeated": REPEATED,
 }
 
 
@@ -262,7 +260,7 @@ def _stated_splits(files: Sequence[_Opened]) -> tuple[str, ...]:
 
 
 def _check_pictures(path: Path, files: Sequence[_Opened]) -> None:
-    named = [(places, picture.name) for _, places, content in files for picture in content.pictures][:_TRIED]
+    named = [(places, picture.name) for _, places, content in files for picture in content.pictures][:TRIED]
     if not any(places.find(name) for places, name in named):
         places, name = named[0]
         looked = ", ".join(str(folder) for folder in places.folders if folder.is_dir())

@@ -22,7 +22,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
 from .annotated import PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
-from .layouts import is_number, read_json, shortest
+from .layouts import is_number, read_json, reading, shortest
 from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
 
@@ -126,7 +126,7 @@ def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
 
 def _table_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield the same of every line of a CSV; a picture without regions has a line with empty attributes."""
-    try:
+    with reading(file, UnicodeDecodeError, csv.Error):
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             reader.fieldnames = [name.lstrip("#") for name in reader.fieldnames or ()]  # so it is called by VIA 1
@@ -138,8 +138,6 @@ def _table_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
                     raise DataError(f"{file}, line {reader.line_num}: the attributes are no JSON.") from error
                 if shape:
                     yield row["filename"], shape, attributes
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _attribute_names(
