@@ -22,6 +22,17 @@ Result = TypeVar("Result")
 
 
 @contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads in threads that are started meanwhile, and as before at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Open a pool of threads each of which computes alone; what was not begun is dropped at the end."""
     before = torch.get_num_threads()
@@ -52,4 +63,4 @@ def in_order(
     yield from waiting
 
 
-__all__ = ["FACES_PER_THREAD", "in_order", "lone_threads"]
+__all__ = ["FACES_PER_THREAD", "computing_threads", "in_order", "lone_threads"]
