@@ -19,6 +19,7 @@ from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 from .reader_options import READER_OPTIONS, add_reader_options
 
 
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no training: tell the points from those that the model knows, and look closer, in seconds",
     )
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="X times the steps (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
+    add_device_option(parser)
     parser.add_argument(
         "--folds",
         type=int,

@@ -13,6 +13,7 @@ from ..common.figures import require_matplotlib
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, metavar="N", help="measure N faces only of each kind, spread evenly over the data"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes the speed only")
-    parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print the content of results.json instead of the report")
 
 

@@ -84,8 +84,12 @@ def open_source(
     return open_tool("via", path, (".json", ".csv"), scheme, split, images, category)
 
 
-def read_file(file: Path) -> ToolFile:
+def read_file(file: Path, content: Any = None) -> ToolFile:
     """Read what is drawn in the pictures of a file.
+
+    Args:
+        file: The file, JSON or CSV.
+        content: What is in one of JSON, if that was read already.
 
     Raises:
         DataError: If it is no whole file of VIA 2.
@@ -93,7 +97,7 @@ def read_file(file: Path) -> ToolFile:
     if file.suffix.lower() == ".csv":
         entries = _table_entries(file)
     else:
-        entries = _json_entries(file)
+        entries = _json_entries(file, read_json(file) if content is None else content)
     found = ToolFile()
     shapes: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
     for name, shape, attributes in entries:
@@ -108,9 +112,8 @@ def read_file(file: Path) -> ToolFile:
     return found
 
 
-def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
+def _json_entries(file: Path, content: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the picture, the shape and the attributes of every region of a project or an export."""
-    content = read_json(file)
     if kind_of_json(content) != "via":
         raise DataError(f"{file} is no file of VIA 2: it has neither _via_img_metadata nor pictures with regions.")
     pictures = content.get("_via_img_metadata", content)
