@@ -20,7 +20,7 @@ ROOMS = {
     "common": "errors",
     "checkpoints": "errors common model",
     "metrics": "errors common model",
-    "data": "errors model",
+    "data": "errors common model",
     "inference": "errors common model checkpoints metrics data",
     "learning": "errors model checkpoints metrics data",
     "evaluation": "errors common model metrics data inference learning",

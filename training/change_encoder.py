@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 from training_utils import parse_arguments, run_main
 
 from fabrec_hf.checkpoints.loading import load_autoencoder
+from fabrec_hf.common.output_folder import check_new_folder
 from fabrec_hf.data import load_faces
 from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import decode_pictures
-from fabrec_hf.errors import CheckpointError, DataError
+from fabrec_hf.errors import CheckpointError
 from fabrec_hf.learning.augmentation import AugmentationConfig, augment
 from fabrec_hf.learning.labeled_faces import image_mean
 from fabrec_hf.learning.linear_start import solve_linear
@@ -170,8 +171,7 @@ def solve_last_layer(encoder: FabRecBackboneEncoder, old: nn.Module, canvases: t
 def main(arguments: ChangeArguments) -> None:
     """Build the new encoder, solve its last layer, and save it with the old generator."""
     output_dir = Path(arguments.output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise DataError(f"--output_dir {output_dir} exists and is not empty: name a new folder.")
+    check_new_folder(output_dir)
     old = load_autoencoder(arguments.autoencoder)
     values = old.config.to_dict() | {"backbone": arguments.backbone, "encoder_pooling": arguments.encoder_pooling}
     model = FabRecAutoencoder(FabRecAutoencoderConfig.from_dict(values)).eval()

@@ -21,6 +21,7 @@ from transformers import AutoModel
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.checkpoints.results import FILE_NAME as RESULTS_NAME
 from fabrec_hf.checkpoints.weight_files import weight_files
+from fabrec_hf.common.drafts import unfinished_folder
 from fabrec_hf.common.output_folder import make_readable
 from fabrec_hf.errors import CheckpointError
 from fabrec_hf.export.delta import save_delta
@@ -32,17 +33,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Write the checkpoint under another name first and put it in place when it is whole."""
     if not weight_files(arguments.source):
         raise CheckpointError(f"{arguments.source} holds no model.safetensors: name the folder of a finished run.")
-    target, partial = WEIGHTS / arguments.name, arguments.source / "embedded"
-    shutil.rmtree(partial, ignore_errors=True)
-    if arguments.rank is None:
-        _save_whole(arguments.source, partial)
-    else:
-        save_delta(*load_landmark_model(arguments.source), partial, arguments.autoencoder, arguments.rank)
-    if (target / RESULTS_NAME).is_file():
-        shutil.copy(target / RESULTS_NAME, partial)
-    make_readable(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(partial, target)
+    target = WEIGHTS / arguments.name
+    with unfinished_folder(arguments.source) as workplace:
+        partial = workplace / "embedded"
+        if arguments.rank is None:
+            _save_whole(arguments.source, partial)
+        else:
+            save_delta(*load_landmark_model(arguments.source), partial, arguments.autoencoder, arguments.rank)
+        if (target / RESULTS_NAME).is_file():
+            shutil.copy(target / RESULTS_NAME, partial)
+        make_readable(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(partial, target)
 
 
 def _save_whole(source: Path, partial: Path) -> None:

@@ -231,7 +231,7 @@ def main(arguments: SweepArguments) -> Pause | None:
     write_files(output_dir, {"results.json": as_json({"settings": settings, "cells": results})})
     text = table(results, _beside_paper(arguments, sweep), note)
     if has_matplotlib():
-        draw_curve(results, output_dir / "curve.png", beside_paper=_beside_paper(arguments, sweep))
+        write_files(output_dir, {"curve.png": draw_curve(results, _beside_paper(arguments, sweep))})
     else:
         print("matplotlib is not installed, so curve.png is left out.", file=sys.stderr)
     write_files(output_dir, {"table.md": text.encode()})

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from fabrec_hf.common.figures import as_png, make_figure
 from fabrec_hf.errors import DataError
 from fabrec_hf.evaluation.published_results import load_published_results
 
@@ -117,14 +117,14 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f}{deviation}"
 
 
-def draw_curve(results: Sequence[Mapping], file: Path, beside_paper: bool) -> None:
-    """Plot NME against the number of faces, one line a protocol and stage, and the paper's beside them."""
-    import matplotlib
+def draw_curve(results: Sequence[Mapping], beside_paper: bool) -> bytes:
+    """Plot NME against the number of faces, one line a protocol and stage, and the paper's beside them.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=150)
+    Returns:
+        A PNG.
+    """
+    figure = make_figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
     curves: dict[str, dict[int, list[float]]] = {}
     for cell in results:
         stages = {"before": "transfer layers only", "after": "with the encoder", "peer": "MediaPipe and a regression"}
@@ -141,7 +141,4 @@ def draw_curve(results: Sequence[Mapping], file: Path, beside_paper: bool) -> No
     axes.grid(True, which="both", alpha=0.3)
     if curves:
         axes.legend()
-    draft = file.with_suffix(".partial")
-    figure.savefig(draft, format="png", bbox_inches="tight")
-    pyplot.close(figure)
-    draft.replace(file)
+    return as_png(figure)

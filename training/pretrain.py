@@ -19,10 +19,11 @@ from face_feed import FEEDS, Schedule, load_training_faces, open_feed
 from global_batch_norm import share_batch_norm
 from growth import set_blend
 from pictures import draw_sheet
-from time_limit import Pause, TimeLimit, check_minutes
+from time_limit import Pause, TimeLimit
 from torch.distributed.nn.functional import all_gather
 from tqdm.auto import tqdm
 from training_utils import (
+    RunArguments,
     check_batch_size,
     find_tracker,
     list_checkpoints,
@@ -37,11 +38,10 @@ from training_utils import (
 )
 from weight_average import WeightAverage
 
-from fabrec_hf.checkpoints.weight_files import check_shard_size
 from fabrec_hf.data.canvases import Canvases
 from fabrec_hf.data.decoding import decode_faces
 from fabrec_hf.evaluation.reconstruction_errors import reconstruction_errors
-from fabrec_hf.learning.augmentation import AugmentationConfig, augment, plain_crops
+from fabrec_hf.learning.augmentation import AugmentationConfig, augment, check_scale, plain_crops
 from fabrec_hf.learning.autoencoder_losses import (
     discriminator_loss,
     generator_loss,
@@ -54,8 +54,8 @@ from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor
 from fabrec_hf.model.modeling_fabrec import FabRecAutoencoder
 
 
-@dataclass
-class PretrainingArguments:
+@dataclass(kw_only=True)
+class PretrainingArguments(RunArguments):
     """Everything a pre-training run depends on. The `paper` values are in `configs/autoencoder-paper.yaml`."""
 
     data: list[str] = field(metadata={"help": "Parquet files or folders of faces with an `image` column."})
@@ -89,26 +89,18 @@ class PretrainingArguments:
     seed: int = field(default=0, metadata={"help": "Seed of weights, order, augmentation and noise."})
     checkpoint_every: int = field(default=500, metadata={"help": "Steps between checkpoints."})
     picture_every: int = field(default=500, metadata={"help": "Steps between pictures and held-out errors."})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
-    max_minutes: float | None = field(default=None, metadata={"help": "Stop in time, with a checkpoint to go on."})
     log_every: int = field(default=10, metadata={"help": "Steps between the losses that are shown and tracked."})
     feed: str = field(default="auto", metadata={"help": "Where faces come from: auto, memory, workers or stream."})
     workers: int = field(default=4, metadata={"help": "Loading processes, when faces come from workers."})
-    report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
-    shard_size: str | None = field(default=None, metadata={"help": "Save in 16 bits, in files such as 14MB."})
-    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
-        check_minutes(self.max_minutes)
-        check_shard_size(self.shard_size)
+        super().__post_init__()
         if self.preset not in ("base", "small"):
             raise ValueError(f"--preset must be base or small, got {self.preset!r}.")
         if self.adversarial_weight and self.image_size < 128 and self.adversarial_start < self.max_steps:
             raise ValueError("the image discriminator needs --image_size 128 or more (or --adversarial_weight 0).")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        check_scale(self.scale)
         if self.coarse_steps and self.image_size < 128:
             raise ValueError("--coarse_steps needs --image_size 128 or more.")
         if self.fade_steps and (self.initial_model is None or self.image_size != 256 or self.coarse_steps):

@@ -16,15 +16,15 @@ trains nothing: it calibrates the scores of a finished model, its own or another
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
-from time_limit import Pause, TimeLimit, check_minutes
+from time_limit import Pause, TimeLimit
 from tqdm.auto import tqdm
 from training_utils import (
+    RunArguments,
     check_batch_size,
     find_tracker,
     logger,
@@ -39,7 +39,8 @@ from training_utils import (
 )
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
-from fabrec_hf.checkpoints.weight_files import check_shard_size
+from fabrec_hf.common.drafts import unfinished_folder
+from fabrec_hf.common.output_folder import check_new_folder, make_readable, take_place
 from fabrec_hf.data import first_shots, load_faces, random_shots, validation_split
 from fabrec_hf.data.face_set import shared_face_set
 from fabrec_hf.errors import DataError
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class LandmarkTrainingArguments(LandmarkRecipe):
+class LandmarkTrainingArguments(LandmarkRecipe, RunArguments):
     """Everything a landmark training run depends on. The `paper` values are in `configs/landmarks-paper.yaml`."""
 
     data: list[str] = field(metadata={"help": "Parquet files or folders with image, landmarks and box."})
@@ -81,19 +82,12 @@ class LandmarkTrainingArguments(LandmarkRecipe):
     validation_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures to tune on."})
     checkpoint_every: int = field(default=250, metadata={"help": "Steps between checkpoints."})
     evaluate_every: int = field(default=500, metadata={"help": "Steps between validation errors."})
-    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
-    max_minutes: float | None = field(default=None, metadata={"help": "Stop in time, with a checkpoint to go on."})
-    report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
-    shard_size: str | None = field(default=None, metadata={"help": "Save in 16 bits, in files such as 14MB."})
-    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
     calibrate: str | None = field(default=None, metadata={"help": "Only calibrate the scores of this landmark model."})
 
     def __post_init__(self):
         """Refuse values that would fail later, in words."""
-        super().__post_init__()
-        check_minutes(self.max_minutes)
-        check_shard_size(self.shard_size)
+        LandmarkRecipe.__post_init__(self)
+        RunArguments.__post_init__(self)
         if self.protocol not in ("paper", "random"):
             raise ValueError(f"--protocol must be paper or random, got {self.protocol!r}.")
         if not 0 <= self.validation_fraction < 1:
@@ -193,8 +187,7 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
         SchemeError: The data has other points than the model.
     """
     output_dir = Path(arguments.output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise DataError(f"--output_dir {output_dir} exists and is not empty: name a new folder.")
+    check_new_folder(output_dir)
     accelerator = Accelerator()
     use_all_cores(accelerator)
     if not accelerator.is_main_process:
@@ -207,15 +200,13 @@ def calibrate_finished(checkpoint: str, arguments: LandmarkTrainingArguments) ->
     model.config.score_calibration = model.config.error_model = None  # earlier ones: heights are wanted
     if not calibrate(model, predict_faces(model, faces, accelerator.device), faces, scheme):
         raise DataError(f"{len(faces)} faces have too few annotated points to calibrate scores by.")
-    output_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     # A kill leaves no half of a model under the name that was asked for.
-    with TemporaryDirectory(prefix=".calibrating-", dir=output_dir.absolute().parent) as workplace:
-        finished = Path(workplace) / "model"
+    with unfinished_folder(output_dir.absolute().parent) as workplace:
+        finished = workplace / "model"
         model.to("cpu").save_pretrained(finished)
         processor.save_pretrained(finished)
-        if output_dir.exists():
-            output_dir.rmdir()
-        finished.rename(output_dir)
+        make_readable(finished)
+        take_place(finished, output_dir)
     logger.info("Calibrated on %d points of %d faces.", model.config.error_model["count"], len(faces))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,15 +17,33 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from time_limit import check_minutes
 from transformers import HfArgumentParser, PreTrainedModel
 
-from fabrec_hf.checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, save_shards
+from fabrec_hf.checkpoints.weight_files import INDEX_NAME, WEIGHTS_NAME, check_shard_size, save_shards
 from fabrec_hf.errors import FabRecError
 
 
 logger = get_logger(__name__)
 
 ArgumentsT = TypeVar("ArgumentsT")
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """What every long training is told of its run, beside what it learns."""
+
+    resume_from_checkpoint: str | None = field(default=None, metadata={"help": "`latest` or a checkpoint folder."})
+    max_minutes: float | None = field(default=None, metadata={"help": "Stop in time, with a checkpoint to go on."})
+    report_to: str = field(default="tensorboard", metadata={"help": "Tracker: tensorboard, trackio, wandb or none."})
+    shard_size: str | None = field(default=None, metadata={"help": "Save in 16 bits, in files such as 14MB."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Publish the finished model on the Hub."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository, owner/name; the output's name."})
+
+    def __post_init__(self):
+        """Refuse values that would fail later, in words."""
+        check_minutes(self.max_minutes)
+        check_shard_size(self.shard_size)
 
 
 def parse_arguments(arguments_class: type[ArgumentsT], description: str, argv: list[str] | None = None) -> ArgumentsT:

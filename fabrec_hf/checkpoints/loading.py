@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,6 +42,17 @@ LOADING_ERRORS = (
 )
 
 
+@contextmanager
+def _loading(name: str | Path) -> Iterator[None]:
+    """Say in one line of what is raised within the block that the checkpoint cannot be loaded."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+
+
 def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
     """Load a landmark model, complete or not at all.
 
@@ -57,7 +69,7 @@ def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, F
         CheckpointError: there is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
     """
     source = resolve_checkpoint(name)
-    try:
+    with _loading(name):
         _check_kind(name, source)
         _check_weights(name, *_compare_shapes(source, FabRecForLandmarkDetection))
         model, report = FabRecForLandmarkDetection.from_pretrained(
@@ -66,10 +78,6 @@ def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, F
         processor = FabRecImageProcessor.from_pretrained(source)
         if model.config.landmark_scheme is not None:
             LandmarkScheme.from_dict(model.config.landmark_scheme)
-    except CheckpointError:
-        raise
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
     _check_weights(name, sorted(report["mismatched_keys"]), sorted(report["missing_keys"]))
     if processor.size.height != model.config.image_size:
         raise CheckpointError(
@@ -92,15 +100,11 @@ def load_autoencoder(name: str | Path) -> FabRecAutoencoder:
         CheckpointError: There is no such checkpoint, it is damaged or incomplete, or it holds another kind of model.
     """
     source = resolve_checkpoint(name)
-    try:
+    with _loading(name):
         _check_whole(name, *_compare_shapes(source, FabRecAutoencoder))
         model, report = FabRecAutoencoder.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except CheckpointError:
-        raise
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
     _check_whole(name, report["mismatched_keys"], report["missing_keys"])
     return model
 
@@ -112,10 +116,9 @@ def checkpoint_kind(name: str | Path) -> str | None:
         CheckpointError: There is no such checkpoint, or its configuration cannot be read.
     """
     source = resolve_checkpoint(name)
-    try:
-        return FabRecConfig.get_config_dict(source)[0].get("model_type")
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+    with _loading(name):
+        kind: str | None = FabRecConfig.get_config_dict(source)[0].get("model_type")
+    return kind
 
 
 def load_checkpoint(
@@ -132,10 +135,9 @@ def load_checkpoint(
     if checkpoint_kind(name) != FabRecAutoencoderConfig.model_type:
         return load_landmark_model(name)
     model = load_autoencoder(name)
-    try:
-        return model, FabRecImageProcessor.from_pretrained(resolve_checkpoint(name))
-    except LOADING_ERRORS as error:
-        raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+    with _loading(name):
+        processor = FabRecImageProcessor.from_pretrained(resolve_checkpoint(name))
+    return model, processor
 
 
 def move_to_device(model: ModelT, device: str | None) -> ModelT:

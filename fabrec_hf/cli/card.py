@@ -12,6 +12,7 @@ from ..common.choices import PICTURE_NAME
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"draw the faces of these photographs into {PICTURE_NAME}, which is published with the card",
     )
-    parser.add_argument(
-        "--device", help="where --photo computes: cpu, cuda, cuda:1; the GPU by default where there is one"
-    )
+    add_device_option(parser, "where --photo computes")
     parser.add_argument("--name", help="title of the card (the folder's name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the card here instead of printing it")
 

@@ -3,12 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
+from ..common.choices import COLUMNS
 from ..errors import DataError
 
 
 __all__ = ["add_columns_option", "column_names"]
-
-NAMES = ("image", "landmarks", "box")
 
 
 def add_columns_option(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +29,6 @@ def column_names(given: Sequence[str] | None) -> dict[str, str]:
     """
     pairs = dict(word.partition("=")[::2] for word in given or ())
     for ours, theirs in pairs.items():
-        if ours not in NAMES or not theirs:
-            raise DataError(f"--columns takes pairs as landmarks=keypoints, of {', '.join(NAMES)}, not {ours!r}.")
+        if ours not in COLUMNS or not theirs:
+            raise DataError(f"--columns takes pairs as landmarks=keypoints, of {', '.join(COLUMNS)}, not {ours!r}.")
     return pairs

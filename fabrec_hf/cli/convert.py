@@ -3,11 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..common.choices import TO_SCHEMES
 from ..common.console import say
+from ..common.drafts import unfinished_folder
+from ..common.output_folder import check_new_folder, take_place
 from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS, TOOLS, open_source
 from ..errors import DataError, FabRecError
@@ -77,16 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to == "parquet":
         say(_summary(_convert(arguments, output), output))
         return 0
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists and is not empty; name a new folder.")
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    check_new_folder(output)
     # By way of Parquet, so that every format keeps the same rules and has the same report.
-    with TemporaryDirectory(prefix=".converting-", dir=output.absolute().parent) as folder:
-        face_set = _convert(arguments, Path(folder) / "faces")
-        _export(face_set, Path(folder) / "faces", Path(folder) / "files", arguments.to)
-        if output.exists():
-            output.rmdir()
-        (Path(folder) / "files").rename(output)
+    with unfinished_folder(output.absolute().parent) as folder:
+        face_set = _convert(arguments, folder / "faces")
+        _export(face_set, folder / "faces", folder / "files", arguments.to)
+        take_place(folder / "files", output)
     say(_summary(face_set, output))
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..common.console import say
 from ..common.output_folder import check_output_folder
 from ..errors import FabRecError
+from .device_option import add_device_option
 
 
 __all__ = ["add_arguments", "run"]
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="for reconstructions, and for teaching instead of 3fabrec-mesh (%(default)s)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
+    add_device_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
     parser.add_argument("--port", type=int, help="port to listen at; the first free one from 7860 on by default")
     parser.add_argument(

@@ -15,6 +15,7 @@ from ..common.json_array import ArrayWriter
 from ..common.output_folder import check_output_folder, write_files
 from ..data.readers import PROPOSALS
 from ..errors import BoxError, FabRecError, ImageError
+from .device_option import add_device_option
 from .proposals import check_points, check_proposals, write_proposals
 
 
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     texts.add_argument(
         "--draw-index", action="store_const", const="index", dest="labels", help="write the points' numbers, from 0"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
+    add_device_option(parser)
     _add_video_arguments(parser)
     parser.add_argument(
         "--output",

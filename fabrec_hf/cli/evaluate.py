@@ -15,6 +15,7 @@ from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import FabRecError, SchemeError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, default=10.0, help="error of a failure in percent (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes speed and memory only")
-    parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
+    add_device_option(parser)
     parser.add_argument("--name", help="what our row is called (the model's name)")
     parser.add_argument(
         "--shots",

@@ -12,6 +12,7 @@ from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import CheckpointError, FabRecError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-size", metavar="SIZE", help=f"of a checkpoint: the most that a file takes ({SHARD_SIZE})"
     )
-    parser.add_argument(
-        "--device", help="where --data is scored by PyTorch: cpu, cuda, cuda:1; the GPU by default where there is one"
-    )
+    add_device_option(parser, "where --data is scored by PyTorch")
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line")
 
 

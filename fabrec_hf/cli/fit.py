@@ -9,15 +9,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from ..common.console import say
-from ..common.output_folder import check_output_folder, make_readable
+from ..common.drafts import unfinished_folder
+from ..common.output_folder import check_new_folder, check_output_folder, make_readable, take_place
 from ..data.box_rules import BOX_RULES
 from ..data.readers import KINDS
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 from .reader_options import READER_OPTIONS, add_reader_options
 
 
@@ -73,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="no training: tell the points from those that the model knows, and look closer, in seconds",
     )
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="X times the steps (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
+    add_device_option(parser)
     parser.add_argument(
         "--folds",
         type=int,
@@ -102,13 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.folds < 0:
         raise FabRecError(f"--folds must not be negative, got {arguments.folds}.")
     output = Path(arguments.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output} exists and is not empty; name a new folder.")
+    check_new_folder(output)
     check_output_folder(output)
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # What is not finished has a name of its own, so that a kill leaves no half of a detector.
-    with TemporaryDirectory(prefix=".fitting-", dir=output.absolute().parent) as workplace:
-        results = _fit(arguments, Path(workplace))
+    with unfinished_folder(output.absolute().parent) as workplace:
+        results = _fit(arguments, workplace)
     say(json.dumps(results, indent=2) if arguments.json else _summary(results, output))
     return 0
 
@@ -176,9 +176,7 @@ class _SavedDetector:
             for file in sorted(draft.iterdir()):
                 file.replace(self.output / file.name)
             return
-        if self.output.exists():
-            self.output.rmdir()
-        draft.rename(self.output)
+        take_place(draft, self.output)
         self.is_there = True
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..common.choices import MAIN
 from ..common.console import say
+from ..common.drafts import unfinished_folder
+from ..common.output_folder import check_new_folder, take_place
 from ..errors import FabRecError
 
 
@@ -125,12 +127,14 @@ def _run_space(arguments: argparse.Namespace) -> int:
 
 
 def _write_space(folder: Path, files: Mapping[str, Path]) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FabRecError(f"{folder} exists and is not empty; name a new folder.")
-    for name, path in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    check_new_folder(folder)
+    with unfinished_folder(folder.absolute().parent) as workplace:
+        finished = workplace / "space"
+        for name, path in files.items():
+            target = finished / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        take_place(finished, folder)
 
 
 def _show_progress() -> None:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.choices import COLUMNS
 from ..common.console import say
 from ..common.figures import require_matplotlib
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
 from .columns import add_columns_option, column_names
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["add_arguments", "run", "write_report"]
-
-LABELED = ("image", "landmarks", "box")
 
 NOTES = """With --data, annotated faces are scored while their boxes are jittered and their pictures blurred,
 compressed, darkened, covered and turned, each at five strengths. With --faces, an autoencoder reconstructs faces that
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, metavar="N", help="measure N faces only of each kind, spread evenly over the data"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="faces at a time; changes the speed only")
-    parser.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
+    add_device_option(parser)
     parser.add_argument("--json", action="store_true", help="print the content of results.json instead of the report")
 
 
@@ -127,7 +127,7 @@ def _load_landmark_task(args: argparse.Namespace) -> tuple:
     from ..data import load_faces
 
     names = column_names(args.columns)
-    dataset = load_faces(args.data, args.split, LABELED, default_split="test", names=names)
+    dataset = load_faces(args.data, args.split, COLUMNS, default_split="test", names=names)
     model, processor = load_landmark_model(args.model)
     return move_to_device(model, args.device), processor, dataset
 

@@ -16,6 +16,7 @@ from ..common.choices import TEMPLATES
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
+from .device_option import add_device_option
 
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of a Label Studio project; needs --scheme",
     )
     parser.add_argument("--scheme", help="of the template: 300w, wflw, aflw, mtfl, or a YAML or JSON file")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the GPU by default where there is one")
+    add_device_option(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write the choice and its pictures here")
     parser.add_argument("--json", action="store_true", help="print JSON instead of one line a face")
 

@@ -3,7 +3,7 @@
 A help text or a mistake in an argument is answered without PyTorch or NumPy. So nothing here imports anything.
 """
 
-__all__ = ["DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS", "TEMPLATES", "TO_SCHEMES"]
+__all__ = ["COLUMNS", "DEFAULT_RANK", "FORMATS", "MAIN", "PICTURE_NAME", "PROTOCOLS", "TEMPLATES", "TO_SCHEMES"]
 
 PROTOCOLS = ("default", "paper")
 """How a detector is scored: as it is, or with the paper's decoding."""
@@ -20,6 +20,9 @@ MAIN = "main"
 
 PICTURE_NAME = "example.png"
 """The picture of a model card, beside the weights."""
+
+COLUMNS = ("image", "landmarks", "box")
+"""The columns of annotated faces that are learned from and scored by."""
 
 TEMPLATES = ("csv", "cvat", "labelme", "labelstudio")
 """What `fabrec select` writes for annotation tools. `csv`: a table with one face a line, its points empty, which

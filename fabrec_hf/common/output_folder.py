@@ -1,13 +1,15 @@
 """Folders that a command writes its results to: refused early, filled all at once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import FabRecError
+from ..errors import DataError, FabRecError
+from .drafts import Drafts
 
 
-__all__ = ["check_output_folder", "make_readable", "write_files"]
+__all__ = ["check_new_folder", "check_output_folder", "make_readable", "take_place", "write_files", "writing_to"]
 
 
 def check_output_folder(folder: Path) -> None:
@@ -21,6 +23,37 @@ def check_output_folder(folder: Path) -> None:
         raise FabRecError(f"cannot write to {folder}: {existing} is not a folder.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise FabRecError(f"cannot write to {folder}: permission denied.")
+
+
+def check_new_folder(folder: Path, error: type[FabRecError] = DataError) -> None:
+    """Refuse a folder that holds something, and a file in its place; an empty folder will do.
+
+    Args:
+        folder: What is going to be written.
+        error: What is raised.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise error(f"{folder} exists and is not empty; name a new folder.")
+
+
+def take_place(finished: Path, folder: Path) -> None:
+    """Give a finished folder its name; what `check_new_folder` has let pass is replaced."""
+    if folder.is_dir():
+        folder.rmdir()
+    finished.rename(folder)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Say of what the system refuses within the block that the folder cannot be written to.
+
+    Raises:
+        FabRecError: If it cannot; one line with the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
 
 
 def make_readable(folder: Path) -> None:
@@ -41,16 +74,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         FabRecError: If the folder cannot be written to.
     """
-    drafts = {name: folder / f".{name}.{os.getpid()}" for name in files}
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with Drafts(folder, *files) as drafts:
             for name, content in files.items():
                 drafts[name].write_bytes(content)
-            for name, draft in drafts.items():
-                draft.replace(folder / name)
-        finally:
-            for draft in drafts.values():
-                draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.choices import COLUMNS
 from ..errors import DataError
 
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["COLUMNS", "ROWS", "annotation_pieces", "annotations", "count_points", "to_arrays"]
-
-COLUMNS = ("image", "landmarks", "box")
 
 ROWS = 1024
 """Annotations that are read at a time; one picture takes more memory than all of them."""

@@ -20,6 +20,8 @@ import pyarrow.parquet
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from ..common.drafts import remove_drafts
+from ..common.output_folder import check_new_folder, take_place
 from ..errors import DataError
 from .box_rules import check_box_rule
 from .face_set import FaceSet
@@ -135,8 +137,9 @@ def _write_splits(
 def _new_folder(output: str | os.PathLike) -> Path:
     """Return the absolute path of a folder that is new or empty, and not where we stand."""
     folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder.samefile(Path.cwd())):
-        raise DataError(f"{folder} exists and is not empty; name a new folder.")
+    check_new_folder(folder)
+    if folder.exists() and folder.samefile(Path.cwd()):
+        raise DataError(f"{folder} is the folder that you are in; name a new folder.")
     return folder.absolute()
 
 
@@ -171,6 +174,7 @@ def _open_workplace(source: FaceSource, workplace: Path, settings: ShardSettings
     if workplace.exists() and (not note.is_file() or note.read_text() != content):
         shutil.rmtree(workplace)
     (workplace / "data").mkdir(parents=True, exist_ok=True)
+    remove_drafts(workplace / "data")
     note.write_text(content)
 
 
@@ -231,7 +235,5 @@ def _finish(
     face_set = describe_faces(source, {split: faces.found for split, faces in written.items()}, survey, boxes)
     face_set.write(workplace)
     (workplace / "README.md").write_text(face_set.card(), encoding="utf-8")
-    if output.exists():
-        output.rmdir()
-    workplace.rename(output)
+    take_place(workplace, output)
     return face_set

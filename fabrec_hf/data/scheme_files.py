@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from ..common.drafts import draft_of
 from ..errors import SchemeError
 from ..model.known_schemes import LandmarkScheme, get_scheme, infer_flip_pairs
 
@@ -80,12 +81,8 @@ def write_scheme(scheme: LandmarkScheme, path: str | os.PathLike) -> None:
         text = yaml.safe_dump(scheme.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True)
     else:
         raise SchemeError(f"A scheme file ends in .yaml, .yml or .json, not {path.name!r}.")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft_of(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def infer_scheme(

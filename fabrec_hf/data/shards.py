@@ -15,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image, UnidentifiedImageError
 
+from ..common.drafts import Drafts
 from ..errors import DataError
 from ..model.image_inputs import is_heic
 from .picture_files import NEEDS_HEIC, TOO_LARGE, heic_is_readable, pictures_note
@@ -117,15 +118,13 @@ def write_shard(rows: Sequence[Row], path: Path, settings: ShardSettings) -> Sha
     done = path.with_suffix(".json")
     if done.exists() and path.exists():
         return ShardReport.from_dict(json.loads(done.read_text()))
-    report, partial = ShardReport(), path.with_suffix(".partial")
-    schema = settings.features.arrow_schema
-    with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
-        for start in range(0, len(rows), ROW_GROUP):
-            group = list(embed_rows(rows[start : start + ROW_GROUP], settings, report))
-            writer.write_table(arrow_table(group, schema))
-    partial.replace(path)
-    partial.write_text(json.dumps(report.to_dict()))
-    partial.replace(done)
+    report, schema = ShardReport(), settings.features.arrow_schema
+    with Drafts(path.parent, path.name, done.name) as drafts:
+        with pyarrow.parquet.ParquetWriter(drafts[path.name], schema) as writer:
+            for start in range(0, len(rows), ROW_GROUP):
+                group = list(embed_rows(rows[start : start + ROW_GROUP], settings, report))
+                writer.write_table(arrow_table(group, schema))
+        drafts[done.name].write_text(json.dumps(report.to_dict()))
     return report
 
 

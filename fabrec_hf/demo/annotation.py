@@ -183,9 +183,7 @@ class Project:
         """
         self._check_names()
         index = self.current
-        points, hidden = list(self.face.points), list(self.face.hidden)
-        points[index], hidden[index] = (float(x), float(y)), False
-        self._change(replace(self.face, points=tuple(points), hidden=tuple(hidden), skipped=False))
+        self._mark(index, (float(x), float(y)))
         if advance:
             self.current = self._next_point(index + 1)
         self.save()
@@ -194,9 +192,7 @@ class Project:
         """Say that the current point is invisible: it is not learned from this face."""
         self._check_names()
         index = self.current
-        points, hidden = list(self.face.points), list(self.face.hidden)
-        points[index], hidden[index] = None, True
-        self._change(replace(self.face, points=tuple(points), hidden=tuple(hidden), skipped=False))
+        self._mark(index, None)
         self.current = self._next_point(index + 1)
         self.save()
 
@@ -234,6 +230,12 @@ class Project:
     def _check_names(self) -> None:
         if not self.names:
             raise DataError("Name the points first.")
+
+    def _mark(self, index: int, place: tuple[float, float] | None) -> None:
+        """Say where a point of the current face is, in pixels of the photograph; None: it is invisible."""
+        points, hidden = list(self.face.points), list(self.face.hidden)
+        points[index], hidden[index] = place, place is None
+        self._change(replace(self.face, points=tuple(points), hidden=tuple(hidden), skipped=False))
 
     def _change(self, face: AnnotatedFace) -> None:
         self._history = [*self._history[-HISTORY:], (self.row, self.face, self.place, self.current)]

@@ -19,6 +19,7 @@ SCRIPT = Path(__file__).with_name("face_board.js")
 STATES = ("complete", "begun", "open", "skipped")
 THUMBNAIL = 112
 QUALITY = 90
+_NO_ACTION = "The page sent something that is no action: reload it."
 
 
 def to_board(points: np.ndarray, box: tuple[float, float, float, float]) -> list[list[float] | None]:
@@ -98,7 +99,7 @@ def apply_action(session: Session, action: Any, accept: Callable[[Session], None
         point = int(action.get("point") or 0)
         x, y = float(action.get("x", 0)), float(action.get("y", 0))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError("The page sent something that is no action: reload it.") from error
+        raise DataError(_NO_ACTION) from error
     if not 0 <= place < len(project.order) or not (-1 <= x <= 2 and -1 <= y <= 2):
         raise DataError("The faces have changed meanwhile: reload the page.")
     if verb == "go" or place != project.place:
@@ -122,5 +123,5 @@ def _other(project: Project, session: Session, verb: str, accept: Callable[[Sess
         "previous": lambda: project.go_to(project.place - 1),
     }
     if verb not in known:
-        raise DataError("The page sent something that is no action: reload it.")
+        raise DataError(_NO_ACTION)
     known[verb]()

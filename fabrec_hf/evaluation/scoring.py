@@ -17,7 +17,7 @@ from ..errors import DataError, FabRecError
 from ..inference.dataset_prediction import apply_protocol, iterate_predictions
 from ..metrics import normalizing_distance, point_errors, summarize_errors
 from ..metrics.confidence import summarize_confidence
-from ..metrics.landmark_errors import mean_of_known
+from ..metrics.landmark_errors import NO_LENGTH, mean_of_known
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme, Normalizer, convert_landmarks
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
@@ -342,8 +342,5 @@ def _check_annotations(
             try:
                 normalizing_distance(target[None], normalizer, box[None])
             except ValueError as error:
-                raise DataError(
-                    f"Row {row} has a normalizing length of zero: the points or the box that it is measured by are "
-                    "wrong."
-                ) from error
+                raise DataError(f"Row {row} {NO_LENGTH}") from error
     return scheme, normalizer

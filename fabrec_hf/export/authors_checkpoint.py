@@ -6,7 +6,6 @@ and heatmap head. Everything that the architecture needs is read off the shapes 
 """
 
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..common.output_folder import make_readable
+from ..common.drafts import unfinished_folder
+from ..common.output_folder import check_new_folder, make_readable, take_place
 from ..errors import CheckpointError
 from ..learning.discriminators import FabRecDiscriminators
 from ..model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
@@ -68,17 +68,13 @@ def convert(mdl_path: str | Path, output: str | Path) -> Path:
         CheckpointError: The file is no published 3FabRec checkpoint, or the output folder is in use.
     """
     output = Path(output)
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise CheckpointError(f"{output} exists and is not empty: name a new folder.")
+    check_new_folder(output, CheckpointError)
     config, landmark_state, discriminator_state = convert_state_dict(load_published(mdl_path))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
-        folder = Path(workplace) / "checkpoint"
+    with unfinished_folder(output.parent) as workplace:
+        folder = workplace / "checkpoint"
         _save(config, landmark_state, discriminator_state, folder)
-        if output.is_dir():
-            output.rmdir()
         make_readable(folder)
-        folder.rename(output)
+        take_place(folder, output)
     return output
 
 

@@ -122,8 +122,7 @@ def make_terms(results: Mapping[str, Any]) -> str | None:
     known = results["license"]
     if known.get("id") != "other" or not known.get("terms"):
         return None
-    rows = [(entry["name"], entry["use"], entry["terms"]) for entry in results["training_data"]]
-    table = f"\n\n{_table(('data', 'used for', 'terms'), rows)}" if rows else ""
+    table = f"\n\n{_terms_of_data(results)}" if results["training_data"] else ""
     return f"# {known.get('name') or 'Terms'}\n\n{known['terms']}{table}\n"
 
 
@@ -280,11 +279,15 @@ def _score_limit(config: Mapping[str, Any]) -> str:
     )
 
 
+def _terms_of_data(results: Mapping[str, Any]) -> str:
+    rows = [(entry["name"], entry["use"], entry["terms"]) for entry in results["training_data"]]
+    return _table(("data", "used for", "terms"), rows)
+
+
 def _training(results: Mapping[str, Any]) -> list[str]:
     parts = []
     if results["training_data"]:
-        rows = [(entry["name"], entry["use"], entry["terms"]) for entry in results["training_data"]]
-        parts += ["## Training data", _table(("data", "used for", "terms"), rows)]
+        parts += ["## Training data", _terms_of_data(results)]
     if results["training"]:
         facts = _table(("", ""), list(results["training"].items()))
         parts += ["## Training", _folded("How it was trained", facts)]

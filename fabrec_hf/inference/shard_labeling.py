@@ -23,7 +23,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..common.console import show_rate
-from ..common.output_folder import write_files
+from ..common.drafts import draft_of, remove_drafts
+from ..common.output_folder import check_new_folder, write_files
 from ..common.thread_stages import Stages
 from ..data.face_set import FaceSet
 from ..data.face_table import has_datasets
@@ -174,13 +175,11 @@ def open_labels(folder: Path, shards: Sequence[Shard], finder: Labeler, settings
             raise DataError(
                 f"{folder} holds labels of other data, another model or other settings: name another --output_dir."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not empty; name a new folder.")
     else:
+        check_new_folder(folder)
         write_files(folder, {"job.json": content.encode()})
     (folder / "data").mkdir(exist_ok=True)
-    for draft in (folder / "data").glob("*.partial"):
-        draft.unlink()
+    remove_drafts(folder / "data")
     return unlabeled_shards(folder, shards)
 
 
@@ -284,9 +283,9 @@ class _Batch:
 
 def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSettings) -> Iterator[LabelReport]:
     """Label a shard, rows by rows; yields what was found in them."""
-    total, draft = LabelReport(), target.with_suffix(".partial")
+    total = LabelReport()
     try:
-        with fsspec.open(shard.source, "rb") as file:
+        with draft_of(target) as draft, fsspec.open(shard.source, "rb") as file:
             # Without pre_buffer, or all that was read stays in memory.
             source = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
             threads = torch.get_num_threads() if finder.on_cpu else 1
@@ -308,7 +307,6 @@ def _label_shard(shard: Shard, target: Path, finder: Labeler, settings: LabelSet
                 writer.add_key_value_metadata({_REPORT: json.dumps(asdict(total))})
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{shard.source} cannot be read or {target} not be written: {error}") from error
-    draft.replace(target)
 
 
 def _schema(source: pyarrow.Schema, finder: Labeler, name: str) -> pyarrow.Schema:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common.drafts import Drafts
 from ..common.json_array import ArrayWriter, write_members
+from ..common.output_folder import writing_to
 from ..errors import DataError, FabRecError
 from ..metrics import RunningAcceleration, normalizing_distance
 from ..model.known_schemes import LandmarkScheme, Normalizer
@@ -88,29 +90,35 @@ class VideoResults:
     def __init__(
         self, folder: Path, name: str, header: Mapping[str, Any], point_names: Sequence[str], rate: float | None
     ):
+        self._folder = folder
         suffixes = [".json", ".csv"] + ([".landmarks.mp4"] if rate else [])
         self.files = {suffix: folder / f"{name}{suffix}" for suffix in suffixes}
-        self._drafts = {suffix: folder / f".{name}{suffix}.partial" for suffix in suffixes}
+        self._drafts = Drafts(folder, *(file.name for file in self.files.values()))
         self._size = (header["width"], header["height"])
         self._open: list[Any] = []
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._json = self._keep(self._drafts[".json"].open("w", encoding="utf-8"))
-            self._json.write("{")
-            write_members(self._json, header, first=True)
-            self._json.write(',\n  "frames": ')
-            self._frames = ArrayWriter(self._json, indent=4)
-            self._csv = self._keep(self._drafts[".csv"].open("w", encoding="utf-8", newline=""))
-            self._table = csv.writer(self._csv, lineterminator="\n")
-            points = [f"{point}_{value}" for point in point_names for value in ("x", "y", "score")]
-            self._table.writerow(["frame", "time", "face", "box_x", "box_y", "box_width", "box_height", *points])
-            self._video = self._keep(VideoWriter(self._drafts[".landmarks.mp4"], rate)) if rate else None
-        except OSError as error:
-            self.discard()
-            raise FabRecError(f"cannot write to {folder}: {error.strerror or error}.") from error
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._begin(header, point_names, rate)
         except BaseException:
             self.discard()
             raise
+
+    def _begin(self, header: Mapping[str, Any], point_names: Sequence[str], rate: float | None) -> None:
+        """Open the drafts, and write what stands at their beginnings."""
+        self._json = self._keep(self._draft(".json").open("w", encoding="utf-8"))
+        self._json.write("{")
+        write_members(self._json, header, first=True)
+        self._json.write(',\n  "frames": ')
+        self._frames = ArrayWriter(self._json, indent=4)
+        self._csv = self._keep(self._draft(".csv").open("w", encoding="utf-8", newline=""))
+        self._table = csv.writer(self._csv, lineterminator="\n")
+        points = [f"{point}_{value}" for point in point_names for value in ("x", "y", "score")]
+        self._table.writerow(["frame", "time", "face", "box_x", "box_y", "box_width", "box_height", *points])
+        self._video = self._keep(VideoWriter(self._draft(".landmarks.mp4"), rate)) if rate else None
+
+    def _draft(self, suffix: str) -> Path:
+        return self._drafts[self.files[suffix].name]
 
     def _keep(self, file: Any) -> Any:
         self._open.append(file)
@@ -136,14 +144,12 @@ class VideoResults:
         if (width, height) != self._size:  # its points are in its own pixels
             values |= {"width": width, "height": height}
         values["faces"] = records
-        try:
+        with writing_to(self._folder):
             self._frames.add([json.dumps(values)])
             for record in records:
                 points = zip(record["keypoints"], record["scores"], strict=True)
                 cells = [cell for point, score in points for cell in (*(point or ("", "")), score)]
                 self._table.writerow([frame.index, values["time"], record["id"], *record["bbox"], *cells])
-        except OSError as error:
-            raise FabRecError(f"cannot write to {self.files['.json'].parent}: {error.strerror or error}.") from error
 
     def finish(self, footer: Mapping[str, Any]) -> None:
         """Complete the files and give them their names.
@@ -155,14 +161,12 @@ class VideoResults:
             FabRecError: If the disk is full.
         """
         try:
-            self._frames.close()
-            write_members(self._json, footer, first=False)
-            self._json.write("\n}\n")
-            self._close()
-            for suffix, draft in self._drafts.items():
-                draft.replace(self.files[suffix])
-        except OSError as error:
-            raise FabRecError(f"cannot write to {self.files['.json'].parent}: {error.strerror or error}.") from error
+            with writing_to(self._folder):
+                self._frames.close()
+                write_members(self._json, footer, first=False)
+                self._json.write("\n}\n")
+                self._close()
+                self._drafts.finish()
         finally:
             self.discard()
 
@@ -172,8 +176,7 @@ class VideoResults:
             self._close()
         except (OSError, FabRecError):  # a full disk, perhaps; what could not be written is removed now
             pass
-        for draft in self._drafts.values():
-            draft.unlink(missing_ok=True)
+        self._drafts.discard()
 
     def _close(self) -> None:
         while self._open:

@@ -5,6 +5,7 @@ makes each augmented crop straight from its canvas.
 All draws come from torch's global generator: seed it before a step to repeat the step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,16 @@ class AugmentationConfig:
         """Refuse deformations that cannot be undone for the landmarks."""
         if not 0 <= self.elastic <= LARGEST_ELASTIC:
             raise ValueError(f"elastic must lie between 0 and {LARGEST_ELASTIC}, got {self.elastic}.")
+
+
+def check_scale(scale: Sequence[float]) -> None:
+    """Refuse a range of sizes that is none.
+
+    Raises:
+        ValueError: It is not the smallest and the largest size.
+    """
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"--scale takes the smallest and the largest size, got {scale}.")
 
 
 def augment(
@@ -206,6 +217,7 @@ __all__ = [
     "LARGEST_ELASTIC",
     "AugmentationConfig",
     "augment",
+    "check_scale",
     "plain_crops",
     "sample_crops",
 ]

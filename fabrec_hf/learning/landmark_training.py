@@ -16,7 +16,7 @@ from ..model.known_schemes import LandmarkScheme, get_scheme
 from ..model.landmark_decoding import Decoded
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection
 from .anchors import anchors_of, load_start, take_over
-from .augmentation import AugmentationConfig, augment
+from .augmentation import AugmentationConfig, augment, check_scale
 from .labeled_faces import LabeledFaces, image_mean
 from .schedules import batch_indices, seed_step
 from .score_calibration import fit_error_model
@@ -78,8 +78,7 @@ class LandmarkRecipe:
         """Refuse values that would fail later, in words."""
         if self.head_steps + self.finetune_steps < 1:
             raise ValueError("--head_steps and --finetune_steps must not both be 0.")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"--scale takes the smallest and the largest size, got {self.scale}.")
+        check_scale(self.scale)
         if self.max_grad_norm < 0:
             raise ValueError(f"--max_grad_norm must not be negative, got {self.max_grad_norm}.")
         if self.drawn_faces is not None and not (self.point_readout and self.drawn_faces >= 1):

@@ -115,7 +115,7 @@ def reliability(scores: np.ndarray, found: np.ndarray, bins: int = 10) -> tuple[
 
 def points_with_both(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores and errors, both (N,), of the points of which both are finite; any shape goes in."""
-    scores, errors = np.asarray(scores, dtype=float).ravel(), np.asarray(errors, dtype=float).ravel()
+    scores, errors = _flat(scores), _flat(errors)
     known = np.isfinite(scores) & np.isfinite(errors)
     return scores[known], errors[known]
 
@@ -165,8 +165,12 @@ def summarize_confidence(scores: np.ndarray, errors: np.ndarray, tolerance: floa
     return summary
 
 
+def _flat(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=float).ravel()
+
+
 def _paired(scores: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, errors = np.asarray(scores, dtype=float).ravel(), np.asarray(errors, dtype=float).ravel()
+    scores, errors = _flat(scores), _flat(errors)
     if len(scores) != len(errors):
         raise ValueError(f"There are {len(scores)} scores but {len(errors)} errors.")
     if np.isnan(scores).any() or np.isnan(errors).any():

@@ -20,6 +20,7 @@ from ..model.known_schemes import Normalizer
 
 
 __all__ = [
+    "NO_LENGTH",
     "area_under_curve",
     "count_missing",
     "cumulative_error_distribution",
@@ -31,6 +32,9 @@ __all__ = [
     "point_errors",
     "summarize_errors",
 ]
+
+NO_LENGTH = "has a normalizing length of zero: the points or the box that it is measured by are wrong."
+"""What is said of a face whose errors cannot be divided by the length of its normalizer."""
 
 
 def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: ArrayLike | None = None) -> np.ndarray:
@@ -61,10 +65,7 @@ def normalizing_distance(targets: ArrayLike, normalizer: Normalizer, boxes: Arra
         sides = boxes[:, 2:]
         lengths = sides.max(axis=-1) if normalizer.kind == "box" else np.linalg.norm(sides, axis=-1)
     if (lengths <= 0).any():
-        raise DataError(
-            f"Face {int(np.argmax(lengths <= 0))} has a normalizing length of zero: the points or the box that it is "
-            "measured by are wrong."
-        )
+        raise DataError(f"Face {int(np.argmax(lengths <= 0))} {NO_LENGTH}")
     return lengths
 
 

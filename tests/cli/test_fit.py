@@ -24,6 +24,7 @@ datasets = pytest.importorskip("datasets")
 
 from fabrec_hf.cli import fit as fit_verb  # noqa: E402
 from fabrec_hf.cli import main  # noqa: E402
+from fabrec_hf.common.drafts import PREFIX  # noqa: E402
 from fabrec_hf.data import load_faces, parquet  # noqa: E402
 
 
@@ -250,7 +251,7 @@ def test_ctrl_c_saves_what_has_been_learned(drawn_faces, autoencoder, tmp_path, 
     else:
         assert results["steps"] == 30 and 0 < results["held_out_faces"] < 24
         assert (tmp_path / "early" / "held_out.png").is_file()
-    assert not list(tmp_path.glob(".fitting-*"))
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
 def _read_to_the_end(terminal: int) -> None:

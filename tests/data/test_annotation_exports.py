@@ -85,6 +85,17 @@ def same(before, after):
             assert stream.read() == first["image"]["bytes"]
 
 
+def same_columns(faces, after):
+    """The pictures, points and columns are the same; the face without a name is called by its file."""
+    same(faces, after)
+    for column in COLUMNS:
+        expected = list(faces[column])
+        if column == "name":
+            expected[3] = "train/000003.jpg"
+        assert list(after[column]) == expected, column
+        assert after.features[column] == faces.features[column]
+
+
 def test_faces_become_coco_and_come_back(faces, root):
     scheme = LandmarkScheme("mine", 3, ("left_eye", "right_eye", "nose"), ((0, 1),), edges=((0, 2),))
     assert export_coco(faces, scheme, root / "new", "train") == 4
@@ -99,13 +110,7 @@ def test_faces_become_coco_and_come_back(faces, root):
     source = open_source("coco", root / "new")
     assert source.scheme == LandmarkScheme("custom", 3, scheme.point_names, ((0, 1),), edges=((0, 2),))
     after = load_split(source, "train")
-    same(faces, after)
-    for column in COLUMNS:
-        expected = list(faces[column])
-        if column == "name":
-            expected[3] = "train/000003.jpg"
-        assert list(after[column]) == expected, column
-        assert after.features[column] == faces.features[column]
+    same_columns(faces, after)
     assert after["visibility"] == faces["visibility"]
     content = json.loads((root / "new/annotations/train.json").read_text(encoding="utf-8"))
     assert content["categories"][0]["skeleton"] == [[1, 3]]
@@ -144,13 +149,7 @@ def test_faces_become_pts_and_come_back(faces, root):
     ]  # fmt: skip
     source = open_source("pts", root / "new")
     after = load_split(source, "train")
-    same(faces, after)
-    for column in COLUMNS:
-        expected = list(faces[column])
-        if column == "name":
-            expected[3] = "train/000003.jpg"
-        assert list(after[column]) == expected, column
-        assert after.features[column] == faces.features[column]
+    same_columns(faces, after)
     with pytest.raises(DataError, match="train is not empty; name a new folder"):
         export_pts(faces, root / "new")
 

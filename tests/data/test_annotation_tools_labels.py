@@ -275,3 +275,28 @@ def test_coco_keypoints_of_roboflow(tmp_path):
         open_source("coco", tmp_path, split="mine")
     (row,) = rows(open_source("coco", tmp_path / "valid" / "_annotations.coco.json"))
     same(row, [16, 30], NAN)
+
+
+@pytest.mark.parametrize("kind", ["labelme", "via"])
+def test_a_json_file_of_a_folder_is_parsed_once(tmp_path, monkeypatch, kind):
+    """A labelme file may hold its picture, some megabytes of it; a damaged file of another split is complained of."""
+    for place, x in (("train", 40), ("val", 60)):
+        if kind == "labelme":
+            labelme(tmp_path / place / "a.json", shape("nose", (x, 50)), picture="../a.png")
+        else:
+            (tmp_path / place).mkdir()
+            write(tmp_path / place / "a.json", via(via_region("point", {"part": "nose"}, cx=x, cy=50)))
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(len(text)) or loads(text))
+    source = open_source(kind, tmp_path)
+    sizes = [(tmp_path / place / "a.json").stat().st_size for place in ("train", "val")]
+    assert sorted(parsed) == sorted(sizes)
+    assert [points(rows(source, split)[0]) for split in ("train", "validation")] == [[[40, 50]], [[60, 50]]]
+    content = json.loads((tmp_path / "val" / "a.json").read_text())
+    if kind == "labelme":
+        content["shapes"][0]["points"] = [[1]]
+    else:
+        content["a.png512"]["regions"] = 7
+    write(tmp_path / "val" / "a.json", content)
+    with pytest.raises(DataError, match="val.a.json"):
+        open_source(kind, tmp_path)

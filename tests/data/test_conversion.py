@@ -11,6 +11,7 @@ from PIL import Image
 
 datasets = pytest.importorskip("datasets")
 
+from fabrec_hf.common.drafts import PREFIX  # noqa: E402
 from fabrec_hf.data import conversion, face_boxes, load_faces, shards  # noqa: E402
 from fabrec_hf.data.conversion import ConversionSettings, convert_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
@@ -161,6 +162,7 @@ def test_an_interrupted_conversion_goes_on_where_it_was(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     kept = tmp_path / ".out.partial" / "data" / "train-1.parquet"
     kept.write_bytes(kept.read_bytes() + b"mark")
+    kept.with_name(f"{PREFIX}killed").write_bytes(b"half of a shard")
     convert_faces(source, tmp_path / "out", ConversionSettings(shard_size=2))
     last = files_of(tmp_path / "out")
     assert last.pop("train-00001-of-00003.parquet").endswith(b"mark")  # taken over, not written again

@@ -8,7 +8,17 @@ import re
 import pytest
 
 from support.space_browser import SLOW, WIDTHS, playwright
-from support.space_pages import CONTRAST, PHOTOGRAPHS, begin, choose, click_face, downloaded, open_tab, pictures
+from support.space_pages import (
+    CONTRAST,
+    PHOTOGRAPHS,
+    ask_to_begin,
+    begin,
+    click_face,
+    downloaded,
+    open_tab,
+    pictures,
+    upload,
+)
 
 
 # Also what lies in the shadow of another element.
@@ -18,7 +28,7 @@ MAKE_FILES = "Make files: annotations (COCO, .pts) and checkpoint"
 
 
 def test_detect(page):
-    page.locator("input[type=file]").first.set_input_files(PHOTOGRAPHS[0])
+    upload(page, PHOTOGRAPHS[0])
     page.locator("#detect-summary >> text=1 face").wait_for()
     for label in ("Landmarks by their score", "Landmark heatmaps", "Not reconstructed"):
         pictures(page, label).first.wait_for()
@@ -42,7 +52,7 @@ def test_detect(page):
 
 def test_a_file_that_is_no_picture_is_answered_in_a_sentence(page, tmp_path):
     (tmp_path / "notes.jpg").write_text("some words, no picture")
-    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "notes.jpg"))
+    upload(page, tmp_path / "notes.jpg")
     page.get_by_text("notes.jpg is not a picture that can be read: send JPEG, PNG or WebP.").wait_for()
     page.wait_for_timeout(300)
     bare = page.get_by_test_id("status-tracker").get_by_text("Error", exact=True).all()
@@ -59,11 +69,7 @@ def test_an_example_is_looked_at_and_goes_away_again(page):
 
 
 def test_a_visitor_sees_one_line_for_a_mistake(page):
-    open_tab(page, "Teach")
-    choose(page, page.get_by_role("button", name="Or choose photographs"), PHOTOGRAPHS[:1])
-    page.locator("#teach-photographs >> text=1 photograph").wait_for()
-    page.get_by_label("Names of the points").fill("a, a")
-    page.get_by_role("button", name="Choose the faces to annotate").click()
+    ask_to_begin(page, "a, a", PHOTOGRAPHS[:1])
     page.get_by_text("differ").first.wait_for()
     assert "Traceback" not in page.content()
 

@@ -11,7 +11,6 @@ from support.space_pages import (
     PHOTOGRAPHS,
     assert_clicked,
     begin,
-    choose,
     click_face,
     downloaded,
     first_face,
@@ -137,13 +136,8 @@ def test_sample_faces_are_there_to_try(page):
 
 
 def test_teach_from_photographs_to_a_detector(page, space):
-    open_tab(page, "Teach")
-    choose(page, page.get_by_role("button", name="Or choose photographs"), PHOTOGRAPHS)
-    page.locator("#teach-photographs >> text=2 photographs, 2 faces").wait_for()
-    page.get_by_label("Names of the points").fill("nose, chin")
-    page.get_by_role("button", name="Choose the faces to annotate").click()
+    begin(page, "nose, chin")
     status = page.locator("#teach-status")
-    status.get_by_text("Face 1 of 2").wait_for()
     for y in (0.55, 0.8):
         click_face(page, 0.5, y)
     status.get_by_text("1 complete").wait_for()
@@ -196,12 +190,7 @@ def test_teach_from_photographs_to_a_detector(page, space):
 
 
 def test_a_training_can_be_cancelled(page):
-    open_tab(page, "Teach")
-    choose(page, page.get_by_role("button", name="Or choose photographs"), PHOTOGRAPHS[:1])
-    page.locator("#teach-photographs >> text=1 photograph,").wait_for()
-    page.get_by_label("Names of the points").fill("nose")
-    page.get_by_role("button", name="Choose the faces to annotate").click()
-    page.locator("#teach-status").get_by_text("Face 1 of 1").wait_for()
+    begin(page, "nose", PHOTOGRAPHS[:1])
     playwright.expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
     playwright.expect(page.get_by_role("button", name="Undo")).to_be_disabled()
     page.locator("#teach-face .stage").click()

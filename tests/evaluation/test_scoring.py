@@ -26,6 +26,7 @@ from fabrec_hf.model.configuration_fabrec import FabRecConfig  # noqa: E402
 from fabrec_hf.model.image_processing_fabrec import FabRecImageProcessor  # noqa: E402
 from fabrec_hf.model.known_schemes import LandmarkScheme, Normalizer, get_scheme  # noqa: E402
 from fabrec_hf.model.modeling_fabrec import FabRecForLandmarkDetection  # noqa: E402
+from support.scored_faces import make_dataset  # noqa: E402
 
 
 TINY = {"image_size": 32, "widths": [4, 8, 8, 8], "encoder_depth": 1, "heatmap_size": 32}
@@ -43,18 +44,6 @@ def model():
 @pytest.fixture(scope="module")
 def processor():
     return FabRecImageProcessor(size=32)
-
-
-def make_dataset(images, landmarks, boxes):
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "landmarks": datasets.List(datasets.List(datasets.Value("float64"))),
-            "box": datasets.List(datasets.Value("float64"), length=4),
-        }
-    )
-    rows = {"image": images, "landmarks": np.asarray(landmarks).tolist(), "box": np.asarray(boxes).tolist()}
-    return datasets.Dataset.from_dict(rows, features=features)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 
 from fabrec_hf import FabRecForLandmarkDetection, FabRecImageProcessor  # noqa: E402
+from fabrec_hf.common.drafts import PREFIX  # noqa: E402
 from fabrec_hf.data import load_faces  # noqa: E402
 from fabrec_hf.data.face_set import find_face_set  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
@@ -162,7 +163,7 @@ def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(checkpoint
     finder = LandmarkFinder(str(checkpoint), "cpu")
     todo = open_labels(two, find_shards(shards), finder, LabelSettings())
     label_shards(todo[1:3], two, finder, LabelSettings())
-    (two / "data" / "train-00004-of-00005.partial").write_bytes(b"half of a file")
+    (two / "data" / f"{PREFIX}killed").write_bytes(b"half of a file")
     kept = (two / "data" / "train-00001-of-00005.parquet").stat().st_mtime_ns
     done = run_script(*arguments, two, processes=2)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from fabrec_hf.inference.video_files import VideoReader, VideoWriter
 from fabrec_hf.inference.videos import VideoSettings, landmark_video
 from fabrec_hf.metrics import RunningAcceleration, mean_acceleration
+from support.commands import fails_with
 from support.landmark_checkpoints import save_landmark_model
 
 
@@ -58,16 +59,6 @@ def read(path: Path) -> list:
         return list(reader)
     finally:
         reader.close()
-
-
-def fails_with(capsys, words: list, *fragments: str) -> None:
-    assert main([str(word) for word in words]) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    lines = [line for line in streams.err.splitlines() if line]
-    assert len(lines) == 1, streams.err
-    for fragment in fragments:
-        assert fragment in lines[0]
 
 
 def test_what_is_written_is_read(tmp_path):

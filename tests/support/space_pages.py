@@ -58,6 +58,11 @@ def choose(page, button, files):
     chooser.value.set_files(files)
 
 
+def upload(page, file):
+    """Give a photograph to the page Photograph, which opens first."""
+    page.locator("input[type=file]").first.set_input_files(str(file))
+
+
 def pictures(page, label):
     return page.locator(f".block:has(label:has-text('{label}')) img")
 
@@ -98,11 +103,18 @@ def until(page, condition):
     raise AssertionError("it never came to that")
 
 
-def begin(page, names, photographs=PHOTOGRAPHS):
-    """Open Teach with these photographs and points."""
+def ask_to_begin(page, names, photographs=PHOTOGRAPHS):
+    """Give Teach these photographs, of one face each, and points, and ask for faces to annotate."""
     open_tab(page, "Teach")
     choose(page, page.get_by_role("button", name="Or choose photographs"), photographs)
-    page.locator(f"#teach-photographs >> text={len(photographs)} photograph").wait_for()
+    count = len(photographs)
+    plural = "s" if count > 1 else ""
+    page.locator(f"#teach-photographs >> text={count} photograph{plural}, {count} face{plural}").wait_for()
     page.get_by_label("Names of the points").fill(names)
     page.get_by_role("button", name="Choose the faces to annotate").click()
+
+
+def begin(page, names, photographs=PHOTOGRAPHS):
+    """Open Teach with these photographs, of one face each, and points."""
+    ask_to_begin(page, names, photographs)
     page.locator("#teach-status").get_by_text(f"Face 1 of {len(photographs)}").wait_for()

@@ -26,6 +26,7 @@ from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .foreign import name_foreign_json
 from .layouts import (
+    TEXT_COLUMNS,
     AttributeTypes,
     attribute_features,
     cast_attributes,
@@ -36,8 +37,8 @@ from .layouts import (
     refuse_split,
     split_folders,
 )
-from .picture_paths import PicturePlaces
-from .repeated_faces import count_repeated
+from .picture_paths import TRIED, PicturePlaces
+from .repeated_faces import REPEATED, count_repeated
 
 
 __all__ = ["BOX_OF_POINTS", "open_source"]
@@ -46,9 +47,6 @@ BOX_OF_POINTS = "bbox_of_points"
 """What an annotation says true of whose face had no box: its `bbox` is that of its points."""
 
 logger = logging.getLogger(__name__)
-
-_TEXT_COLUMNS = ("name", "picture", "subset")
-_TRIED = 100  # pictures looked for before a folder is taken for the wrong one
 
 
 def open_source(
@@ -87,8 +85,7 @@ def open_source(
     for other in opened.values():
         if (other.names, other.count) != (first.names, first.count):
             raise DataError(f"{other.file} has other keypoints than {first.file}; give them apart.")
-    if types.dropped:
-        logger.warning("Lists and mappings are no attributes, left out: %s.", ", ".join(types.dropped))
+    types.warn()
     known = find_face_set(path)  # what an export of this package says of itself
     scheme = scheme or (known.scheme if known else None)
     mark_up, order = match_scheme(scheme, first.file, first.names, first.count, edges=first.edges)
@@ -150,7 +147,7 @@ def _open(file: Path, category: str | None, images: str | os.PathLike | None, ty
         types.see(face["attributes"])
         found["origin"] += sum(bool(x == y == 0 and v) for x, y, v in _triples(face["keypoints"]))
     found["repeated"] = count_repeated((face["file_name"], face["keypoints"]) for face in faces)
-    pictures = list(dict.fromkeys(face["file_name"] for face in faces[: 10 * _TRIED]))[:_TRIED]
+    pictures = list(dict.fromkeys(face["file_name"] for face in faces[: 10 * TRIED]))[:TRIED]
     places = _picture_places(file, images, pictures)
     numbers = all(str(name).isdecimal() for name in names)
     named = () if numbers else tuple(map(str, names))
@@ -162,7 +159,7 @@ def _notes(file: Path, found: Mapping[str, int], unusable: int) -> Iterator[str]
     for name, text in {
         "crowd": "crowds (iscrowd) are left out",
         "unlabeled": "annotations without an annotated point are left out",
-        "repeated": "faces are annotated more than once, as by a second annotator; all are kept",
+        "repeated": REPEATED,
         "origin": "points at (0, 0) are taken for not annotated",
     }.items():
         if found.get(name):
@@ -301,7 +298,7 @@ def _rows(part: _Part, order: Sequence[int], types: Mapping[str, str]) -> Iterat
         }
         if any(face.get("bbox") or ()) and not face.get(BOX_OF_POINTS):  # zeros stand for no box
             row["box"] = _numbers(face["bbox"], 4, "bbox", where)
-        row |= {key: str(attributes[key]) for key in _TEXT_COLUMNS if attributes.get(key) is not None}
+        row |= {key: str(attributes[key]) for key in TEXT_COLUMNS if attributes.get(key) is not None}
         yield row | cast_attributes(attributes, types)
 
 

@@ -17,7 +17,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..face_table import encoded_images
 from .annotated import labels_of
 from .coco import BOX_OF_POINTS
-from .export_folder import check_columns, check_new, unfinished_folder
+from .export_folder import check_columns, new_split
 from .layouts import canonical_split, encoded_picture, file_stem, points_of, scalar_columns, shortest
 
 
@@ -56,16 +56,11 @@ def export_coco(
     """
     split, folder = canonical_split(split, "export_coco"), Path(folder)
     check_columns(dataset, "COCO keypoints")
-    pictures, target = folder / "images" / split, folder / "annotations" / f"{split}.json"
-    check_new(pictures, target)
-    with unfinished_folder(folder) as unfinished:
-        (unfinished / "images").mkdir()
-        with open(unfinished / "annotations.json", "w", encoding="utf-8") as stream:
-            _write(stream, dataset, scheme, unfinished / "images", split, progress)
-        pictures.parent.mkdir(exist_ok=True)
-        target.parent.mkdir(exist_ok=True)
-        (unfinished / "images").replace(pictures)
-        (unfinished / "annotations.json").replace(target)
+    pictures, target = f"images/{split}", f"annotations/{split}.json"
+    with new_split(folder, pictures, target) as drafts:
+        drafts[pictures].mkdir()
+        with drafts[target].open("w", encoding="utf-8") as stream:
+            _write(stream, dataset, scheme, drafts[pictures], split, progress)
     return len(dataset)
 
 

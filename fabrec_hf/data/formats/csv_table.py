@@ -34,12 +34,14 @@ from ..source import FaceSource, Row
 from .foreign import name_foreign_header
 from .layouts import (
     COMMON_COLUMNS,
+    TEXT_COLUMNS,
     AttributeTypes,
     attribute_features,
     canonical_split,
     cast_attributes,
     only_split,
     option_folder,
+    reading,
     refuse_split,
 )
 from .picture_paths import PicturePlaces
@@ -50,7 +52,6 @@ __all__ = ["Columns", "CsvTable", "match_points", "open_source", "open_table"]
 IMAGE_COLUMNS = ("image", "file_name", "filename", "path")
 BOX_COLUMNS = ("box_x", "box_y", "box_width", "box_height")
 _BARE_BOX_COLUMNS = ("x", "y", "width", "height")
-_TEXT_COLUMNS = ("name", "picture", "subset")
 
 _NAMED = re.compile(r"(?P<name>.+)[_.](?P<axis>[xyXY])")
 _NUMBERED = re.compile(r"(?P<axis>[xyXY])_?(?P<name>\d+)")
@@ -177,7 +178,7 @@ class CsvTable:
                 raise DataError(f"{where}: the column {columns.image} is empty.")
             row: Row = {"image": places.path(image), "picture": f"{prefix}{image}"}
             row["name"] = f"{prefix}{image}:{number}" if self.repeated else f"{prefix}{image}"
-            row |= {name: cells[name] for name in _TEXT_COLUMNS if name in columns.text and cells[name]}
+            row |= {name: cells[name] for name in TEXT_COLUMNS if name in columns.text and cells[name]}
             if "split" in columns.text:
                 row["split"] = canonical_split(cells["split"], where)
             if pairs:
@@ -245,7 +246,7 @@ def _split_rows(table: CsvTable, order: Sequence[int], images: PicturePlaces, sp
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the number and the cells of every line that is not empty, the header first."""
-    try:
+    with reading(file, UnicodeDecodeError, csv.Error):
         with open(file, encoding="utf-8-sig", newline="") as stream:
             delimiter = _delimiter(stream.readline())
             stream.seek(0)
@@ -261,8 +262,6 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                         f"{file}, line {reader.line_num}: {len(cells)} cells, but the header names {len(header)}."
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _faces(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -311,7 +310,7 @@ def _columns(file: Path, image_column: str | None, with_points: bool) -> Columns
         points=points,
         names=names,
         box=box,
-        text=tuple(name for name in (*_TEXT_COLUMNS, "split") if name in header and name != image),
+        text=tuple(name for name in (*TEXT_COLUMNS, "split") if name in header and name != image),
         attributes=tuple(name for name in header if name not in used),
     )
 

@@ -25,7 +25,7 @@ from ..annotation_templates import BOX_LABEL, FACE_LABEL
 from ..picture_files import is_picture
 from ..source import FaceSource
 from .annotated import FaceToWrite, PictureToWrite, labels_of, plain_points
-from .layouts import shortest
+from .layouts import shortest, whole_number
 from .shapes import Box, MarkedPicture, Outline, Point, Skeleton
 from .tool_source import ToolFile, open_tool
 
@@ -103,7 +103,7 @@ def _picture(image: ElementTree.Element, where: str) -> MarkedPicture:
         raise DataError(f"{where}: an image without a name.")
     if not is_picture(name):
         name += ".PNG"  # a frame of a video, which CVAT names without the suffix that it saves it under
-    width, height = (_size(image.get(side)) for side in ("width", "height"))
+    width, height = (whole_number(image.get(side)) for side in ("width", "height"))
     picture = MarkedPicture(name, where, (width, height), image.get("subset") or None)
     for shape in image:
         label, group = shape.get("label", ""), shape.get("group_id") or None
@@ -145,10 +145,6 @@ def _number(text: str | None, where: str) -> float:
     if not math.isfinite(value):
         raise DataError(f"{where}: {text!r} is no number.")
     return value
-
-
-def _size(text: str | None) -> float | None:
-    return float(text) if text and text.isdecimal() else None
 
 
 def cvat_document(pictures: Sequence[PictureToWrite], scheme: LandmarkScheme, source: str = "manual") -> bytes:

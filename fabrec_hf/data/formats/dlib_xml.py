@@ -34,6 +34,7 @@ from .layouts import (
     refuse_split,
     split_folders,
     split_of,
+    whole_number,
 )
 from .picture_paths import PicturePlaces
 
@@ -261,7 +262,7 @@ class _ImglabParser:
                 raise DataError(f"{self.file} is no file of imglab but {tool}.")
         if element == "image":
             self.image = attributes.get("file")
-            self.image_size = (_whole(attributes.get("width")), _whole(attributes.get("height")))
+            self.image_size = (whole_number(attributes.get("width")), whole_number(attributes.get("height")))
             if not self.image:
                 raise self._fail("an image without the attribute file.")
         elif element == "box":
@@ -324,7 +325,3 @@ class _ImglabParser:
 
 def _truth(text: str) -> bool:
     return text.strip().lower() in ("1", "true")
-
-
-def _whole(text: str | None) -> float | None:
-    return float(text) if text and text.isdecimal() else None

@@ -1,17 +1,16 @@
 """Folders that faces are exported to: refused early, and filled all at once."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
 
+from ...common.drafts import Drafts
 from ...errors import DataError
 
 
-__all__ = ["check_columns", "check_new", "unfinished_folder"]
+__all__ = ["check_columns", "new_split"]
 
 
 def check_columns(dataset: datasets.Dataset, form: str) -> None:
@@ -29,27 +28,20 @@ def check_columns(dataset: datasets.Dataset, form: str) -> None:
         raise DataError(f"The faces have no column {', '.join(missing)} to write {form} from.")
 
 
-def check_new(*places: Path) -> None:
-    """Refuse places that are taken.
+@contextmanager
+def new_split(folder: Path, *names: str) -> Iterator[Drafts]:
+    """Yield where to write the parts of a split, which take their places in the end, and do not after an error.
+
+    Args:
+        folder: The folder of all splits; it is made if it is not there.
+        names: The parts, files and folders.
 
     Raises:
-        DataError: There is something at one of them.
+        DataError: There is something of one of the names.
     """
-    for place in places:
-        if place.exists():
-            raise DataError(f"{place} exists already; name a new folder.")
-
-
-@contextmanager
-def unfinished_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder, and yield a hidden one in it, of the same permissions, to fill and to move out of.
-
-    What was not moved to its place is gone in the end.
-    """
+    for name in names:
+        if (folder / name).exists():
+            raise DataError(f"{folder / name} exists already; name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-    try:
-        unfinished.chmod(folder.stat().st_mode)
-        yield unfinished
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with Drafts(folder, *names) as drafts:
+        yield drafts

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["kind_of_file", "kind_of_json", "name_foreign_header", "name_foreign_json", "name_foreign_root"]
+__all__ = [
+    "kind_and_content",
+    "kind_of_file",
+    "kind_of_json",
+    "name_foreign_header",
+    "name_foreign_json",
+    "name_foreign_root",
+]
 
 _LARGEST = 64_000_000  # bytes of a JSON file that is parsed to be told; of a larger one its beginning is
 _HEAD = 1 << 20  # bytes of that
@@ -24,18 +31,26 @@ _ROOTS = {"annotations": "cvat", "dataset": "dlib"}
 
 def kind_of_file(file: Path) -> str | None:
     """Return the kind of data that an XML, JSON or CSV file holds, as `KINDS` calls it; None if it does not show."""
+    return kind_and_content(file)[0]
+
+
+def kind_and_content(file: Path) -> tuple[str | None, Any]:
+    """Return the kind of a file, as `kind_of_file` does, and what is in it where all of its JSON was read for that."""
     suffix = file.suffix.lower()
     try:
         if suffix == ".xml":
-            return _ROOTS.get(_root_of(file))
+            return _ROOTS.get(_root_of(file)), None
         if suffix == ".csv":
             with open(file, encoding="utf-8-sig", newline="") as stream:
-                return "via" if _is_via_table(next(csv.reader(stream), [])) else "csv"
+                return "via" if _is_via_table(next(csv.reader(stream), [])) else "csv", None
         if suffix == ".json" and os.path.getsize(file) > _LARGEST:
-            return _kind_of_head(file)
-        return kind_of_json(json.loads(file.read_bytes())) if suffix == ".json" else None
+            return _kind_of_head(file), None
+        if suffix == ".json":
+            content = json.loads(file.read_bytes())
+            return kind_of_json(content), content
     except (OSError, ValueError, RecursionError, csv.Error):
-        return None
+        pass
+    return None, None
 
 
 def _kind_of_head(file: Path) -> str | None:

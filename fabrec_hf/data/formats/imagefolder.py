@@ -33,6 +33,7 @@ from .layouts import (
     find_files,
     find_pictures,
     only_split,
+    reading,
     refuse_split,
     split_folders,
 )
@@ -108,8 +109,7 @@ def _labeled(root: Path, folders: Mapping[str, Path], scheme: Any, split: str | 
     matched = [match_points(table, scheme) for table in tables]
     if any(mark_up != matched[0][0] for mark_up, _ in matched):
         raise DataError(f"{tables[0].file} and {tables[-1].file} have different points; give their folders apart.")
-    if types.dropped:
-        logger.warning("Lists and mappings are no attributes, left out: %s.", ", ".join(types.dropped))
+    types.warn()
     found = types.found
     splits: dict[str, Callable[[], Iterator[Row]]] = {}
     for index, table in enumerate(tables):
@@ -234,7 +234,7 @@ def _open_json(file: Path, types: AttributeTypes) -> _JsonTable:
 
 def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number and the object of every line that is not empty."""
-    try:
+    with reading(file, UnicodeDecodeError):
         with open(file, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
@@ -246,8 +246,6 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not isinstance(values, dict) or not _is_name(values.get("file_name")):
                     raise DataError(f"{file}, line {number}: expected an object with a file_name.")
                 yield number, values
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _is_list_of_points(landmarks: list) -> bool:

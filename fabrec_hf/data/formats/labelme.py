@@ -55,13 +55,17 @@ def open_source(
     return open_tool("labelme", path, (".json",), scheme, split, images, category, many=True)
 
 
-def read_file(file: Path) -> ToolFile:
+def read_file(file: Path, content: Any = None) -> ToolFile:
     """Read what is drawn in a picture.
+
+    Args:
+        file: The file.
+        content: What is in it, if that was read already.
 
     Raises:
         DataError: If it is no whole JSON file of labelme.
     """
-    content = read_json(file)
+    content = read_json(file) if content is None else content
     name = content.get("imagePath") if isinstance(content, dict) else None
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(name, str) or not isinstance(shapes, list) or not all(isinstance(s, dict) for s in shapes):

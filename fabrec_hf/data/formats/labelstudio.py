@@ -67,13 +67,17 @@ def open_source(
     return open_tool("labelstudio", path, (".json",), scheme, split, images)
 
 
-def read_file(file: Path) -> ToolFile:
+def read_file(file: Path, content: Any = None) -> ToolFile:
     """Read what is annotated in the tasks of a file.
+
+    Args:
+        file: The file.
+        content: What is in it, if that was read already.
 
     Raises:
         DataError: If it is no whole JSON file of Label Studio.
     """
-    content = read_json(file)
+    content = read_json(file) if content is None else content
     if kind_of_json(content) != "labelstudio":
         raise DataError(f"{file} is no export of Label Studio: it is no list of tasks.")
     found = ToolFile()

@@ -2,11 +2,13 @@
 
 import io
 import json
+import logging
 import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ..split_names import SPLITS, canonical_split
 
 __all__ = [
     "COMMON_COLUMNS",
+    "TEXT_COLUMNS",
     "AttributeTypes",
     "attribute_features",
     "canonical_split",
@@ -37,12 +40,16 @@ __all__ = [
     "option_folder",
     "points_of",
     "read_json",
+    "reading",
     "refuse_split",
     "scalar_columns",
     "shortest",
     "split_folders",
     "split_of",
+    "whole_number",
 ]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SPLIT = "train"
 """The split of data that does not tell its splits."""
@@ -51,6 +58,9 @@ _IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE
 
 COMMON_COLUMNS = frozenset(face_features(1, visibility=True))
 """Columns of every set of faces; an attribute cannot be called so."""
+
+TEXT_COLUMNS = ("name", "picture", "subset")
+"""Those of them that a user's own file may give as text."""
 
 
 def split_of(name: str) -> str | None:
@@ -155,11 +165,35 @@ def read_json(file: Path) -> Any:
         DataError: If it cannot be read, or is not whole.
     """
     try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+        with reading(file):
+            return json.loads(file.read_bytes())
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is no whole JSON file: {error}.") from error
+
+
+@contextmanager
+def reading(file: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Say of what is raised within the block that a file cannot be read.
+
+    Args:
+        file: The file.
+        *errors: What is raised where its content is at fault, beside what the system raises.
+
+    Raises:
+        DataError: If it cannot; one line with the reason.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except kinds as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def whole_number(text: str | None) -> float | None:
+    """Return what an attribute of digits says, such as a width; None where it is missing or something else."""
+    return float(text) if text and text.isdecimal() else None
 
 
 def is_number(value: Any) -> bool:
@@ -210,6 +244,11 @@ class AttributeTypes:
     def dropped(self) -> list[str]:
         """Names of lists and mappings."""
         return sorted(self._nested)
+
+    def warn(self) -> None:
+        """Log a warning that names the lists and mappings, if there are any."""
+        if self.dropped:
+            logger.warning("Lists and mappings are no attributes, left out: %s.", ", ".join(self.dropped))
 
     @property
     def found(self) -> dict[str, str]:

@@ -12,7 +12,10 @@ from ...errors import DataError
 from ..picture_files import is_picture
 
 
-__all__ = ["PicturePlaces", "plain_name"]
+__all__ = ["TRIED", "PicturePlaces", "plain_name"]
+
+TRIED = 100
+"""Pictures that are looked for before a folder is taken for the wrong one."""
 
 # Label Studio puts eight digits before the name of a picture that is uploaded.
 _UPLOAD_MARK = re.compile(r"[0-9a-f]{8}-(?=.)")

@@ -30,6 +30,7 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
+from ...common.drafts import unfinished_folder
 from ...errors import DataError
 from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
@@ -38,7 +39,7 @@ from ..face_table import encoded_images
 from ..scheme_files import match_scheme
 from ..source import FaceSource, Row
 from .csv_table import BOX_COLUMNS, CsvTable, open_table
-from .export_folder import check_columns, unfinished_folder
+from .export_folder import check_columns
 from .layouts import (
     AttributeTypes,
     attribute_features,

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 
-__all__ = ["count_repeated"]
+__all__ = ["REPEATED", "count_repeated"]
+
+REPEATED = "faces are annotated more than once, as by a second annotator; all are kept"
+"""What is said of them, after their number."""
 
 # Mean distance of two faces' points, in units of the extent of the points, below which they are one face. Neighbors
 # are a whole extent apart at least; two annotators differ by a few hundredths.

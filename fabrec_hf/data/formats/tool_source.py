@@ -9,9 +9,11 @@ import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from ...model.geometry import EXTEND_BOTTOM, EXTEND_TOP
 from ...model.known_schemes import LandmarkScheme
 from ..face_set import find_face_set
 from ..source import FaceSource, Row
-from .foreign import kind_of_file
+from .foreign import kind_and_content
 from .layouts import (
     canonical_split,
     files_by_split,
@@ -30,15 +32,13 @@ from .layouts import (
     refuse_split,
     split_folders,
 )
-from .picture_paths import PicturePlaces
+from .picture_paths import TRIED, PicturePlaces
 from .point_labels import place_labels
-from .repeated_faces import count_repeated
+from .repeated_faces import REPEATED, count_repeated
 from .shapes import MarkedPicture, ShapeFace, object_labels, shape_faces
 
 
 __all__ = ["ToolFile", "open_tool"]
-
-_TRIED = 100  # pictures looked for before a folder is taken for the wrong one
 
 _NOTES = {
     "canceled": "annotations that were skipped in the tool are left out",
@@ -47,7 +47,7 @@ _NOTES = {
     "faces": "faces without an annotated point are left out",
     "boxes": "boxes without points are left out",
     "shapes": "shapes that are no points of a face are left out",
-    "repeated": "faces are annotated more than once, as by a second annotator; all are kept",
+    "repeated": REPEATED,
 }
 
 
@@ -112,9 +112,10 @@ def open_tool(
         SchemeError: If a label is none of the scheme's points.
     """
     known = find_face_set(path)  # what an export of this package says of itself
-    files = _find_files(kind, path, suffixes, split, many, known is not None)
+    read: dict[Path, ToolFile] = {}
+    files = _find_files(kind, path, suffixes, split, many, known is not None, read)
     opened = {
-        name: [(file, _places(file, path, images), _read(kind, file)) for file in found]
+        name: [(file, _places(file, path, images), read.get(file) or _read(kind, file)) for file in found]
         for name, found in files.items()
     }
     every = [part for parts in opened.values() for part in parts]
@@ -154,14 +155,30 @@ def _splits(
 
 
 def _find_files(
-    kind: str, path: Path, suffixes: tuple[str, ...], split: str | None, many: bool, exported: bool
+    kind: str,
+    path: Path,
+    suffixes: tuple[str, ...],
+    split: str | None,
+    many: bool,
+    exported: bool,
+    read: dict[Path, ToolFile],
 ) -> dict[str, list[Path]]:
-    """Return the files of every split; `exported`: folders of any name are splits."""
+    """Return the files of every split; `exported`: folders of any name are splits.
+
+    What was read on the way to tell the kinds of files goes to `read`.
+    """
     if path.is_file() and many:
         return {only_split(split): [path]}
     if path.is_file():
         return {name: [file] for name, file in files_by_split([path], split).items()}
-    found = [file for file in find_files(path, suffixes) if kind_of_file(file) == kind]
+    found = []
+    for file in find_files(path, suffixes):
+        told, content = kind_and_content(file)
+        if told == kind:
+            found.append(file)
+            if content is not None:
+                with suppress(DataError):  # which is raised again if the file turns out to be wanted
+                    read[file] = _read(kind, file, content)
     if not found:
         raise DataError(f"The folder {path} holds no {' or '.join(suffixes)} file of the kind {kind}.")
     folders = split_folders(path)
@@ -198,8 +215,9 @@ def _places(file: Path, path: Path, images: str | os.PathLike | None) -> Picture
     return PicturePlaces(folders, (file.parent,))
 
 
-def _read(kind: str, file: Path) -> ToolFile:
-    return importlib.import_module(f".{kind}", __package__).read_file(file)
+def _read(kind: str, file: Path, content: Any = None) -> ToolFile:
+    module = importlib.import_module(f".{kind}", __package__)
+    return module.read_file(file) if content is None else module.read_file(file, content)
 
 
 def _choose(path: Path, files: Sequence[_Opened], category: str | None) -> tuple[str, str | None]:
@@ -262,7 +280,7 @@ def _stated_splits(files: Sequence[_Opened]) -> tuple[str, ...]:
 
 
 def _check_pictures(path: Path, files: Sequence[_Opened]) -> None:
-    named = [(places, picture.name) for _, places, content in files for picture in content.pictures][:_TRIED]
+    named = [(places, picture.name) for _, places, content in files for picture in content.pictures][:TRIED]
     if not any(places.find(name) for places, name in named):
         places, name = named[0]
         looked = ", ".join(str(folder) for folder in places.folders if folder.is_dir())

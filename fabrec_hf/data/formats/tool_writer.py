@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
+from ...common.output_folder import write_files
 from ...errors import DataError, SchemeError
 from ...model.known_schemes import LandmarkScheme
 from ..annotation_templates import annotation_template
@@ -23,7 +24,7 @@ from ..sets.wflw import ATTRIBUTES, LIST_NAME, LISTS, PICTURES
 from .annotated import FaceToWrite, PictureToWrite, labels_of
 from .cvat import cvat_document
 from .dlib_writer import SUFFIXES, dlib_document
-from .export_folder import check_columns, check_new, unfinished_folder
+from .export_folder import check_columns, new_split
 from .labelme import labelme_document
 from .labelstudio import labelstudio_document
 from .layouts import canonical_split, encoded_picture, file_stem, points_of
@@ -141,18 +142,14 @@ def export_tool(
         raise ValueError(f"tool must be one of {', '.join(TOOLS)}, not {tool!r}.")
     split, folder = canonical_split(split, "export_tool"), Path(folder)
     check_columns(dataset, "annotations")
-    target = folder / split
-    check_new(target)
-    with unfinished_folder(folder) as unfinished:
-        pictures = _write_pictures(dataset, scheme, unfinished, progress, plain=tool in _WITHOUT_EXIF)
+    with new_split(folder, split) as drafts:
+        pictures = _write_pictures(dataset, scheme, drafts[split], progress, plain=tool in _WITHOUT_EXIF)
         # labelme's pictures lie beside its files, Label Studio's below the folder of all splits
         place = split if tool == "labelstudio" else ""
         for name, content in tool_files(tool, pictures, scheme, place).items():
-            (unfinished / name).write_bytes(content)
-        unfinished.replace(target)
+            (drafts[split] / name).write_bytes(content)
     has_boxes = any(face.box is not None for picture in pictures for face in picture.faces)
-    for name, content in setup_files(tool, scheme, has_boxes).items():
-        (folder / name).write_bytes(content)
+    write_files(folder, setup_files(tool, scheme, has_boxes))
     return len(dataset)
 
 
@@ -185,22 +182,22 @@ def export_wflw(
     check_wflw_points(scheme.num_landmarks)
     split, folder = canonical_split(split, "export_wflw"), Path(folder)
     check_columns(dataset, "annotations")
-    pictures, target = folder / PICTURES / split, folder / LISTS / f"{LIST_NAME}_{split}.txt"
-    check_new(pictures, target)
-    with unfinished_folder(folder) as unfinished:
-        written = _write_pictures(dataset, scheme, unfinished, progress, plain=True)
+    pictures, target = f"{PICTURES}/{split}", f"{LISTS}/{LIST_NAME}_{split}.txt"
+    with new_split(folder, pictures, target) as drafts:
+        written = _write_pictures(dataset, scheme, drafts[pictures], progress, plain=True)
         content = wflw_list([replace(picture, name=f"{split}/{picture.name}") for picture in written], scheme)
-        for place in (pictures, target):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.replace(pictures)
-        target.write_bytes(content)
+        drafts[target].write_bytes(content)
     return len(dataset)
 
 
 def _write_pictures(
     dataset: datasets.Dataset, scheme: LandmarkScheme, folder: Path, progress: bool, plain: bool
 ) -> list[PictureToWrite]:
-    """Write each picture once, if `plain` so that every program opens it upright; return all with their faces."""
+    """Write each picture once into a new folder, and return all with their faces.
+
+    With `plain` every program opens the pictures upright.
+    """
+    folder.mkdir()
     pictures: dict[bytes, PictureToWrite] = {}
     rows = encoded_images(dataset)
     for index, row in enumerate(tqdm(rows, desc="writing", unit="face", disable=not progress)):

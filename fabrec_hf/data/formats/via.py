@@ -22,7 +22,7 @@ from ...model.known_schemes import LandmarkScheme
 from ..source import FaceSource
 from .annotated import PictureToWrite, labels_of, plain_points
 from .foreign import kind_of_json
-from .layouts import is_number, read_json, shortest
+from .layouts import is_number, read_json, reading, shortest
 from .shapes import Box, MarkedPicture, Outline, Point
 from .tool_source import ToolFile, open_tool
 
@@ -84,8 +84,12 @@ def open_source(
     return open_tool("via", path, (".json", ".csv"), scheme, split, images, category)
 
 
-def read_file(file: Path) -> ToolFile:
+def read_file(file: Path, content: Any = None) -> ToolFile:
     """Read what is drawn in the pictures of a file.
+
+    Args:
+        file: The file, JSON or CSV.
+        content: What is in one of JSON, if that was read already.
 
     Raises:
         DataError: If it is no whole file of VIA 2.
@@ -93,7 +97,7 @@ def read_file(file: Path) -> ToolFile:
     if file.suffix.lower() == ".csv":
         entries = _table_entries(file)
     else:
-        entries = _json_entries(file)
+        entries = _json_entries(file, read_json(file) if content is None else content)
     found = ToolFile()
     shapes: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
     for name, shape, attributes in entries:
@@ -108,9 +112,8 @@ def read_file(file: Path) -> ToolFile:
     return found
 
 
-def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
+def _json_entries(file: Path, content: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the picture, the shape and the attributes of every region of a project or an export."""
-    content = read_json(file)
     if kind_of_json(content) != "via":
         raise DataError(f"{file} is no file of VIA 2: it has neither _via_img_metadata nor pictures with regions.")
     pictures = content.get("_via_img_metadata", content)
@@ -126,7 +129,7 @@ def _json_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
 
 def _table_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield the same of every line of a CSV; a picture without regions has a line with empty attributes."""
-    try:
+    with reading(file, UnicodeDecodeError, csv.Error):
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             reader.fieldnames = [name.lstrip("#") for name in reader.fieldnames or ()]  # so it is called by VIA 1
@@ -138,8 +141,6 @@ def _table_entries(file: Path) -> Iterator[tuple[str, Any, Any]]:
                     raise DataError(f"{file}, line {reader.line_num}: the attributes are no JSON.") from error
                 if shape:
                     yield row["filename"], shape, attributes
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _attribute_names(
