@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 
+# Seconds that datasets waits at the end of a shuffled stream of Parquet files, for threads of Arrow: 5 if not set.
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 pytest.register_assert_rewrite("support")
 
 from fabrec_hf.data import load_faces
