@@ -36,6 +36,7 @@ from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces, dec
 from fabrec_hf.data.formats.csv_table import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from support.scripts import run_script  # noqa: E402
+from support.warm_processes import run_ranks  # noqa: E402
 
 
 CPU = torch.device("cpu")
@@ -296,10 +297,7 @@ close(shared.eval()(part), plain.eval()(whole)[rank::2])
 
 def test_shared_batch_norm_is_that_of_the_whole_batch(tmp_path):
     (tmp_path / "norm.py").write_text(NORM_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "norm.py"), str(ROOT / "training")], capture_output=True, text=True, timeout=200
-    )
+    done = run_ranks(tmp_path / "norm.py", ROOT / "training")
     assert done.returncode == 0, done.stderr
 
 
