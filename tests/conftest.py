@@ -24,6 +24,17 @@ from support.hub_client import HubServer, running_hub
 from support.processor_cases import BACKENDS
 
 
+# What launches, trains and exports. The processes of `make test` take up the others last, which are done sooner: none
+# of them is left alone with a long file in the end.
+LONGEST = ("training", "hub", "docs", "export", "cli", "model", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files of the rooms that take longest first."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONGEST)
+
+
 @pytest.fixture(params=BACKENDS, ids=["torchvision", "pil"])
 def backend(request):
     """Each of the two processor classes."""

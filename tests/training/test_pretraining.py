@@ -1,10 +1,7 @@
 """The parts of the pre-training loop: feeds, shared batches, pictures, and runs that go wrong."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,10 +44,9 @@ TINY += ["--held_out_fraction", 0.3, "--picture_every", 2, "--gradient_penalty",
 def pretrain(*arguments, processes=1):
     if processes == 1:
         return run_script("pretrain.py", *TINY, *arguments)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command += [str(ROOT / "training" / "pretrain.py"), *map(str, TINY), *map(str, arguments)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = [*TINY, *arguments]
+    return run_ranks(ROOT / "training" / "pretrain.py", *words, processes=processes, environment=environment)
 
 
 def logged_losses(stderr):
