@@ -18,7 +18,7 @@ ROOMS = {
     "errors": "",
     "model": "",
     "common": "errors",
-    "checkpoints": "errors model",
+    "checkpoints": "errors common model",
     "metrics": "errors common model",
     "data": "errors model",
     "inference": "errors common model checkpoints metrics data",

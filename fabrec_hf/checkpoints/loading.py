@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
+from ..common.choices import FORMATS
 from ..errors import CheckpointError, FabRecError
 from ..model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from ..model.delta_fabrec import whole_weights
@@ -151,6 +152,9 @@ def move_to_device(model: ModelT, device: str | None) -> ModelT:
 
 
 def _check_kind(name: str | Path, source: str) -> None:
+    is_export = any((Path(source) / graph).is_file() for graph, *_ in FORMATS.values())
+    if is_export and not any(Path(source).glob("*.safetensors")):
+        raise CheckpointError(f"{name} is an export, which only `fabrec detect` runs: name the checkpoint it is of.")
     values, _ = FabRecConfig.get_config_dict(source)
     kind = values.get("model_type")
     if kind == FabRecAutoencoderConfig.model_type:

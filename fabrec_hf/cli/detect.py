@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="pictures, videos, folders of them, or the number of a camera",
     )
-    parser.add_argument("--model", default="3fabrec-300w", help="folder, embedded name or hub name (%(default)s)")
+    parser.add_argument(
+        "--model",
+        default="3fabrec-300w",
+        help="folder, embedded name or hub name (%(default)s), or a folder that `fabrec export` wrote, which runs in "
+        "its own runtime",
+    )
     parser.add_argument(
         "--boxes",
         metavar="X,Y,W,H",
@@ -132,10 +137,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to is not None:
         check_proposals(arguments.to, arguments.output, paths, arguments.labels)
 
-    from ..inference.landmark_finder import LandmarkFinder
     from ..inference.score_words import score_note
 
-    finder = LandmarkFinder(arguments.model, device=arguments.device, small_faces=arguments.small_faces)
+    finder = _open_finder(arguments, many=len(paths) > 1)
     if arguments.to is not None:
         check_points(arguments.to, finder.num_landmarks, arguments.min_score)
     entries = zip(paths, distinct_names(paths), strict=True)
@@ -159,6 +163,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if detection.found_any and not detection.failures else 2
 
 
+def _open_finder(arguments: argparse.Namespace, many: bool = False) -> "LandmarkFinder":
+    """Load the detector; one that was exported computes each of `many` pictures with one thread."""
+    from ..export.runtimes import exported_format, load_exported
+    from ..inference.landmark_finder import LandmarkFinder
+
+    model = arguments.model
+    source = load_exported(model, threads=1 if many else None) if exported_format(model) else model
+    return LandmarkFinder(source, device=arguments.device, small_faces=arguments.small_faces)
+
+
 def _show_camera(arguments: argparse.Namespace, number: int) -> int:
     """Show the faces of a camera in a window."""
     if len(arguments.inputs) > 1:
@@ -169,10 +183,9 @@ def _show_camera(arguments: argparse.Namespace, number: int) -> int:
     from ..inference import camera
 
     with camera.open_camera(number) as frames:
-        from ..inference.landmark_finder import LandmarkFinder
         from ..inference.score_words import score_note
 
-        finder = LandmarkFinder(arguments.model, device=arguments.device, small_faces=arguments.small_faces)
+        finder = _open_finder(arguments)
         stream = camera.CameraStream(
             finder,
             detect_every=arguments.detect_every,

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..common.lone_threads import FACES_PER_THREAD, lone_threads
 from ..data.annotations import annotations
 from ..errors import DataError
 from ..inference.dataset_prediction import checkpoint_scheme
@@ -19,6 +18,7 @@ from ..model.image_inputs import Picture
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import Normalizer
 from ..model.landmark_reading import read_landmarks
+from ..model.lone_threads import FACES_PER_THREAD, lone_threads
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .perturbations import PERTURBATIONS, FaceInPicture, Perturbation, cut_region, perturb
 

@@ -32,6 +32,7 @@ from ..model.fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.landmark_decoding import Drawing
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
+from .quick_onnx import rewrite_for_onnx_runtime
 
 
 __all__ = ["FORMATS", "export_model", "need_package"]
@@ -167,6 +168,8 @@ def _onnx_files(
     onnx, _ = need_package("onnx"), need_package("onnxscript")
     if format == "openvino":
         need_package("openvino")
+    else:
+        rewrite_for_onnx_runtime(fused, quantized=quantize_by is not None)
     drawing = _example_parts(fused)
     parts = list(drawing)
     network = _to_onnx(_ToDrawing(fused), (_example(fused),), ["pixel_values"], parts)

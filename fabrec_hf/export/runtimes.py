@@ -1,7 +1,7 @@
 """Run what `fabrec export` wrote, in the runtime that it was written for."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..model.outputs_fabrec import FabRecLandmarkOutput
 from .runtime_files import FORMATS, need_package
 
 
-__all__ = ["ExportedLandmarkDetector", "load_exported"]
+__all__ = ["ExportedLandmarkDetector", "exported_format", "load_exported"]
 
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -29,20 +29,31 @@ class ExportedLandmarkDetector:
     Args:
         run: From `pixel_values` to landmarks and scores.
         config: The model's configuration.
+        files: The graph and, where they lie apart, its weights.
+
+    Attributes:
+        name_or_path: The folder that it was loaded from.
     """
 
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(self, run: Runner, config: FabRecConfig):
+    def __init__(self, run: Runner, config: FabRecConfig, files: Sequence[Path]):
         self._run = run
         self.config = config
+        self.files = tuple(files)
+        self.name_or_path = str(self.files[0].parent)
 
     def __call__(self, pixel_values: torch.Tensor | np.ndarray) -> FabRecLandmarkOutput:
         """Detect landmarks in face crops (N, 3, S, S); `landmarks` (N, L, 2) and `scores` (N, L) are set."""
         pixels = np.ascontiguousarray(torch.as_tensor(pixel_values).cpu().numpy(), dtype=np.float32)
         landmarks, scores = self._run(pixels)
         return FabRecLandmarkOutput(landmarks=torch.as_tensor(landmarks), scores=torch.as_tensor(scores))
+
+
+def exported_format(folder: str | Path) -> str | None:
+    """Return the format of what `fabrec export` wrote into a folder; None if it is no export."""
+    return next((name for name, files in FORMATS.items() if (Path(folder) / files[0]).is_file()), None)
 
 
 def load_exported(
@@ -67,7 +78,7 @@ def load_exported(
         FabRecError: The runtime is not installed.
     """
     folder = Path(folder)
-    format = next((name for name, files in FORMATS.items() if (folder / files[0]).is_file()), None)
+    format = exported_format(folder)
     if format is None:
         names = ", ".join(files[0] for files in FORMATS.values())
         raise CheckpointError(f"{folder} holds no exported model: it has none of {names}.")
@@ -89,7 +100,7 @@ def load_exported(
     except Exception as error:  # every runtime has errors of its own for a damaged file, some of them bare
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"The export {folder} cannot be loaded: {reason}") from error
-    return ExportedLandmarkDetector(run, config), processor
+    return ExportedLandmarkDetector(run, config, [folder / name for name in FORMATS[format]]), processor
 
 
 def _load_onnx(path: Path, threads: int | None) -> Runner:

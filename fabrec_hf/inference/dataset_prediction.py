@@ -9,12 +9,12 @@ import torch
 from tqdm.auto import tqdm
 
 from ..common.choices import PROTOCOLS
-from ..common.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from ..errors import DataError, SchemeError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_reading import read_landmarks
+from ..model.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 

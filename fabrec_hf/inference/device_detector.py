@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..model.geometry import AxisPlan, boxes_per_image, crop_box_from_box, plan_crop
+from ..model.geometry import AxisPlan, boxes_per_image, crop_box_from_box, landmarks_from_crop, plan_crop
 from ..model.image_processing_base_fabrec import FILTER_NAMES
-from ..model.image_processing_fabrec import FabRecImageProcessor, shrink_blocks
+from ..model.image_processing_fabrec import FabRecImageProcessor, region_of_crop
 from ..model.modeling_fabrec import FabRecForLandmarkDetection
 
 
@@ -126,9 +126,7 @@ class DeviceLandmarkDetector:
             self._graph.replay()
             # The next replay overwrites what this one wrote.
             landmarks, scores = self._landmarks[: len(crops)].clone(), self._scores[: len(crops)].clone()
-        # The origin is sent in 32 bits, which hold a pixel of any picture to 1e-3 up to 8,000 of them.
-        geometry = self._send(crop_boxes.astype(np.float32))[:, None]
-        return landmarks * geometry[..., 2:] + geometry[..., :2] - 0.5, scores
+        return landmarks_from_crop(landmarks, self._send(crop_boxes)), scores
 
     def _cut(self, images: list[torch.Tensor], crop_boxes: np.ndarray) -> torch.Tensor:
         """Return the normalized crops (n, 3, S, S) in the network's type."""
@@ -141,10 +139,8 @@ class DeviceLandmarkDetector:
         longest = weights.shape[-1]
         regions = torch.zeros((len(images), 3, longest, longest), device=self.device)
         for region, image, (rows, columns) in zip(regions, images, plans, strict=True):
-            part = image[:, rows.first : rows.stop, columns.first : columns.stop]
-            if part.numel():
-                part = shrink_blocks(part, rows.step, columns.step)
-                region[:, : part.shape[1], : part.shape[2]] = part
+            part = region_of_crop(image, rows, columns)
+            region[:, : part.shape[1], : part.shape[2]] = part
         crops = torch.matmul(torch.matmul(weights[0, :, None], regions), weights[1, :, None].transpose(-1, -2))
         crops = torch.addcmul(self._offset, crops.clamp_(0, 255), self._factor)
         return crops.to(self.dtype, memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from ..model.face_detection import Detection, can_find_faces, default_face_detec
 from ..model.image_inputs import as_picture
 from ..model.known_schemes import LandmarkScheme
 from ..model.landmark_reading import faces_of, read_landmarks
+from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from ..model.second_look import boxes_of
 from .expected_pixels import add_expected_errors
 
@@ -56,15 +57,16 @@ class LandmarkFinder:
     """Finds faces, and the landmarks of faces. Safe to use from threads.
 
     Args:
-        model: Folder, embedded name or Hub name of the checkpoint.
-        device: Where to compute; the GPU by default where there is one.
+        model: Folder, embedded name or Hub name of the checkpoint; or a detector and its image processor, such as
+            `export.runtimes.load_exported` returns.
+        device: Where to compute; the GPU by default where there is one. An export computes on the CPU.
         detector: Finds the faces; the default detector, loaded when first needed, if None.
         small_faces: Whether the default detector searches for small faces also where there are larger ones, which
             takes several times as long.
 
     Attributes:
         name: The checkpoint as it was named.
-        model: The landmark model, in eval mode on the device; not to be changed.
+        model: The landmark model, in eval mode on the device, or an exported one; not to be changed.
         processor: Its image processor.
         scheme: The landmark scheme of the checkpoint, if it carries one.
 
@@ -75,15 +77,22 @@ class LandmarkFinder:
 
     def __init__(
         self,
-        model: str,
+        model: str | tuple[Any, Any],
         device: str | None = None,
         detector: Callable[[Any], list[Detection]] | None = None,
         small_faces: bool = False,
     ):
-        self.name = str(model)
-        self.model, self.processor = load_landmark_model(model)
-        # The same landmarks sooner; the model itself is kept for callers that ask it for more.
-        self._fused = move_to_device(self.model, device).fuse()
+        self.model: Any
+        self.processor: Any
+        self.model, self.processor = model if isinstance(model, tuple) else load_landmark_model(model)
+        self.name = self.model.name_or_path if isinstance(model, tuple) else str(model)
+        if isinstance(self.model, FabRecForLandmarkDetection):
+            # The same landmarks sooner; the model itself is kept for callers that ask it for more.
+            self._fused: Any = move_to_device(self.model, device).fuse()
+        elif device in (None, "cpu"):
+            self._fused = self.model
+        else:
+            raise FabRecError(f"An exported model computes on the CPU, not on {device}: leave the device out.")
         self._given_detector, self._small_faces = detector, small_faces
         values = self.model.config.landmark_scheme
         self.scheme = LandmarkScheme.from_dict(values) if values else None
@@ -104,9 +113,13 @@ class LandmarkFinder:
         """Hash the weights and the settings of the model and its processor: its labels are no other model's."""
         digest = hashlib.sha256(self.model.config.to_json_string().encode())
         digest.update(self.processor.to_json_string().encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        if isinstance(self.model, FabRecForLandmarkDetection):
+            for name, value in sorted(self.model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            for file in self.model.files:
+                digest.update(file.read_bytes())
         return digest.hexdigest()
 
     @property

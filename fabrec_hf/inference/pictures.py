@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from ..common.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from ..errors import FabRecError
 from ..model.image_inputs import Picture
+from ..model.lone_threads import FACES_PER_THREAD, in_order, lone_threads
 from .drawing import draw_overview
 from .face_records import picture_record, picture_table
 from .input_files import check_inside, load_picture

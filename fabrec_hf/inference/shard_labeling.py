@@ -23,7 +23,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..common.console import show_rate
-from ..common.lone_threads import FACES_PER_THREAD, lone_threads
 from ..common.output_folder import write_files
 from ..common.thread_stages import Stages
 from ..data.face_set import FaceSet
@@ -31,6 +30,7 @@ from ..data.face_table import has_datasets
 from ..data.parquet import ADVICE, find_splits, shard_name
 from ..errors import DataError, ImageError
 from ..model.image_inputs import Picture
+from ..model.lone_threads import FACES_PER_THREAD, lone_threads
 from .landmark_finder import Box, Face, Labeler
 
 

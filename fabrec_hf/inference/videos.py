@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from ..common.console import show_rate
 from ..common.thread_stages import Stages
 from ..errors import ImageError
+from ..model.lone_threads import computing_threads
 from .drawing import draw_landmarks
 from .input_files import check_inside
 from .landmark_finder import LandmarkFinder
@@ -156,6 +158,7 @@ def _run(
     table, faces = TrackTable(finder.scheme), 0
     total = reader.expected_frames or None
     with (
+        computing_threads(max(1, torch.get_num_threads() - 1)),  # a core is for reading, drawing and encoding
         closing(iter(stages)) as jobs,  # so that no thread still writes when an error closes the files
         tqdm(total=total, desc=results.files[".json"].stem, unit="frame", disable=None if progress else True) as bar,
     ):

@@ -81,10 +81,9 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
 
     @staticmethod
     def _crop_face(image: torch.Tensor, rows: AxisPlan, columns: AxisPlan) -> torch.Tensor:
-        region = image[:, rows.first : rows.stop, columns.first : columns.stop]
-        if region.numel() == 0:  # the crop misses the picture
+        region = region_of_crop(image, rows, columns)
+        if region.numel() == 0:
             return torch.zeros((3, len(rows.weights), len(columns.weights)), device=image.device)
-        region = shrink_blocks(region, rows.step, columns.step)
         row_weights = torch.from_numpy(rows.weights).to(image.device)
         column_weights = torch.from_numpy(columns.weights).to(image.device)
         return (row_weights @ region.to(torch.float32) @ column_weights.T).clamp_(0, 255)
@@ -109,6 +108,12 @@ class FabRecImageProcessor(FaceCropProcessor, TorchvisionBackend):
         return self.rescale_and_normalize(stacked, *normalization)
 
 
+def region_of_crop(image: torch.Tensor, rows: AxisPlan, columns: AxisPlan) -> torch.Tensor:
+    """Return what a crop needs of a picture (3, H, W), averaged over blocks as planned; empty if it misses it."""
+    region = image[:, rows.first : rows.stop, columns.first : columns.stop]
+    return shrink_blocks(region, rows.step, columns.step) if region.numel() else region
+
+
 def shrink_blocks(region: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Averages (3, H, W) over blocks of `height` x `width` pixels, a few rows at a time; 1 x 1 leaves it as it is."""
     if (height, width) == (1, 1):
@@ -129,4 +134,4 @@ def _block_mean(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     )
 
 
-__all__ = ["FabRecImageProcessor", "shrink_blocks"]
+__all__ = ["FabRecImageProcessor", "region_of_crop"]

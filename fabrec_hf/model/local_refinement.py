@@ -5,7 +5,7 @@ keep what lies where. A linear map per point tells a move from what they show ar
 (Xiong and De la Torre, CVPR 2013). It is solved for in closed form, see `learning/refinement.py`. Not in the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ class LocalRefinement(nn.Module):
         gain: (L, D, 2) from what the maps show, D = 5 times the sum of the channels, to x and y of the move.
         bias: (L, 2).
         flip_index: (L,) how points change places in a mirrored crop.
+        look_around: Reads the maps; an export may put in what its runtime computes sooner.
     """
 
     def __init__(self, num_landmarks: int, channels: Sequence[int]):
@@ -54,6 +55,7 @@ class LocalRefinement(nn.Module):
         self.register_buffer("gain", torch.zeros(num_landmarks, len(PLACES) * sum(channels), 2))
         self.register_buffer("bias", torch.zeros(num_landmarks, 2))
         self.register_buffer("flip_index", torch.arange(num_landmarks))
+        self.look_around: Callable[[torch.Tensor, Sequence[torch.Tensor]], torch.Tensor] = look_around
 
     def forward(
         self, landmarks: torch.Tensor, maps: Sequence[torch.Tensor], mirrored_maps: Sequence[torch.Tensor] = ()
@@ -86,7 +88,7 @@ class LocalRefinement(nn.Module):
 
     def _move(self, landmarks: torch.Tensor, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         # 16 bits are too few for places, and for sums of so many products.
-        seen = look_around(landmarks.float(), maps)
+        seen = self.look_around(landmarks.float(), maps)
         move = (seen[:, :, None] @ self.gain.float())[:, :, 0] + self.bias.float()
         return move.clamp(-LARGEST_MOVE, LARGEST_MOVE)
 

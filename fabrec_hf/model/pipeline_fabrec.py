@@ -11,6 +11,7 @@ from transformers import Pipeline
 from .geometry import boxes_per_image
 from .image_inputs import Picture, as_image_list
 from .landmark_reading import FusedTwin, faces_of, read_landmarks
+from .lone_threads import in_order, lone_threads
 from .second_look import FaceBox, Reading, boxes_of
 
 
@@ -49,7 +50,9 @@ class FaceLandmarkPipeline(Pipeline):
                 the face detector finds them.
             **kwargs: For this call, or for every one when given to `pipeline(...)`: `threshold` (points with a lower
                 score become NaN and keep their places), `face_detector` (a `FaceDetector`, the default one if left
-                out), `batch_size` (images at a time, 1 by default).
+                out), `batch_size` (images at a time, 1 by default), `num_workers` (threads that work on several images
+                side by side, each without PyTorch's threads; with as many as there are cores a CPU finds the faces of
+                many images about twice as fast; 0 by default).
 
         Returns:
             For one image a list with, for every face, `{"keypoints": [[x, y], ...], "scores": [...], "bbox": [x, y,
@@ -91,11 +94,22 @@ class FaceLandmarkPipeline(Pipeline):
     ) -> Iterator[list[dict[str, Any]]]:
         """Yield the faces of picture after picture, `batch_size` pictures in one forward pass.
 
-        The base class collates items into tensors, which pictures with different numbers of faces do not fit.
+        The base class collates items into tensors, which pictures with different numbers of faces do not fit, and has
+        workers in processes of their own, which pictures and results would have to be sent to and from.
         """
         items = iter(_items(inputs))
-        while batch := list(islice(items, batch_size)):
-            yield from self.run_single(batch, preprocess_params, forward_params, postprocess_params)
+        batches = iter(lambda: list(islice(items, batch_size)), [])
+
+        def run(batch: list) -> list:
+            return self.run_single(batch, preprocess_params, forward_params, postprocess_params)
+
+        if not num_workers:
+            for batch in batches:
+                yield from run(batch)
+            return
+        with lone_threads(num_workers) as pool:
+            for _, future in in_order(pool, run, batches, num_workers + 1):
+                yield from future.result()
 
     def preprocess(self, input_: Any, face_detector: Callable | None = None) -> dict[str, Any]:
         """Read one picture or a list of them, and find their faces."""

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, FabRecError
 from fabrec_hf.export.runtime_files import FORMATS, export_model, need_package
 from fabrec_hf.export.runtimes import load_exported
+from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from support.commands import fails_with
 from support.landmark_checkpoints import save_landmark_model
 from support.tiny_models import random_statistics
@@ -154,6 +156,31 @@ def test_the_example_needs_nothing_but_the_file(exported, model_and_processor, m
     np.testing.assert_allclose(found, points[0].numpy(), atol=0.5)  # Pillow rounds the crop to whole gray levels
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_detects_in_its_own_runtime(exported, model_and_processor, tmp_path, capsys, format):
+    photos = []
+    for seed in range(3):
+        photos.append(str(tmp_path / f"{seed}.png"))
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos[-1])
+    found, names = {}, (str(model_and_processor[2]), str(exported(format)))
+    capsys.readouterr()
+    for name in names:
+        assert main(["detect", photos[0], "--model", name, "--boxes", "20,10,30,24", "--json"]) == 0
+        (found[name],) = json.loads(capsys.readouterr().out)
+        assert found[name].pop("model") == name
+    first, second = (record.pop("faces")[0] for record in found.values())
+    records = list(found.values())
+    assert records[0] == records[1] and records[0]["scheme"] == "mtfl"
+    np.testing.assert_allclose(second["keypoints"], first["keypoints"], atol=0.011)  # rounded to hundredths
+    sources = load_exported(exported(format)), str(model_and_processor[2])
+    finders = [LandmarkFinder(source, detector=lambda rgb: []) for source in sources]
+    images = [Image.open(photo) for photo in photos]
+    faces = [finder.find(images, [[(20, 10, 30, 24)]] * 3) for finder in finders]
+    for (one,), (other,) in zip(*faces, strict=True):
+        np.testing.assert_allclose(one["keypoints"], other["keypoints"], atol=1e-3)
+
+
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8_is_quantized_and_close(model_and_processor, labeled, tmp_path, capsys, format):
     pytest.importorskip("nncf")
@@ -197,6 +224,18 @@ def test_mistakes_take_one_line_and_write_nothing(model_and_processor, labeled, 
     assert not output.exists()
     with pytest.raises(ValueError, match="onnx, openvino, torch"):
         export_model(*model_and_processor[:2], output, "coreml")
+
+
+def test_an_export_has_a_name_a_fingerprint_and_no_device(exported):
+    detector, processor = load_exported(exported("onnx"), threads=1)
+    finder = LandmarkFinder((detector, processor), device="cpu")
+    assert finder.name == str(exported("onnx")) and finder.on_cpu and finder.num_landmarks == 5
+    others = [LandmarkFinder(load_exported(exported(format))) for format in ("onnx", "openvino")]
+    assert [other.fingerprint() == finder.fingerprint() for other in others] == [True, False]
+    with pytest.raises(FabRecError, match="leave the device out"):
+        LandmarkFinder((detector, processor), device="cuda")
+    with pytest.raises(CheckpointError, match="is an export"):
+        load_landmark_model(exported("onnx"))
 
 
 def test_a_missing_package_is_named(monkeypatch):

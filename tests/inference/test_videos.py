@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fabrec_hf import get_scheme
@@ -270,6 +271,30 @@ def test_a_failed_write_leaves_nothing_and_stops_the_threads(checkpoint, tmp_pat
     with pytest.raises(FabRecError, match="No space left"):
         landmark_video(path, finder, tmp_path / "out", "clip", VideoSettings(boxes=[(10, 10, 40, 40)]))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_core_is_left_to_reading_drawing_and_encoding(checkpoint, tmp_path, monkeypatch):
+    finder, find, counts, before = (
+        LandmarkFinder(str(checkpoint), "cpu"),
+        LandmarkFinder.find,
+        [],
+        torch.get_num_threads(),
+    )
+
+    def counted(self, *arguments, **options):
+        counts.append(torch.get_num_threads())
+        return find(self, *arguments, **options)
+
+    monkeypatch.setattr(LandmarkFinder, "find", counted)
+    path = write_video(tmp_path / "clip.mp4", noise(3))
+    try:
+        for threads in (3, 1):
+            torch.set_num_threads(threads)
+            landmark_video(path, finder, tmp_path / "out", "clip", VideoSettings(boxes=[(10, 10, 40, 40)], draw=False))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert counts == [2] * 3 + [1] * 3
 
 
 def test_memory_does_not_grow_with_the_video(checkpoint, tmp_path):

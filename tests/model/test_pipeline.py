@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -114,6 +115,23 @@ def test_lists_of_images_with_any_number_of_faces(detect, batch_size):
         assert [face["bbox"] for face in faces] == [face["bbox"] for face in alone]
     assert detect([images[0]], boxes=[BOXES]) == [detect(images[0], boxes=BOXES)]
     assert detect(tuple(images), boxes=boxes, batch_size=batch_size) == results
+
+
+def test_threads_work_on_several_images_and_keep_their_order(checkpoint):
+    meeting, threads = threading.Barrier(2, timeout=30), torch.get_num_threads()
+
+    def find(rgb):
+        meeting.wait()  # for another image in another thread
+        return [Detection((40.0, 30.0, 60.0, 70.0 + rgb.shape[1] % 7), 0.9)] * (rgb.shape[1] % 3)
+
+    images = [picture(seed, 200 + seed) for seed in range(8)]
+    detect = pipeline("face-landmark-detection", model=str(checkpoint), device="cpu", face_detector=find)
+    results = detect(images, num_workers=2)
+    assert [len(faces) for faces in results] == [(200 + seed) % 3 for seed in range(8)]
+    for image, faces in zip(images, results, strict=True):
+        alone = detect(image, boxes=[face["bbox"] for face in faces])
+        np.testing.assert_allclose(flat(faces), flat(alone), atol=1e-2)
+    assert torch.get_num_threads() == threads
 
 
 def test_generators_and_data_sets_stream(detect):

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fabrec_hf.common.lone_threads import in_order, lone_threads
+from fabrec_hf.model.lone_threads import computing_threads, in_order, lone_threads
 
 
 @pytest.fixture
@@ -63,3 +63,12 @@ def test_what_was_not_begun_is_dropped(three_threads):
             future.result()
     assert begun[:2] == [0, 1] and len(begun) < 50
     assert torch.get_num_threads() == 3
+
+
+def test_a_thread_that_is_started_meanwhile_computes_with_fewer(three_threads):
+    found = []
+    with computing_threads(2):
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    assert found == [2] and torch.get_num_threads() == 3

@@ -14,13 +14,22 @@ from typing import TypeVar
 import torch
 
 
-__all__ = ["FACES_PER_THREAD", "in_order", "lone_threads"]
-
 # Faces that one CPU thread computes at a time: more of them are no faster, and leave threads idle on small data.
 FACES_PER_THREAD = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads in threads that are started meanwhile, and as before at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -52,3 +61,6 @@ def in_order(
             yield waiting.popleft()
         waiting.append((item, pool.submit(function, item)))
     yield from waiting
+
+
+__all__ = ["FACES_PER_THREAD", "computing_threads", "in_order", "lone_threads"]
