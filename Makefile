@@ -37,7 +37,8 @@ cards: $(INSTALLED)  ## write model_cards/ from the results and the pictures of 
 # Processes with a thread each are faster than one with several: most tests are too small to share out. A file's tests
 # stay together, and with them what they prepare. Threads that wait leave the core to the other process.
 test: $(INSTALLED)  ## run the tests, in PROCESSES processes
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile \
+		--no-loadscope-reorder
 
 $(MINIMAL)/.installed: training/requirements-minimal.txt
 	test -x $(MINIMAL)/bin/python || $(MINIMAL_PYTHON) -m venv $(MINIMAL)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 
+# Seconds that datasets waits at the end of a shuffled stream of Parquet files, for threads of Arrow: 5 if not set.
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1
 pytest.register_assert_rewrite("support")
 
 from fabrec_hf.data import load_faces
@@ -22,10 +24,27 @@ from support.hub_client import HubServer, running_hub
 from support.processor_cases import BACKENDS
 
 
+# What launches, trains and exports. The processes of `make test` take up the others last, which are done sooner: none
+# of them is left alone with a long file in the end.
+LONGEST = ("training", "hub", "docs", "export", "cli", "model", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files of the rooms that take longest first."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONGEST)
+
+
 @pytest.fixture(params=BACKENDS, ids=["torchvision", "pil"])
 def backend(request):
     """Each of the two processor classes."""
     return request.param
+
+
+@pytest.fixture
+def few_crops(monkeypatch):
+    """Let detectors that are taught look closer after two crops of each face, where their errors do not matter."""
+    monkeypatch.setattr("fabrec_hf.learning.refinement.CROPS", 1)
 
 
 @pytest.fixture(scope="session")

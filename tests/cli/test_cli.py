@@ -9,6 +9,7 @@ import pytest
 from fabrec_hf.cli import main
 from fabrec_hf.inference.score_words import UNCALIBRATED
 from support.commands import fails_with
+from support.warm_processes import run_code
 
 
 def test_usage_errors_take_one_line(capsys):
@@ -42,15 +43,14 @@ def test_evaluate_scores_a_checkpoint(checkpoint, drawn_faces, capsys):
     assert result["count"] == 24 and result["nme"] > 0
 
 
-@pytest.mark.parametrize(
-    "start", [["-c", "import sys; from fabrec_hf.cli import main; sys.exit(main())"], ["-m", "fabrec_hf"]]
-)
-def test_the_command_runs_as_a_process(checkpoint, photo, start):
-    command = [sys.executable, *start]
+def test_the_command_runs_as_a_process(checkpoint, photo):
+    """Of the module, and as the script that pip installs calls it."""
     words = ["detect", str(photo), "--model", str(checkpoint), "--boxes", "20,10,30,24"]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, f"fabrec detect: {UNCALIBRATED}\n")
-    assert done.stdout.startswith(f"{photo}: 1 face")
+    module = subprocess.run([sys.executable, "-m", "fabrec_hf", *words], capture_output=True, text=True, timeout=300)
+    script = run_code("import sys; from fabrec_hf.cli import main; sys.exit(main())", *words)
+    for done in (module, script):
+        assert (done.returncode, done.stderr) == (0, f"fabrec detect: {UNCALIBRATED}\n")
+        assert done.stdout.startswith(f"{photo}: 1 face")
 
 
 def test_the_module_runs_too():

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from support.faces import draw_face
+from support.warm_processes import run_code, run_file, run_ranks
 
 
 datasets = pytest.importorskip("datasets")
@@ -255,31 +256,25 @@ def test_without_matplotlib_the_curves_are_left_out(checkpoint, tmp_path, faces,
     assert (tmp_path / "results" / "results.json").read_text() == captured.out
 
 
-def run_script(*arguments, processes: int = 1, **environment) -> subprocess.CompletedProcess:
-    """Run the script as a user does, alone or in several gloo processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else [])]
-    command += [str(ROOT / "training" / "evaluate_landmarks.py"), *map(str, arguments)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"} | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+SCRIPT = ROOT / "training" / "evaluate_landmarks.py"
 
 
 def test_two_processes_find_what_one_finds(checkpoint, drawn_faces, tmp_path):
     """Bit for bit, though the one computes with two threads and the two with one each."""
     pytest.importorskip("matplotlib")
-    arguments = ["--model", checkpoint, "--data", drawn_faces, "--worst", 5]
-    outputs = {1: tmp_path / "one", 2: tmp_path / "two"}
-    printed = {}
-    for processes, output in outputs.items():
-        environment = {"OMP_NUM_THREADS": "2"} if processes == 1 else {}
-        done = run_script(*arguments, "--output", output, processes=processes, **environment)
+    arguments = ["--model", str(checkpoint), "--data", str(drawn_faces), "--worst", "5", "--output"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    one = run_file(SCRIPT, *arguments, tmp_path / "one", environment=environment | {"OMP_NUM_THREADS": "2"})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command = [*launcher, *arguments, str(tmp_path / "two")]
+    two = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    for done in (one, two):
         assert done.returncode == 0, done.stderr
-        printed[processes] = done.stdout
-    assert printed[1] == printed[2] and printed[1].count("measured") == 1  # the second process keeps silent
+    assert one.stdout == two.stdout and one.stdout.count("measured") == 1  # the second process keeps silent
     pictures = ("ced.png", "confidence.png", "failures.png")
     for name in ("results.json", "per_image.csv", "table.md", "table.tex", *pictures):
-        assert (outputs[1] / name).read_bytes() == (outputs[2] / name).read_bytes(), name
-    assert json.loads((outputs[1] / "results.json").read_text())["count"] == 24
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert json.loads((tmp_path / "one" / "results.json").read_text())["count"] == 24
 
 
 def test_a_picture_that_one_process_cannot_read_stops_all(checkpoint, drawn_faces, tmp_path):
@@ -289,7 +284,7 @@ def test_a_picture_that_one_process_cannot_read_stops_all(checkpoint, drawn_face
     broken["image"][5]["bytes"] = broken["image"][5]["bytes"][:100]
     datasets.Dataset.from_dict(broken, features=rows.features).to_parquet(tmp_path / "broken.parquet")
     arguments = ["--model", checkpoint, "--data", tmp_path / "broken.parquet", "--output", tmp_path / "results"]
-    done = run_script(*arguments, processes=2)
+    done = run_ranks(SCRIPT, *arguments, environment={"ACCELERATE_USE_CPU": "true"})
     assert done.returncode != 0 and done.stdout == ""
     assert done.stderr.count("fabrec evaluate: error: A picture in rows 4 to 7 cannot be read") == 1
     assert not (tmp_path / "results").exists()
@@ -301,7 +296,7 @@ def test_a_single_process_needs_no_accelerate(checkpoint, tmp_path, faces):
         "import sys; sys.modules['accelerate'] = None; from fabrec_hf.cli import main; "
         f"sys.exit(main(['evaluate', '--model', {str(checkpoint)!r}, '--data', {str(tmp_path / 'faces.parquet')!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = run_code(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from support.tiny_checkpoints import save_autoencoder
+from support.warm_processes import run_code
 
 
 datasets = pytest.importorskip("datasets")
@@ -109,7 +110,7 @@ def test_the_folder_is_a_pipeline_without_the_package(drawn_faces, autoencoder, 
         f"print(len(detect({str(tmp_path / 'photo.png')!r}, boxes=[[20, 20, 50, 50]])[0]['keypoints']))\n"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=240)
+    done = run_code(script, environment=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["5"]
 

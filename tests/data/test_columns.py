@@ -113,7 +113,7 @@ def test_evaluate_takes_points_alone(people, tmp_path, capsys):
     assert measured["nme"] == pytest.approx(expected["nme"], rel=1e-6) and measured["count"] == 6
 
 
-def test_fit_takes_points_alone(people, tmp_path, capsys):
+def test_fit_takes_points_alone(people, few_crops, tmp_path, capsys):
     words = ["fit", people, "--columns", "landmarks=keypoints", "--instant", "--folds", "0", "--json"]
     assert main([*map(str, words), "--output", str(tmp_path / "detector")]) == 0
     results = json.loads(capsys.readouterr().out)

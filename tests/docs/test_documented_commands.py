@@ -124,7 +124,7 @@ def check_output(words: list[str], output: Path | None) -> None:
         assert len(landmarks) == (5 if "detector" in words else 68)
 
 
-def test_commands_do_as_they_stand(workplace, capsys):
+def test_commands_do_as_they_stand(workplace, few_crops, capsys):
     ran = set()
     for words in distinct_commands():
         clear(output_of(words))

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from support.documents import ROOT, code_blocks, commands
 from support.tiny_checkpoints import evaluation, save_landmarks, write_results
+from support.warm_processes import run_code
 
 
 pytest.importorskip("datasets")
@@ -49,14 +48,7 @@ def home(tmp_path):
 
 def run_commands(all_words: list[list[str]], hub, home) -> None:
     """Run several commands of the package in one process, which knows the tests' Hub alone."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(all_words)],
-        env=hub.environment(home),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = run_code(RUN, json.dumps(all_words), environment=hub.environment(home), folder=home)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -75,14 +67,7 @@ def test_what_the_commands_publish_the_python_loads(hub, home):
     assert written >= {name for name in sent if "." in name}
 
     (snippet,) = code_blocks(PAGE, "python")
-    done = subprocess.run(
-        [sys.executable, "-c", snippet + SAY],
-        env=hub.environment(home / "fresh", token=None),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = run_code(snippet + SAY, environment=hub.environment(home / "fresh", token=None), folder=home)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("FOUND")[2])
     assert found["points"] == 5 and found["seven"] == 7 and found["task"] == "face-landmark-detection"

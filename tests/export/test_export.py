@@ -3,7 +3,6 @@
 import json
 import runpy
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from support.commands import fails_with
 from support.landmark_checkpoints import save_landmark_model
 from support.tiny_models import random_statistics
+from support.warm_processes import run_code
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -101,8 +101,7 @@ signal.raise_signal(signal.SIGUSR1)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals")
 def test_signals_do_not_end_a_process_that_let_go_of_openvino_detectors(exported):
-    words = [sys.executable, "-c", SIGNALS, str(exported("openvino"))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = run_code(SIGNALS, exported("openvino"))
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 

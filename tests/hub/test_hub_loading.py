@@ -227,12 +227,12 @@ def test_with_the_package_and_then_offline_from_the_cache(hub, published, expect
 def test_without_the_package_and_then_offline_from_the_cache(hub, published, expected, tmp_path):
     online = hub.environment(tmp_path, token=None)
     online.pop("PYTHONPATH")
-    first = run_python(WITHOUT_PACKAGE, "faces/loading", environment=online, isolated=True)
+    first = run_python(WITHOUT_PACKAGE, "faces/loading", environment=online)
     assert first["package"] == [] and first["module"].startswith("transformers_modules.")
     assert first["main"] == expected["main"] and first["revision"] == expected["shots-10"]
     assert first["processor"] == "FabRecImageProcessor" and first["points"] == 5
     seen = len(hub.log())
-    offline = run_python(WITHOUT_PACKAGE, "faces/loading", environment=online | {"HF_HUB_OFFLINE": "1"}, isolated=True)
+    offline = run_python(WITHOUT_PACKAGE, "faces/loading", environment=online | {"HF_HUB_OFFLINE": "1"})
     assert offline == first
     assert len(hub.log()) == seen
 

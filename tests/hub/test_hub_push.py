@@ -16,6 +16,7 @@ from fabrec_hf.hub.few_shot_curve import few_shot_errors
 from fabrec_hf.hub.publishing import open_repository, push
 from support.hub_client import HubServer
 from support.tiny_checkpoints import evaluation, save_autoencoder, save_landmarks, write_results
+from support.warm_processes import run_code
 
 
 COMMAND = "import sys; from fabrec_hf.cli import main; sys.exit(main())"
@@ -301,11 +302,11 @@ def test_what_is_not_fit_to_be_published_is_refused(run_folder, tmp_path):
 
 
 def test_the_command_says_what_it_did(hub, run_folder, tmp_path):
-    command = [sys.executable, "-c", COMMAND, "push", str(run_folder), "faces/command"]
+    command = [COMMAND, "push", run_folder, "faces/command"]
     for state in ("published", "unchanged"):
-        done = subprocess.run(command, env=hub.environment(tmp_path), capture_output=True, text=True)
+        done = run_code(*command, environment=hub.environment(tmp_path))
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"faces/command@main: {state}, ")
-    done = subprocess.run(command, env=hub.environment(tmp_path, token=None), capture_output=True, text=True)
+    done = run_code(*command, environment=hub.environment(tmp_path, token=None))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("fabrec push: error: No token") and done.stderr.count("\n") == 1

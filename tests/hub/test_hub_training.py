@@ -2,14 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from huggingface_hub import ModelCard
 
 from support.tiny_checkpoints import save_autoencoder
+from support.warm_processes import run_file
 
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +18,8 @@ PRETRAIN += ["--max_steps", "1", "--adversarial_weight", "0", "--held_out_fracti
 LANDMARKS = ["--head_steps", "1", "--heatmap_size", "16", "--heatmap_sigma", "1", "--batch_size", "4"]
 
 
-def train(script: str, *arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "training" / script), *map(str, arguments), "--push_to_hub"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+def train(script: str, *arguments: object, environment: dict[str, str]) -> CompletedProcess:
+    return run_file(ROOT / "training" / script, *arguments, "--push_to_hub", environment=environment)
 
 
 @pytest.mark.parametrize("script", ["pretrain.py", "train_landmarks.py"])

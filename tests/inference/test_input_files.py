@@ -1,8 +1,6 @@
 """The files of a user: which are pictures, what is said of the others, and what cannot be opened."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from fabrec_hf.errors import BoxError, ImageError
 from fabrec_hf.inference import input_files
 from fabrec_hf.inference.input_files import collect_inputs, distinct_names, open_picture, parse_boxes
 from fabrec_hf.model.image_inputs import is_heic
+from support.warm_processes import run_code
 
 
 @pytest.mark.parametrize(
@@ -74,9 +73,7 @@ def test_large_pictures_are_read_up_to_the_limit(tmp_path, monkeypatch):
         "import sys; from fabrec_hf.inference.input_files import open_picture; from pathlib import Path\n"
         "print(open_picture(Path(sys.argv[1])).size)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "95.png"], capture_output=True, text=True, timeout=240
-    )
+    done = run_code(script, tmp_path / "95.png")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "(10000, 9500)", "")
     assert Image.MAX_IMAGE_PIXELS == 150_000_000  # Pillow refuses from twice that on
     monkeypatch.setattr(input_files, "MEGAPIXELS", 90)

@@ -31,6 +31,7 @@ from fabrec_hf.inference.shard_labeling import (  # noqa: E402
 )
 from support.faces import draw_face  # noqa: E402
 from support.landmark_checkpoints import save_landmark_model  # noqa: E402
+from support.warm_processes import run_file  # noqa: E402
 
 
 ROOT = Path(__file__).parents[2]
@@ -85,14 +86,6 @@ def label(data, folder, checkpoint, settings=None):
     found = find_shards(data)
     label_shards(open_labels(folder, found, finder, settings), folder, finder, settings)
     return finish_labels(folder, found, finder)
-
-
-def run_script(*arguments, processes: int = 1, **environment) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else [])]
-    command += [str(ROOT / "training" / "label_dataset.py"), *map(str, arguments)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"} | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
 
 
 def test_labels_are_what_processor_and_model_give(checkpoint, shards, tmp_path):
@@ -155,8 +148,9 @@ def test_faces_are_searched_for_and_unsure_points_left_out(checkpoint, tmp_path)
 def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(checkpoint, shards, tmp_path):
     """Bit for bit: one process with two threads, two gloo processes with one each, of which three files are new."""
     one, two = tmp_path / "one", tmp_path / "two"
-    arguments = ["--data", shards, "--model", checkpoint, "--output_dir"]
-    done = run_script(*arguments, one, OMP_NUM_THREADS="2")
+    script, arguments = ROOT / "training" / "label_dataset.py", ["--data", shards, "--model", checkpoint]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    done = run_file(script, *arguments, "--output_dir", one, environment=environment | {"OMP_NUM_THREADS": "2"})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("train: 35 pictures, 33 faces, 1 pictures without a face, 1 unread")
 
@@ -165,7 +159,9 @@ def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(checkpoint
     label_shards(todo[1:3], two, finder, LabelSettings())
     (two / "data" / f"{PREFIX}killed").write_bytes(b"half of a file")
     kept = (two / "data" / "train-00001-of-00005.parquet").stat().st_mtime_ns
-    done = run_script(*arguments, two, processes=2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, *map(str, [script, *arguments, "--output_dir", two])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pictures without") == 1  # one summary
     assert "5 shards, 3 of them labeled now" in done.stdout

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from support.warm_processes import run_code
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,11 +60,8 @@ def running_hub() -> Iterator[HubServer]:
         yield HubServer(f"http://127.0.0.1:{port}")
 
 
-def run_python(script: str, *arguments: str, environment: dict[str, str], isolated: bool = False) -> dict:
+def run_python(script: str, *arguments: str, environment: dict[str, str]) -> dict:
     """Run a script that prints FOUND and JSON last, and return that."""
-    command = [sys.executable, *(["-I"] if isolated else []), "-c", script, *arguments]
-    done = subprocess.run(
-        command, env=environment, cwd=environment["HF_HOME"], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    done = run_code(script, *arguments, environment=environment, folder=environment["HF_HOME"])
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FOUND")[2])

@@ -63,7 +63,9 @@ def climb(folder: Path) -> None:
     import yaml
 
     from fabrec_hf.checkpoints.loading import load_landmark_model
+    from fabrec_hf.learning import refinement
 
+    refinement.CROPS = 1
     mediapipe_teacher.WORKER = ROOT / "tests" / "support" / "mesh_worker.py"
     (folder / "faces").mkdir()
     (folder / "labeled").mkdir()

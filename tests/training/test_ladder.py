@@ -47,7 +47,7 @@ def write_mesh(faces: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_ladder_is_climbed_in_pieces(drawn_faces, labeled, tmp_path, capsys, monkeypatch, same_threads):
+def test_a_ladder_is_climbed_in_pieces(drawn_faces, labeled, few_crops, tmp_path, capsys, same_threads):
     settings, output = tmp_path / "settings.yaml", tmp_path / "ladder"
     stop_first = TINY | {"autoencoder-128": TINY["autoencoder-128"] | {"max_minutes": 1e-6}}
     arguments = {"faces": [str(drawn_faces)], "labeled": [str(labeled)], "preset": "base", "shard_size": "100KB"}

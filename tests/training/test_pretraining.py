@@ -1,10 +1,7 @@
 """The parts of the pre-training loop: feeds, shared batches, pictures, and runs that go wrong."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from fabrec_hf.data.decoding import CANVAS_RATIO, FaceDecoder, decode_faces, dec
 from fabrec_hf.data.formats.csv_table import open_source  # noqa: E402
 from fabrec_hf.errors import DataError  # noqa: E402
 from support.scripts import run_script  # noqa: E402
+from support.warm_processes import run_ranks  # noqa: E402
 
 
 CPU = torch.device("cpu")
@@ -46,10 +44,9 @@ TINY += ["--held_out_fraction", 0.3, "--picture_every", 2, "--gradient_penalty",
 def pretrain(*arguments, processes=1):
     if processes == 1:
         return run_script("pretrain.py", *TINY, *arguments)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command += [str(ROOT / "training" / "pretrain.py"), *map(str, TINY), *map(str, arguments)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = [*TINY, *arguments]
+    return run_ranks(ROOT / "training" / "pretrain.py", *words, processes=processes, environment=environment)
 
 
 def logged_losses(stderr):
@@ -296,10 +293,7 @@ close(shared.eval()(part), plain.eval()(whole)[rank::2])
 
 def test_shared_batch_norm_is_that_of_the_whole_batch(tmp_path):
     (tmp_path / "norm.py").write_text(NORM_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "norm.py"), str(ROOT / "training")], capture_output=True, text=True, timeout=200
-    )
+    done = run_ranks(tmp_path / "norm.py", ROOT / "training")
     assert done.returncode == 0, done.stderr
 
 

@@ -1,8 +1,5 @@
 """`--max_minutes`: a training stops in time, says what is left, and goes on as if it had never stopped."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 from time_limit import Pause, TimeLimit, duration  # noqa: E402
 
 from support.tiny_checkpoints import save_autoencoder  # noqa: E402
+from support.warm_processes import run_ranks  # noqa: E402
 
 
 ALONE = SimpleNamespace(num_processes=1)
@@ -66,10 +64,8 @@ def test_a_pretraining_of_two_processes_stops_in_time_and_goes_on(drawn_faces, t
 
     settings = PRETRAIN | {"data": [str(drawn_faces)], "output_dir": str(tmp_path / "run"), "max_minutes": AT_ONCE}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "training" / "pretrain.py"), "--config", str(tmp_path / "run.yaml")]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = run_ranks(ROOT / "training" / "pretrain.py", "--config", tmp_path / "run.yaml", environment=environment)
     assert done.returncode == 0, done.stderr
     assert "Stopped in time at step 1: 2 steps left. Go on with --resume_from_checkpoint latest." in done.stderr
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
