@@ -11,7 +11,6 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from ..common.choices import FORMATS
 from ..errors import CheckpointError, FabRecError
 from ..model.configuration_fabrec import FabRecAutoencoderConfig, FabRecConfig
 from ..model.delta_fabrec import whole_weights
@@ -19,7 +18,7 @@ from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.known_schemes import LandmarkScheme
 from ..model.modeling_fabrec import FabRecAutoencoder, FabRecForLandmarkDetection, FabRecPreTrainedModel
 from .names import resolve_checkpoint
-from .weight_files import weight_files
+from .weight_files import is_export, weight_files
 
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
@@ -154,9 +153,10 @@ def move_to_device(model: ModelT, device: str | None) -> ModelT:
 
 
 def _check_kind(name: str | Path, source: str) -> None:
-    is_export = any((Path(source) / graph).is_file() for graph, *_ in FORMATS.values())
-    if is_export and not any(Path(source).glob("*.safetensors")):
-        raise CheckpointError(f"{name} is an export, which only `fabrec detect` runs: name the checkpoint it is of.")
+    if is_export(source):
+        raise CheckpointError(
+            f"{name} is an export, which `fabrec detect` and `load_exported` run: name the checkpoint it is of."
+        )
     values, _ = FabRecConfig.get_config_dict(source)
     kind = values.get("model_type")
     if kind == FabRecAutoencoderConfig.model_type:

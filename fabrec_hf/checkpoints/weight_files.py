@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from ..common.choices import FORMATS
 from ..errors import CheckpointError
 
 
@@ -15,6 +16,8 @@ __all__ = [
     "SHARD_NAME",
     "WEIGHTS_NAME",
     "check_shard_size",
+    "graph_format",
+    "is_export",
     "save_shards",
     "shard_names",
     "weight_files",
@@ -23,6 +26,16 @@ __all__ = [
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
+
+
+def graph_format(folder: str | Path) -> str | None:
+    """Return the format of the graph for another runtime that a folder holds; None if it holds none."""
+    return next((name for name, files in FORMATS.items() if (Path(folder) / files[0]).is_file()), None)
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether a folder holds a graph that `fabrec export` wrote, and no weights of a checkpoint beside it."""
+    return graph_format(folder) is not None and not any(Path(folder).glob("*.safetensors"))
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -120,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from ..inference.input_files import collect_inputs, distinct_names, is_video, parse_boxes
 
+    # What can be wrong with the arguments is said before PyTorch is loaded.
     boxes = parse_boxes(arguments.boxes) if arguments.boxes else None
     if arguments.min_score is not None and not 0 <= arguments.min_score <= 1:
         raise FabRecError(f"--min-score must lie in 0 to 1, not {arguments.min_score}.")
@@ -140,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..inference.score_words import score_note
 
-    finder = _open_finder(arguments, many=len(paths) > 1)
+    finder = _open_finder(arguments, sum(not is_video(path) for path in paths))
     if arguments.to is not None:
         check_points(arguments.to, finder.num_landmarks, arguments.min_score)
     entries = zip(paths, distinct_names(paths), strict=True)
@@ -164,13 +165,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if detection.found_any and not detection.failures else 2
 
 
-def _open_finder(arguments: argparse.Namespace, many: bool = False) -> "LandmarkFinder":
-    """Load the detector; one that was exported computes each of `many` pictures with one thread."""
-    from ..export.runtimes import exported_format, load_exported
+def _open_finder(arguments: argparse.Namespace, pictures: int = 0) -> "LandmarkFinder":
+    """Load the detector; one that was exported computes with one thread for each of several pictures at a time."""
+    from ..checkpoints.weight_files import is_export
+    from ..export.runtimes import load_exported
     from ..inference.landmark_finder import LandmarkFinder
 
     model = arguments.model
-    source = load_exported(model, threads=1 if many else None) if exported_format(model) else model
+    source = load_exported(model, threads=1 if pictures > 1 else None) if is_export(model) else model
     return LandmarkFinder(source, device=arguments.device, small_faces=arguments.small_faces)
 
 

@@ -4,12 +4,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.choices import DEFAULT_RANK, FORMATS
 from ..common.console import say
-from ..common.output_folder import check_output_folder, write_files
+from ..common.output_folder import write_files
 from ..errors import CheckpointError, FabRecError
 from .columns import add_columns_option, column_names
 from .device_option import add_device_option
@@ -92,12 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments)
     from ..checkpoints.loading import load_landmark_model
     from ..export.delta import check_delta_folder
+    from ..export.runtime_files import check_export_folder
 
     ways: dict[str, tuple[Callable[[Path], None], Callable[..., _Written]]] = {
         DELTA: (check_delta_folder, _export_delta),
         CHECKPOINT: (check_delta_folder, _export_checkpoint),
     }
-    check, export = ways.get(arguments.format, (check_output_folder, _export_graph))
+    check, export = ways.get(arguments.format, (partial(check_export_folder, format=arguments.format), _export_graph))
     check(arguments.output)
     model, processor = load_landmark_model(arguments.model)
     scores, files = export(model, processor, arguments)

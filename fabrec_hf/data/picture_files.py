@@ -17,6 +17,7 @@ __all__ = [
     "NEEDS_HEIC",
     "PICTURE_SUFFIXES",
     "TOO_LARGE",
+    "VIDEO_SUFFIXES",
     "heic_is_readable",
     "is_picture",
     "pictures_note",
@@ -41,6 +42,9 @@ PICTURE_SUFFIXES = (
     *HEIC_SUFFIXES,
 )
 """What a file is called that is taken for a picture, in lower case."""
+
+VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv")
+"""What a file is called that is taken for a video, in lower case."""
 
 _ONE = ("MPO", "HEIF")
 

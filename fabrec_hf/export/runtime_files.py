@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checkpoints.weight_files import graph_format
 from ..common.choices import FORMATS
 from ..common.output_folder import check_output_folder, write_files
-from ..errors import FabRecError
+from ..errors import CheckpointError, FabRecError
 from ..model.fused_modeling_fabrec import FabRecFusedForLandmarkDetection
 from ..model.image_processing_fabrec import FabRecImageProcessor
 from ..model.landmark_decoding import Drawing
@@ -35,7 +36,7 @@ from ..model.modeling_fabrec import FabRecForLandmarkDetection
 from .quick_onnx import rewrite_for_onnx_runtime
 
 
-__all__ = ["FORMATS", "export_model", "need_package"]
+__all__ = ["FORMATS", "check_export_folder", "export_model", "need_package"]
 
 # How each runtime blurs heatmaps fastest, see `decode_heatmaps`; OpenVINO reads ONNX.
 BLURS = {"onnx": "convolutions", "openvino": "pooling", "torch": "products"}
@@ -107,6 +108,7 @@ def export_model(
         The folder.
 
     Raises:
+        CheckpointError: The folder holds a checkpoint or a graph of another format.
         FabRecError: A package that the format needs is not installed, INT8 is asked of `"torch"`, or the folder
             cannot be written to.
         ValueError: The format is unknown.
@@ -116,7 +118,7 @@ def export_model(
     if format == "torch" and quantize_by is not None:
         raise FabRecError("INT8 is for the formats onnx and openvino; export torch without --int8.")
     output = Path(output)
-    check_output_folder(output)
+    check_export_folder(output, format)
     fused = _on_cpu(model)
     if format == "torch":
         graph = {FORMATS[format][0]: _torch_program(fused)}
@@ -126,6 +128,20 @@ def export_model(
     about["preprocessor_config.json"] = processor.to_json_string().encode()
     write_files(output, graph | about)
     return output
+
+
+def check_export_folder(folder: Path, format: str) -> None:
+    """Refuse early what cannot become the folder of an export.
+
+    Raises:
+        CheckpointError: It holds a checkpoint, or a graph of another format: what would be run there is not clear.
+        FabRecError: A file is in the way, or there is no permission to write.
+    """
+    check_output_folder(folder)
+    kept = graph_format(folder)
+    if any(folder.glob("*.safetensors")) or kept not in (None, format):
+        what = "a checkpoint" if kept in (None, format) else f"an export for {kept}"
+        raise CheckpointError(f"{folder} holds {what}: name another folder.")
 
 
 def need_package(name: str) -> ModuleType:

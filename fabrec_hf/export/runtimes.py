@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints.weight_files import graph_format
 from ..errors import CheckpointError
 from ..model.configuration_fabrec import FabRecConfig
 from ..model.image_processing_fabrec import FabRecImageProcessor
@@ -16,7 +17,7 @@ from ..model.outputs_fabrec import FabRecLandmarkOutput
 from .runtime_files import FORMATS, need_package
 
 
-__all__ = ["ExportedLandmarkDetector", "exported_format", "load_exported"]
+__all__ = ["ExportedLandmarkDetector", "load_exported"]
 
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -51,11 +52,6 @@ class ExportedLandmarkDetector:
         return FabRecLandmarkOutput(landmarks=torch.as_tensor(landmarks), scores=torch.as_tensor(scores))
 
 
-def exported_format(folder: str | Path) -> str | None:
-    """Return the format of what `fabrec export` wrote into a folder; None if it is no export."""
-    return next((name for name, files in FORMATS.items() if (Path(folder) / files[0]).is_file()), None)
-
-
 def load_exported(
     folder: str | Path, threads: int | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[ExportedLandmarkDetector, FabRecImageProcessor]:
@@ -63,8 +59,8 @@ def load_exported(
 
     Args:
         folder: What `fabrec export` wrote.
-        threads: How many threads one call computes with, by default as many as the runtime likes; PyTorch's own
-            number of threads is the process's own.
+        threads: How many threads one call of ONNX Runtime or OpenVINO computes with, by default as many as the
+            runtime likes. A `torch` export computes with PyTorch's own.
         dtype: `torch.bfloat16` lets OpenVINO compute in 16 bits where the CPU has instructions for it, which is
             faster and moves points by a fraction of a pixel; elsewhere it changes nothing. The other runtimes
             compute in the types that the export was written with.
@@ -78,7 +74,7 @@ def load_exported(
         FabRecError: The runtime is not installed.
     """
     folder = Path(folder)
-    format = exported_format(folder)
+    format = graph_format(folder)
     if format is None:
         names = ", ".join(files[0] for files in FORMATS.values())
         raise CheckpointError(f"{folder} holds no exported model: it has none of {names}.")

@@ -1,8 +1,12 @@
-"""The pictures and videos that a command is given: found, named, opened; and boxes written on a command line."""
+"""The pictures and videos that a command is given: found, named, opened; and boxes written on a command line.
+
+Nothing here loads PyTorch before a picture is opened, so that a file that is not there is named at once.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -11,13 +15,16 @@ from ..data.picture_files import (
     NEEDS_HEIC,
     PICTURE_SUFFIXES,
     TOO_LARGE,
+    VIDEO_SUFFIXES,
     heic_is_readable,
     pictures_note,
     skipped_files,
 )
 from ..errors import BoxError, ImageError
-from ..model.image_inputs import Picture, is_heic
-from .video_files import VIDEO_SUFFIXES
+
+
+if TYPE_CHECKING:
+    from ..model.image_inputs import Picture
 
 
 __all__ = [
@@ -131,6 +138,8 @@ def open_noted_picture(path: Path) -> tuple[Image.Image, str]:
             image.load()
             return ImageOps.exif_transpose(image), note
     except UnidentifiedImageError as error:
+        from ..model.image_inputs import is_heic
+
         if not readable and is_heic(path.read_bytes()[:12]):
             raise ImageError(f"{NEEDS_HEIC}.") from error
         raise ImageError("this is not an image that can be read.") from error
@@ -144,12 +153,14 @@ def open_noted_picture(path: Path) -> tuple[Image.Image, str]:
         raise ImageError(f"it cannot be read: {' '.join(str(error).split()) or type(error).__name__}.") from error
 
 
-def load_picture(path: Path) -> tuple[Picture, str]:
+def load_picture(path: Path) -> tuple["Picture", str]:
     """Read a picture as all that works on it takes it, decoded once; and the sentence of `open_noted_picture`.
 
     Raises:
         ImageError: As from `open_picture`.
     """
+    from ..model.image_inputs import Picture
+
     image, note = open_noted_picture(path)
     try:
         return Picture(image), note

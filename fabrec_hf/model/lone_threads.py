@@ -5,6 +5,7 @@ where several threads do so at once. Its sums also depend on how many share them
 compute alone give the same bits on any machine.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,28 +21,48 @@ FACES_PER_THREAD = 4
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_lock = threading.Lock()
+_before, _blocks = 1, 0
+
 
 @contextmanager
 def computing_threads(count: int) -> Iterator[None]:
-    """Let PyTorch compute with so many threads in threads that are started meanwhile, and as before at the end."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
+    """Let PyTorch compute with so many threads, here and in threads that are started meanwhile."""
+    with _restored():
+        torch.set_num_threads(count)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
 def lone_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Open a pool of threads each of which computes alone; what was not begun is dropped at the end."""
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    with _restored():
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Let a block change how many threads PyTorch computes with.
+
+    Each thread has a number of its own, and takes it from one for the whole process when it first computes. Setting
+    one sets the other. Where blocks overlap, both are what they were when the last of them has ended.
+    """
+    global _before, _blocks
+    own = torch.get_num_threads()
+    with _lock:
+        if not _blocks:
+            _before = own
+        _blocks += 1
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # the number of threads to start later is shared by all
+        with _lock:
+            _blocks -= 1
+            torch.set_num_threads(own if _blocks else _before)
 
 
 def in_order(

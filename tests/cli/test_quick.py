@@ -75,6 +75,14 @@ def test_a_mistake_is_answered_at_once(words):
     assert float(seconds) <= 0.3 and float(megabytes) <= 60
 
 
+@pytest.mark.parametrize("words", [["nothere.jpg"], ["pyproject.toml", "--min-score", "3"]])
+def test_what_detect_cannot_begin_with_is_said_before_pytorch_is_loaded(words):
+    text, (code, seconds, megabytes, *libraries) = measure("detect", *words)
+    assert "error: " in text.splitlines()[0] and code == "2"
+    assert libraries == ["PIL"]  # which knows what is a picture
+    assert float(seconds) <= 0.3 and float(megabytes) <= 60
+
+
 def test_the_package_itself_loads_nothing_large():
     done = run_python("import fabrec_hf, sys; print({'numpy', 'torch', 'transformers'} & set(sys.modules))")
     assert done.stdout == "set()\n"

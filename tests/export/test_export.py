@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ import torch
 from PIL import Image
 
 from fabrec_hf.checkpoints.loading import load_landmark_model
+from fabrec_hf.checkpoints.weight_files import is_export
 from fabrec_hf.cli import main
 from fabrec_hf.errors import CheckpointError, FabRecError
+from fabrec_hf.export import runtimes
 from fabrec_hf.export.runtime_files import FORMATS, export_model, need_package
 from fabrec_hf.export.runtimes import load_exported
 from fabrec_hf.inference.landmark_finder import LandmarkFinder
@@ -236,6 +239,31 @@ def test_an_export_has_a_name_a_fingerprint_and_no_device(exported):
         LandmarkFinder((detector, processor), device="cuda")
     with pytest.raises(CheckpointError, match="is an export"):
         load_landmark_model(exported("onnx"))
+
+
+def test_a_folder_is_for_one_format_and_for_no_checkpoint(exported, model_and_processor, tmp_path, capsys):
+    folder, words = model_and_processor[2], ["export", "--model", str(model_and_processor[2]), "--output"]
+    fails_with(capsys, [*words, str(exported("onnx")), "--format", "openvino"], "holds an export for onnx")
+    fails_with(capsys, [*words, str(folder)], "holds a checkpoint")
+    assert not (folder / "model.onnx").exists() and is_export(exported("onnx")) and not is_export(folder)
+    # A repository may hold both, and is a checkpoint then.
+    both = shutil.copytree(folder, tmp_path / "both")
+    shutil.copy(exported("onnx") / "model.onnx", both)
+    assert not is_export(both) and load_landmark_model(both)[0].config.num_landmarks == 5
+    assert load_exported(both)[0].name_or_path == str(both)
+
+
+def test_several_pictures_get_a_thread_each_and_a_video_all(exported, monkeypatch, tmp_path):
+    counts = []
+    monkeypatch.setattr(
+        runtimes, "load_exported", lambda folder, threads: counts.append(threads) or load_exported(folder)
+    )
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.mp4", "d.mp4")]
+    for path in paths:
+        Path(path).write_bytes(b"nothing")
+    for inputs in (paths, paths[1:], paths[:1], paths[2:]):
+        assert main(["detect", *inputs, "--model", str(exported("onnx"))]) == 2
+    assert counts == [1, None, None, None]
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,6 +18,12 @@ def three_threads():
     torch.set_num_threads(before)
 
 
+def in_new_thread(function):
+    """Call a function in a thread that has not computed before: it goes by the number of the process."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
 def test_each_thread_computes_alone_and_all_is_as_before_at_the_end(three_threads):
     meeting = threading.Barrier(2, timeout=30)
 
@@ -28,7 +35,7 @@ def test_each_thread_computes_alone_and_all_is_as_before_at_the_end(three_thread
         found = [future.result() for _, future in in_order(pool, work, range(4), 4)]
     assert [item for item, _, _ in found] == [0, 1, 2, 3] and {count for _, count, _ in found} == {1}
     assert len({thread for _, _, thread in found}) == 2
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 3 and in_new_thread(torch.get_num_threads) == 3
 
 
 def test_results_come_in_order_and_items_are_taken_as_room_is_made():
@@ -66,9 +73,31 @@ def test_what_was_not_begun_is_dropped(three_threads):
 
 
 def test_a_thread_that_is_started_meanwhile_computes_with_fewer(three_threads):
-    found = []
     with computing_threads(2):
-        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 3
+
+
+@pytest.mark.parametrize("last", ["first", "second"])
+def test_blocks_that_overlap_leave_the_number_that_was_there_before_them(three_threads, last):
+    both, ended = threading.Barrier(2, timeout=30), threading.Event()
+
+    def work(name, block):
+        with block as pool:
+            if pool is not None:
+                pool.submit(torch.get_num_threads).result()
+            both.wait()
+            if name == last:
+                ended.wait(30)
+        if name != last:
+            ended.set()
+
+    threads = [
+        threading.Thread(target=work, args=("first", lone_threads(1))),
+        threading.Thread(target=work, args=("second", computing_threads(2))),
+    ]
+    for thread in threads:
         thread.start()
+    for thread in threads:
         thread.join()
-    assert found == [2] and torch.get_num_threads() == 3
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 3

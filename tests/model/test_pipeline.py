@@ -134,6 +134,16 @@ def test_threads_work_on_several_images_and_keep_their_order(checkpoint):
     assert torch.get_num_threads() == threads
 
 
+def test_threads_take_no_more_of_a_stream_than_they_need(detect):
+    taken = []
+    items = ({"image": picture(seed), "boxes": []} for seed in range(30) if not taken.append(seed))
+    stream = iter(detect(items, num_workers=2))
+    for count in range(5):
+        assert next(stream) == [] and len(taken) <= count + 4  # 3 under way
+    stream.close()
+    assert len(taken) < 10
+
+
 def test_generators_and_data_sets_stream(detect):
     images = [picture(0), picture(1)]
     expected = detect(images, boxes=[BOXES, BOXES[:1]])
