@@ -55,6 +55,20 @@ def test_a_room_imports_the_rooms_below_it_alone(room):
     assert used <= allowed
 
 
+def test_the_page_has_the_same_floors_and_names_files_that_are_there():
+    page = (PACKAGE.parent / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, flags=re.MULTILINE))
+    rows = {room: " ".join(re.findall(r"`(\w+)`", cell)) for room, cell in rows.items() if room in ROOMS}
+    assert rows.pop("cli") == "" and rows == {
+        room: below for room, below in ROOMS.items() if room not in ("cli", "errors")
+    }
+    # The paragraph of a room, from its bold name to the next one, names its modules without their folder.
+    for room, text in re.findall(r"^\*\*`(\w+)/`\*\*(.+?)(?=^\*\*`|^## )", page, flags=re.MULTILINE | re.DOTALL):
+        modules = {path.stem for path in PACKAGE.rglob("*.py")} | {path.parent.name for path in PACKAGE.rglob("*.py")}
+        words = {word for word in re.findall(r"`([a-z_]+)`", text) if "_" in word}
+        assert words - modules <= {"auto_map", "save_pretrained"}, room
+
+
 def test_every_folder_is_a_room():
     assert {init.parent.name for init in PACKAGE.glob("*/__init__.py")} == set(ROOMS) - {"errors"}
 

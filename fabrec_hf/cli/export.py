@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for hundreds, 128 for thousands (%(default)s)",
     )
     parser.add_argument(
-        "--autoencoder", default="3fabrec-autoencoder", help="of a delta: what it was taught on (%(default)s)"
+        "--autoencoder", default="3fabrec-mesh", help="of a delta: what it was taught on (%(default)s)"
     )
     parser.add_argument(
         "--shard-size", metavar="SIZE", help=f"of a checkpoint: the most that a file takes ({SHARD_SIZE})"

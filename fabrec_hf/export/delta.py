@@ -21,7 +21,7 @@ def save_delta(
     model: FabRecForLandmarkDetection,
     processor: FabRecImageProcessor,
     output: str | Path,
-    autoencoder: str = "3fabrec-autoencoder",
+    autoencoder: str = "3fabrec-mesh",
     rank: int = DEFAULT_RANK,
 ) -> Path:
     """Save a detector in about two megabytes; `from_pretrained` and every command load it as any other checkpoint.

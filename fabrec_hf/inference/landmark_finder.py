@@ -35,7 +35,7 @@ class Labeler(Protocol):
 
     @property
     def on_cpu(self) -> bool:
-        """Whether several pictures at once are no faster than one by one."""
+        """Whether the labeler computes on the CPU, where few pictures at a time are enough."""
 
     @property
     def num_landmarks(self) -> int:
@@ -129,7 +129,7 @@ class LandmarkFinder:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the model computes on the CPU, where several pictures at once are no faster than one by one."""
+        """Whether the model computes on the CPU, where few pictures at a time are enough."""
         return self.model.device.type == "cpu"
 
     def detect(self, image: Any) -> list[Box]:

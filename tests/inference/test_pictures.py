@@ -1,6 +1,7 @@
 """Many pictures at once: in order, by several threads, with what each of them gives alone."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,21 @@ def test_a_loop_that_is_left_early_drops_the_rest(checkpoint, pictures):
         many = [Path(pictures[0])] * 400
         results = landmark_pictures(many, finder_of(checkpoint, lambda rgb: seen.append(rgb.shape) or []))
         assert next(results).record["faces"] == []
+        time.sleep(0.3)
+        assert len(seen) <= 4 * 4  # of the group that is handed out and of three under way
         results.close()
         assert len(seen) < 50 and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_gpu_gets_sixteen_pictures_at_a_time(checkpoint, pictures, monkeypatch):
+    monkeypatch.setattr(LandmarkFinder, "on_cpu", False)
+    finder, passes = finder_of(checkpoint), []
+    monkeypatch.setattr(
+        finder, "find", lambda images, boxes, score: passes.append(len(images)) or [[] for _ in images]
+    )
+    results = list(landmark_pictures(pictures * 10, finder))
+    assert [result.path for result in results] == pictures * 10
+    # Eleven pictures, of which one cannot be read, ten times over: six groups of 16 and one of 14.
+    assert sum(passes) == 100 and len(passes) == 7 and max(passes) <= 16

@@ -1,11 +1,14 @@
 """What the benchmarks show to a detector is what they say: places by hand."""
 
+from types import SimpleNamespace
+
 import benchmark_hard_faces as hard
 import benchmark_pictures as speed
 import numpy as np
 import pytest
 from PIL import Image
 
+from fabrec_hf import get_scheme
 from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from support.landmark_checkpoints import save_landmark_model
 
@@ -51,7 +54,29 @@ def test_a_share_of_the_box_lies_beyond_the_border(side, size, moved):
 
 def test_the_lower_half_of_the_box_is_gray():
     pixels = np.asarray(hard._covered(face()).image)
-    assert (pixels[31:50, 21:60] == 128).all() and (pixels[:30, :, 0] == np.arange(100)).all()
+    assert (pixels[31:50, 21:60] == 128).all()
+    for beside in (pixels[:30], pixels[51:], pixels[:, :20], pixels[:, 62:]):
+        assert not (beside == 128).all(-1).any()
+
+
+def test_errors_are_of_the_box_that_holds_the_face_and_flags_are_counted():
+    class Finder:
+        model = SimpleNamespace(config=SimpleNamespace(landmark_scheme=get_scheme("mtfl").to_dict()))
+
+        def detect(self, image):
+            """Find something elsewhere first, and the face."""
+            return [(80, 55, 10, 10), (20, 10, 40, 40)]
+
+        def find(self, images, boxes):
+            """Err by 5 pixels in the box of the points, by 10 in a detected one, and see no face elsewhere."""
+            (x, *_) = boxes[0][0]
+            step = {20.5: 1, 20: 2}.get(x, 9)
+            return [[{"keypoints": POINTS + [3 * step, 4 * step]} | ({"is_face": False} if step == 9 else {})]]
+
+    judge = hard._Judge(Finder(), 5)
+    # The eyes are 40 pixels apart: 5 pixels are 12.5 %.
+    assert judge([face()]) == {"found": 1, "error": 25.0, "error in the given box": 12.5}
+    assert judge.faceless([face(), hard.Shown(face().image, POINTS + 5)]) == 1
 
 
 def test_small_faces_have_their_height_and_are_found_where_they_are(monkeypatch):
