@@ -141,7 +141,7 @@ def test_fit_makes_a_detector_from_any_format(pts_folder, autoencoder, tmp_path,
     assert len(record["faces"][0]["keypoints"]) == 3
     assert main([str(word) for word in words]) == 2, "nothing is overwritten"
     assert "is not empty" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".fitting")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_fit_learns_the_same_from_a_reader_and_from_what_convert_wrote(pts_folder, autoencoder, tmp_path):
