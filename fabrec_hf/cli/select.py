@@ -6,8 +6,9 @@ import io
 import json
 import math
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ..common.choices import TEMPLATES
 from ..common.console import say
 from ..common.output_folder import check_output_folder, write_files
 from ..errors import DataError, FabRecError
+from .columns import add_columns_option, column_names
 from .device_option import add_device_option
 
 
@@ -69,7 +71,14 @@ class FoundFace:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a selection to a parser."""
     parser.description = f"{parser.description} {NOTES}"
-    parser.add_argument("inputs", metavar="FOLDER|IMAGE", nargs="+", help="photographs, or folders of them")
+    parser.add_argument(
+        "inputs",
+        metavar="FOLDER|IMAGE|DATA",
+        nargs="+",
+        help="photographs, folders of them, and Parquet or Hub data sets, of which the column image is enough",
+    )
+    parser.add_argument("--split", help="which split of a data set to choose from (train, where there are several)")
+    add_columns_option(parser)
     parser.add_argument("--count", type=int, default=10, metavar="N", help="faces to choose (%(default)s)")
     parser.add_argument(
         "--model", default="3fabrec-autoencoder", help="autoencoder: folder, embedded or hub name (%(default)s)"
@@ -107,17 +116,41 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         FabRecError: For mistakes that concern more than one picture; one line.
     """
-    from ..data.scheme_files import load_scheme
-    from ..inference.input_files import collect_inputs, is_video
-
     if arguments.count < 1:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
     if arguments.template and (arguments.output is None or arguments.scheme is None):
         raise FabRecError("--template needs --output DIR and --scheme, the points to annotate.")
-    scheme = load_scheme(arguments.scheme)
-    paths = [path for path in collect_inputs(arguments.inputs, _remark) if not is_video(path)]
-    if not paths:
+    with tempfile.TemporaryDirectory() as scratch:
+        return _select(arguments, _gather(arguments, Path(scratch)))
+
+
+def _gather(arguments: argparse.Namespace, scratch: Path) -> dict[Path, str]:
+    """Return the pictures to choose from, those of data sets as files in `scratch`, and what each is called."""
+    from ..data.readers import holds_rows
+    from ..inference.input_files import collect_inputs, is_video
+
+    # What is not there is said before PyTorch is loaded.
+    data = [name for name in arguments.inputs if holds_rows(name)]
+    files = collect_inputs([name for name in arguments.inputs if name not in data], _remark)
+    called = {path: str(path) for path in files if not is_video(path)}
+    if data:
+        from ..data.unpacked_pictures import unpack_pictures
+
+        names = column_names(arguments.columns)
+        for number, name in enumerate(data):
+            folder = scratch / str(number)
+            folder.mkdir()
+            called |= unpack_pictures(name, folder, arguments.split, names)
+    if not called:
         raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
+    return called
+
+
+def _select(arguments: argparse.Namespace, called: dict[Path, str]) -> int:
+    """Choose among pictures."""
+    from ..data.scheme_files import load_scheme
+
+    scheme, paths = load_scheme(arguments.scheme), list(called)
     if arguments.output is not None:
         check_output_folder(arguments.output)
     import numpy as np
@@ -141,7 +174,10 @@ def run(arguments: argparse.Namespace) -> int:
         asdict(faces[row]) | {"share": round(float(share), 4)} for row, share in zip(chosen, shares, strict=True)
     ]
     if arguments.output is not None:
-        _write(arguments.output, records, [encoder.crop(faces[row]) for row in chosen], arguments.template, scheme)
+        _write(
+            arguments.output, records, [encoder.crop(faces[row]) for row in chosen], arguments.template, scheme, called
+        )
+    records = [record | {"file": called[Path(record["file"])]} for record in records]
     if arguments.json:
         say(json.dumps(records, indent=2))
     else:
@@ -294,6 +330,7 @@ def _write(
     crops: "Sequence[np.ndarray]",
     template: str | None,
     scheme: "LandmarkScheme | None",
+    called: Mapping[Path, str],
 ) -> None:
     """Write the choice, its pictures, and what a tool is started with."""
     from ..data.annotation_templates import annotation_template
@@ -304,7 +341,7 @@ def _write(
     writer = csv.writer(table)
     writer.writerow(["file", "x", "y", "width", "height", "share"])
     for record in records:
-        writer.writerow([record["file"], *(round(value, 2) for value in record["box"]), record["share"]])
+        writer.writerow([called[Path(record["file"])], *(round(value, 2) for value in record["box"]), record["share"]])
     titles = [f"{place}. {Path(record['file']).name}" for place, record in enumerate(records, start=1)]
     picture = io.BytesIO()
     contact_sheet(crops, titles).save(picture, format="PNG")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .source import FaceSource
 
 
-__all__ = ["KINDS", "PROPOSALS", "TOOLS", "guess_kind", "is_repository", "known_options", "open_source"]
+__all__ = ["KINDS", "PROPOSALS", "TOOLS", "guess_kind", "holds_rows", "is_repository", "known_options", "open_source"]
 
 # Kind -> the module below this package whose `open_source(path, ...)` returns a `FaceSource`, and what it reads.
 KINDS: dict[str, tuple[str, str]] = {
@@ -126,3 +126,13 @@ def is_repository(path: str | os.PathLike) -> bool:
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not (
         os.path.exists(name) or os.path.isdir(os.path.dirname(name)) or name.endswith(".parquet")
     )
+
+
+def holds_rows(name: str) -> bool:
+    """Whether a name stands for rows: a Parquet file, a folder of such files and no pictures, or `owner/name`."""
+    from .picture_files import is_picture
+
+    path = Path(name)
+    if path.is_dir():
+        return any(path.rglob("*.parquet")) and not any(is_picture(entry) for entry in path.iterdir())
+    return path.suffix == ".parquet" or is_repository(name)

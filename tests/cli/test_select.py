@@ -4,11 +4,13 @@ import csv
 import json
 from xml.etree import ElementTree
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
 
+from support.commands import fails_with
 from support.faces import draw_face
 from support.tiny_checkpoints import save_autoencoder
 
@@ -178,3 +180,34 @@ def test_select_lists_the_faces_that_stand_for_the_most(drawn_faces, tmp_path, c
     assert "broken.png" in captured.err and captured.out.count("stands for") == 3
     assert main(["select", str(folder), "--count", "20", *common]) == 2
     assert "only 7 were found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "other column"])
+def test_pictures_are_chosen_from_a_data_set(drawn_faces, tmp_path, capsys, kind):
+    autoencoder, output, data = save_autoencoder(tmp_path / "autoencoder"), tmp_path / "selected", drawn_faces
+    words = ["--count", "3", "--output", str(output), "--json", "--model", str(autoencoder), "--cropped"]
+    faces = load_faces(drawn_faces).select(range(7))
+    if kind != "folder":
+        data = tmp_path / "few.parquet"
+        (faces.rename_column("image", "photo") if kind == "other column" else faces).select_columns(
+            ["photo" if kind == "other column" else "image"]
+        ).to_parquet(data)
+        words += ["--columns", "image=photo"] if kind == "other column" else []
+    assert main(["select", str(data), *words]) == 0
+    records = json.loads(capsys.readouterr().out)
+    rows = [int(record["file"].removeprefix(f"{data}#")) for record in records]
+    assert len(set(rows)) == 3 and max(rows) < (24 if kind == "folder" else 7)
+    stem = data.stem
+    assert {file.name for file in (output / "pictures").iterdir()} == {f"{stem}-{row:05}.png" for row in rows}
+    for row in rows:
+        picture = np.asarray(Image.open(output / "pictures" / f"{stem}-{row:05}.png"))
+        assert (picture == np.asarray(load_faces(drawn_faces)[row]["image"])).all()
+    with open(output / "selected.csv", newline="") as file:
+        assert [line["file"] for line in csv.DictReader(file)] == [record["file"] for record in records]
+
+
+def test_a_row_without_a_picture_is_named(tmp_path, capsys):
+    rows = {"image": [{"bytes": b"no picture", "path": None}]}
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "broken.parquet")
+    fails_with(capsys, ["select", tmp_path / "broken.parquet", "--count", "1"], "row 0 has no picture")
