@@ -4,7 +4,6 @@ import csv
 import json
 from xml.etree import ElementTree
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -210,4 +209,5 @@ def test_a_row_without_a_picture_is_named(tmp_path, capsys):
     rows = {"image": [{"bytes": b"no picture", "path": None}]}
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "broken.parquet")
+    capsys.readouterr()
     fails_with(capsys, ["select", tmp_path / "broken.parquet", "--count", "1"], "row 0 has no picture")
