@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +24,15 @@ from .weight_files import is_export, weight_files
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
-# Each layer has errors of its own: files and hub, JSON and processors, weights, configurations. A JSON file whose
-# values are of other types than they should be fails wherever one is first used.
+PACKAGE = Path(__file__).parents[1]
+# A JSON file whose values are of other types than they should be fails wherever a library first uses one. Raised by
+# code of this package, these are its own mistakes, and are raised as they are.
+PROGRAM_ERRORS = (TypeError, LookupError, AttributeError, ArithmeticError)
+# Each layer has errors of its own: files and hub, JSON and processors, weights, configurations.
 LOADING_ERRORS = (
+    *PROGRAM_ERRORS,
     OSError,
     ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
     RuntimeError,
     MemoryError,
     EOFError,
@@ -49,7 +50,15 @@ def _loading(name: str | Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except LOADING_ERRORS as error:
+        if isinstance(error, PROGRAM_ERRORS) and _is_own(error):
+            raise
         raise CheckpointError(f"The checkpoint {name} cannot be loaded: {_reason(error)}") from error
+
+
+def _is_own(error: BaseException) -> bool:
+    """Whether a line of this package raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(PACKAGE)
 
 
 def load_landmark_model(name: str | Path) -> tuple[FabRecForLandmarkDetection, FabRecImageProcessor]:
@@ -152,13 +161,20 @@ def move_to_device(model: ModelT, device: str | None) -> ModelT:
         raise FabRecError(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
+def _model_type(source: str) -> str | None:
+    """Return what a configuration says that it is of."""
+    values, _ = FabRecConfig.get_config_dict(source)
+    if not isinstance(values, dict):
+        raise ValueError("its config.json holds no configuration.")
+    return values.get("model_type")
+
+
 def _check_kind(name: str | Path, source: str) -> None:
     if is_export(source):
         raise CheckpointError(
             f"{name} is an export, which `fabrec detect` and `load_exported` run: name the checkpoint it is of."
         )
-    values, _ = FabRecConfig.get_config_dict(source)
-    kind = values.get("model_type")
+    kind = _model_type(source)
     if kind == FabRecAutoencoderConfig.model_type:
         raise CheckpointError(f"{name} is an autoencoder, which finds no landmarks: name a model trained from it.")
     if Path(source).is_dir() and not (Path(source) / "preprocessor_config.json").is_file():

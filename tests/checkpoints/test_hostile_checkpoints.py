@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from fabrec_hf.checkpoints import loading
 from fabrec_hf.checkpoints.loading import load_autoencoder, load_landmark_model
+from fabrec_hf.errors import CheckpointError
 from support.fuzzing import fuzz
 from support.landmark_checkpoints import DAMAGE, loads_or_is_refused, refused, save_landmark_model
 
@@ -176,3 +178,15 @@ def test_any_change_of_any_file_loads_or_is_refused(original, tmp_path_factory, 
     content = (original / file).read_bytes()
     reach = 600 if file == "model.safetensors" else len(content)  # the header; a changed number is still a number
     loads_or_is_refused(folder, file, content, reach, changes, cut)
+
+
+@pytest.mark.parametrize(
+    ("file", "raised"), [(loading.PACKAGE / "model/layers.py", AttributeError), ("library.py", CheckpointError)]
+)
+def test_a_mistake_of_this_package_is_not_the_checkpoints(checkpoint, monkeypatch, file, raised):
+    """The same line fails in a file of the package and in one of a library."""
+    names = {}
+    exec(compile("def broken(*values):\n    return values.nothing_like_that", str(file), "exec"), names)
+    monkeypatch.setattr(loading, "_check_kind", names["broken"])
+    with pytest.raises(raised, match="nothing_like_that"):
+        loading.load_landmark_model(checkpoint)
