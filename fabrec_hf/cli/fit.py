@@ -250,7 +250,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
 @contextmanager
 def _progress(on_learned: Callable[[], None]) -> Iterator[Any]:
-    """Show one bar a stage, with the error going down; without a terminal, a line every tenth.
+    """Show one bar a phase, with the error going down; without a terminal, a line every tenth.
 
     Args:
         on_learned: Called once, after the last step of learning.
@@ -266,18 +266,18 @@ def _progress(on_learned: Callable[[], None]) -> Iterator[Any]:
         error = "" if progress.error is None else f", error {progress.error:.2f} %"
         tenth = 10 * progress.step // progress.steps
         if not shown and tenth > 10 * (progress.step - 1) // progress.steps:
-            say(f"fabrec fit: {progress.stage}, step {progress.step} of {progress.steps}{error}", sys.stderr)
-        if progress.stage not in bars:
+            say(f"fabrec fit: {progress.phase}, step {progress.step} of {progress.steps}{error}", sys.stderr)
+        if progress.phase not in bars:
             for bar in bars.values():
                 bar.close()
-            bars[progress.stage] = tqdm(
-                total=progress.steps, desc=progress.stage, unit="step", disable=None, file=sys.stderr
+            bars[progress.phase] = tqdm(
+                total=progress.steps, desc=progress.phase, unit="step", disable=None, file=sys.stderr
             )
-        bar = bars[progress.stage]
+        bar = bars[progress.phase]
         if progress.error is not None:
             bar.set_postfix_str(f"error {progress.error:.2f} %", refresh=False)
         bar.update(progress.step - bar.n)
-        if progress.stage == "learning" and progress.step == progress.steps:
+        if progress.phase == "learning" and progress.step == progress.steps:
             on_learned()
 
     try:

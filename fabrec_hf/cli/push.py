@@ -17,7 +17,7 @@ from ..errors import FabRecError
 
 if TYPE_CHECKING:
     from ..hub.contents import Contents
-    from ..hub.publishing import Published
+    from ..hub.publishing import Pushed
 
 
 __all__ = ["add_arguments", "run"]
@@ -144,7 +144,7 @@ def _show_progress() -> None:
         enable_progress_bars()
 
 
-def _report(published: "Sequence[Published]", as_json: bool) -> None:
+def _report(published: "Sequence[Pushed]", as_json: bool) -> None:
     if as_json:
         say(json.dumps([vars(entry) for entry in published], indent=2))
         return

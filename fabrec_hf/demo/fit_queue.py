@@ -42,7 +42,7 @@ class FitJob:
     progress: FitProgress | None = None
     result: FitResult | None = None
     error: str | None = None
-    _stage: tuple[str, float, int] | None = field(default=None, repr=False)
+    _phase: tuple[str, float, int] | None = field(default=None, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -81,20 +81,20 @@ class FitJob:
         self._over.set()
 
     def _report(self, progress: FitProgress) -> None:
-        if progress.stage == "learning":
+        if progress.phase == "learning":
             self.losses.append(progress.loss)
-        if self._stage is None or self._stage[0] != progress.stage:
-            self._stage = progress.stage, time.monotonic(), progress.step
+        if self._phase is None or self._phase[0] != progress.phase:
+            self._phase = progress.phase, time.monotonic(), progress.step
         self.progress = progress
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the present stage still takes at the speed that it had so far; None before that is known."""
-        progress, stage = self.progress, self._stage
-        if progress is None or stage is None or progress.step - stage[2] < STEPS_TO_KNOW:
+        """Seconds that the present phase still takes at the speed that it had so far; None before that is known."""
+        progress, phase = self.progress, self._phase
+        if progress is None or phase is None or progress.step - phase[2] < STEPS_TO_KNOW:
             return None
-        passed = time.monotonic() - stage[1]
-        return passed / (progress.step - stage[2]) * (progress.steps - progress.step)
+        passed = time.monotonic() - phase[1]
+        return passed / (progress.step - phase[2]) * (progress.steps - progress.step)
 
 
 class FitQueue:

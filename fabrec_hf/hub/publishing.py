@@ -20,7 +20,7 @@ from .contents import MAIN, Contents, gather
 from .space import space_files
 
 
-__all__ = ["Published", "check_name", "open_repository", "publish", "push", "push_space"]
+__all__ = ["Pushed", "check_name", "open_repository", "publish", "push", "push_space"]
 
 KEPT = (".gitattributes",)
 """What the Hub itself writes into a repository."""
@@ -30,7 +30,7 @@ _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 @dataclass(frozen=True)
-class Published:
+class Pushed:
     """A revision after a push.
 
     Attributes:
@@ -56,7 +56,7 @@ def push(
     annotations_only: bool = False,
     private: bool | None = None,
     api: HfApi | None = None,
-) -> list[Published]:
+) -> list[Pushed]:
     """Publish a checkpoint, a converted data set or a metric.
 
     Each revision becomes exactly what is pushed, by one commit: files that it had before and that are not part of it
@@ -87,7 +87,7 @@ def push(
         return publish(contents, named, api)
 
 
-def push_space(repository: str, private: bool | None = None, api: HfApi | None = None) -> Published:
+def push_space(repository: str, private: bool | None = None, api: HfApi | None = None) -> Pushed:
     """Publish the demonstration as a Space that starts as it is: the app with this package beside it.
 
     Args:
@@ -149,7 +149,7 @@ def _open(repository: str, kind: str, private: bool | None, api: HfApi, sdk: str
         )
 
 
-def publish(contents: Contents, repository: str, api: HfApi) -> list[Published]:
+def publish(contents: Contents, repository: str, api: HfApi) -> list[Pushed]:
     """Push gathered files to a repository that exists.
 
     Args:
@@ -167,7 +167,7 @@ def publish(contents: Contents, repository: str, api: HfApi) -> list[Published]:
         ]
 
 
-def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[str, Path], api: HfApi) -> Published:
+def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[str, Path], api: HfApi) -> Pushed:
     if revision != MAIN:
         # From the first, empty commit: were the push cut short here, the branch must not show the main model.
         first = api.list_repo_commits(repository, repo_type=kind)[-1].commit_id
@@ -186,7 +186,7 @@ def _publish_revision(kind: str, repository: str, revision: str, files: Mapping[
         revision=revision,
         parent_commit=head.sha,
     )
-    return Published(repository, revision, done.oid, done.oid != head.sha, len(files))
+    return Pushed(repository, revision, done.oid, done.oid != head.sha, len(files))
 
 
 def _full_name(repository: str, api: HfApi) -> str:

@@ -138,15 +138,15 @@ class FitProgress:
     """Where a fit is.
 
     Attributes:
-        stage: `"learning"` or `"estimating"`.
-        step: Steps done in this stage.
-        steps: Steps that the stage has.
+        phase: `"learning"` or `"estimating"`.
+        step: Steps done in this phase.
+        steps: Steps that the phase has.
         loss: Heatmap loss of the last step.
         error: NME in percent as it was last measured, None before: while learning, of annotated faces (plain crops,
             `MEASURED_FACES` of them); while estimating, of the faces that were left out and predicted so far.
     """
 
-    stage: str
+    phase: str
     step: int
     steps: int
     loss: float

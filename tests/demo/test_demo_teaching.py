@@ -133,7 +133,7 @@ def test_teaching_keeps_a_detector_that_finds_the_points(session, autoencoder):
     annotate(session, 3)
     steps = []
     result = teach(session, autoencoder, 0.025, steps.append, lambda: False)
-    assert [step.stage for step in steps].count("learning") == 15 and not result.stopped
+    assert [step.phase for step in steps].count("learning") == 15 and not result.stopped
     assert np.isfinite(result.held_out_errors).tolist() == [False, True, False]
     assert list(session.checkpoints()) == ["taught in this session"]
     finder = ModelShelf(autoencoder=autoencoder).finder(session.detector)
@@ -239,7 +239,7 @@ def test_a_job_says_how_long_its_stage_still_takes(monkeypatch):
         now[0] += 2.0
     now[0] -= 2.0
     assert job.seconds_left == pytest.approx(24.0)
-    assert 'value="0.400"' in draw_bar(job) and "40%, about 25 s left of this stage" in draw_bar(job)
+    assert 'value="0.400"' in draw_bar(job) and "40%, about 25 s left of this phase" in draw_bar(job)
     job._report(FitProgress("estimating", 1, 10, 1.0))
     assert job.seconds_left is None
     assert [describe_seconds(seconds) for seconds in (1, 58, 62, 150.0)] == ["5 s", "60 s", "1 min", "2 min"]

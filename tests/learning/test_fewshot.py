@@ -191,7 +191,7 @@ def test_cross_validation_predicts_every_face_once_and_changes_nothing(drawn_fac
     assert np.array_equal(plain.training_errors, result.training_errors)
     assert np.isfinite(result.held_out_errors).all() and np.isfinite(result.held_out.landmarks).all()
     # Five faces, so five folds of three quarters of the steps: two with the head alone and three with the encoder.
-    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 25
+    assert [step.phase for step in seen] == ["learning"] * 6 + ["estimating"] * 25
     assert seen[-1] == FitProgress("estimating", 25, 25, seen[-1].loss, seen[-1].error)
     # Between folds, the error of the faces that were predicted so far; before the first, none.
     assert [step.error for step in seen[6:11]] == [None] * 5
@@ -211,7 +211,7 @@ def test_a_hold_out_predicts_a_third_of_the_faces(drawn_faces, autoencoder):
     result = fit_landmarks(
         build_model(str(autoencoder), SCHEME, RECIPE), faces, SCHEME, RECIPE, FitOptions(on_step=seen.append)
     )
-    assert [step.stage for step in seen] == ["learning"] * 6 + ["estimating"] * 5
+    assert [step.phase for step in seen] == ["learning"] * 6 + ["estimating"] * 5
     left_out = np.random.default_rng(0).permutation(5) % 3 == 0
     assert left_out.sum() == 2 and np.array_equal(np.isfinite(result.held_out_errors), left_out)
     shorter = replace(RECIPE, head_steps=2, finetune_steps=3)

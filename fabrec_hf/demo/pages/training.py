@@ -197,10 +197,10 @@ def _curve(job: FitJob) -> Any:
 
 
 def draw_bar(job: FitJob) -> str:
-    """Return HTML of how far the present stage of a training is, and how long it still takes."""
+    """Return HTML of how far the present phase of a training is, and how long it still takes."""
     progress, left = job.progress, job.seconds_left
     share = progress.step / max(progress.steps, 1) if progress else 0.0
-    note = f"{share:.0%}" if left is None else f"{share:.0%}, about {describe_seconds(left)} left of this stage"
+    note = f"{share:.0%}" if left is None else f"{share:.0%}, about {describe_seconds(left)} left of this phase"
     return (
         f'<progress value="{share:.3f}" max="1" aria-label="Progress of the training" style="width: 100%"></progress>'
         f"<div>{note}</div>"
@@ -224,9 +224,9 @@ def describe_job(job: FitJob, position: int) -> str:
         progress = job.progress
         if progress is None:
             return "Getting ready."
-        stage = "Learning" if progress.stage == "learning" else "Estimating the error on new faces"
+        phase = "Learning" if progress.phase == "learning" else "Estimating the error on new faces"
         error = "" if progress.error is None else f", error on some faces {progress.error:.2f} %"
-        return f"{stage}: step {progress.step} of {progress.steps}, loss {progress.loss:.2f}{error}."
+        return f"{phase}: step {progress.step} of {progress.steps}, loss {progress.loss:.2f}{error}."
     if job.result is None:
         return "Canceled before it began."
     head = "Canceled; what was learned so far is kept." if job.state == "stopped" else "Done."
