@@ -125,7 +125,7 @@ def checkpoint_kind(name: str | Path) -> str | None:
     """
     source = resolve_checkpoint(name)
     with _loading(name):
-        kind: str | None = FabRecConfig.get_config_dict(source)[0].get("model_type")
+        kind = _model_type(source)
     return kind
 
 

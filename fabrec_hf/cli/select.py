@@ -120,12 +120,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise FabRecError(f"--count must be at least 1, not {arguments.count}.")
     if arguments.template and (arguments.output is None or arguments.scheme is None):
         raise FabRecError("--template needs --output DIR and --scheme, the points to annotate.")
-    with tempfile.TemporaryDirectory() as scratch:
-        return _select(arguments, _gather(arguments, Path(scratch)))
-
-
-def _gather(arguments: argparse.Namespace, scratch: Path) -> dict[Path, str]:
-    """Return the pictures to choose from, those of data sets as files in `scratch`, and what each is called."""
     from ..data.readers import holds_rows
     from ..inference.input_files import collect_inputs, is_video
 
@@ -133,32 +127,31 @@ def _gather(arguments: argparse.Namespace, scratch: Path) -> dict[Path, str]:
     data = [name for name in arguments.inputs if holds_rows(name)]
     files = collect_inputs([name for name in arguments.inputs if name not in data], _remark)
     called = {path: str(path) for path in files if not is_video(path)}
-    if data:
-        from ..data.unpacked_pictures import unpack_pictures
-
-        names = column_names(arguments.columns)
-        for number, name in enumerate(data):
-            folder = scratch / str(number)
-            folder.mkdir()
-            called |= unpack_pictures(name, folder, arguments.split, names)
-    if not called:
+    if not called and not data:
         raise DataError("There is no picture to choose from, only videos: take frames out of them first.")
-    return called
-
-
-def _select(arguments: argparse.Namespace, called: dict[Path, str]) -> int:
-    """Choose among pictures."""
-    from ..data.scheme_files import load_scheme
-
-    scheme, paths = load_scheme(arguments.scheme), list(called)
     if arguments.output is not None:
         check_output_folder(arguments.output)
+
+    from ..data.scheme_files import load_scheme
+    from ..data.unpacked_pictures import unpack_pictures
+
+    scheme, names = load_scheme(arguments.scheme), column_names(arguments.columns)
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, name in enumerate(data):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            called |= unpack_pictures(name, folder, arguments.split, names)
+        return _select(arguments, called, scheme)
+
+
+def _select(arguments: argparse.Namespace, called: Mapping[Path, str], scheme: "LandmarkScheme | None") -> int:
+    """Choose among pictures, of which each is called something, and print and write the choice."""
     import numpy as np
 
     from ..learning.fewshot import assign_faces
 
     encoder = _FaceEncoder(arguments.model, arguments.cropped, arguments.device)
-    faces, latents, failures = _encode_all(paths, encoder)
+    faces, latents, failures = _encode_all(called, encoder)
     pool = np.flatnonzero([face.is_good(arguments.min_size, arguments.min_sharpness) for face in faces])
     if len(pool) < len(faces):
         left_out = len(faces) - len(pool)
@@ -167,7 +160,7 @@ def _select(arguments: argparse.Namespace, called: dict[Path, str]) -> int:
         pool = np.sort(np.random.default_rng(0).permutation(len(pool))[:LARGEST_POOL])
         say(f"fabrec select: choosing among {LARGEST_POOL:,} of {len(faces):,} faces.", sys.stderr)
     if len(pool) < arguments.count:
-        raise DataError(f"--count {arguments.count} faces, but only {len(pool)} were found in {len(paths)} pictures.")
+        raise DataError(f"--count {arguments.count} faces, but only {len(pool)} were found in {len(called)} pictures.")
     chosen = choose_pictures(faces, latents, pool, arguments.count)
     shares = np.bincount(assign_faces(latents, chosen), minlength=len(chosen)) / len(faces)
     records = [
@@ -278,7 +271,7 @@ def choose_pictures(faces: Sequence[FoundFace], latents: "torch.Tensor", pool: "
         pool = np.array([row for row in pool if twice.get(faces[row].file, row) == row])
 
 
-def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[FoundFace], "torch.Tensor", int]:
+def _encode_all(called: Mapping[Path, str], encoder: _FaceEncoder) -> tuple[list[FoundFace], "torch.Tensor", int]:
     """Encode the faces of all pictures: the faces, their latents (N, D), and how many pictures could not be read."""
     import torch
     from tqdm import tqdm
@@ -286,18 +279,18 @@ def _encode_all(paths: Sequence[Path], encoder: _FaceEncoder) -> tuple[list[Foun
     faces: list[FoundFace] = []
     latents: list[torch.Tensor] = []
     failures = 0
-    with tqdm(paths, unit="picture", desc="encoding", disable=None, file=sys.stderr) as bar:
+    with tqdm(called, unit="picture", desc="encoding", disable=None, file=sys.stderr) as bar:
         for path in bar:
             try:
                 found, codes = encoder(path)
             except (FabRecError, OSError, ValueError) as error:
                 failures += 1
-                say(f"fabrec select: error: {path}: {error}", sys.stderr)
+                say(f"fabrec select: error: {called[path]}: {error}", sys.stderr)
                 continue
             faces += found
             latents.append(codes)
     if not faces:
-        raise DataError(f"None of the {len(paths)} pictures could be read.")
+        raise DataError(f"None of the {len(called)} pictures could be read.")
     return faces, torch.cat(latents), failures
 
 

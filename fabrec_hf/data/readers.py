@@ -134,5 +134,5 @@ def holds_rows(name: str) -> bool:
 
     path = Path(name)
     if path.is_dir():
-        return any(path.rglob("*.parquet")) and not any(is_picture(entry) for entry in path.iterdir())
+        return not any(is_picture(entry) for entry in path.iterdir()) and any(path.rglob("*.parquet"))
     return path.suffix == ".parquet" or is_repository(name)

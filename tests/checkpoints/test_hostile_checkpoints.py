@@ -180,6 +180,13 @@ def test_any_change_of_any_file_loads_or_is_refused(original, tmp_path_factory, 
     loads_or_is_refused(folder, file, content, reach, changes, cut)
 
 
+def test_a_configuration_that_is_a_list_has_no_kind(checkpoint):
+    (checkpoint / "config.json").write_text("[]")
+    for load in (loading.checkpoint_kind, loading.load_checkpoint):
+        with pytest.raises(CheckpointError, match="holds no configuration"):
+            load(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("file", "raised"), [(loading.PACKAGE / "model/layers.py", AttributeError), ("library.py", CheckpointError)]
 )

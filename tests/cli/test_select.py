@@ -1,6 +1,7 @@
 """`fabrec select`: which faces it leaves out, one face a picture, and what it writes for an annotation tool."""
 
 import csv
+import io
 import json
 from xml.etree import ElementTree
 
@@ -206,8 +207,15 @@ def test_pictures_are_chosen_from_a_data_set(drawn_faces, tmp_path, capsys, kind
 
 
 def test_a_row_without_a_picture_is_named(tmp_path, capsys):
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(whole, "PNG")
+    cut = {"image": [{"bytes": whole.getvalue()[:9000], "path": None}]}
     rows = {"image": [{"bytes": b"no picture", "path": None}]}
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "broken.parquet")
     capsys.readouterr()
     fails_with(capsys, ["select", tmp_path / "broken.parquet", "--count", "1"], "row 0 has no picture")
+    datasets.Dataset.from_dict(cut, features=features).to_parquet(tmp_path / "cut.parquet")
+    capsys.readouterr()
+    assert main(["select", str(tmp_path / "cut.parquet"), "--count", "1"]) == 2
+    assert f"error: {tmp_path / 'cut.parquet'}#0: it cannot be read" in capsys.readouterr().err

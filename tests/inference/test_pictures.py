@@ -12,6 +12,7 @@ from PIL import Image
 from fabrec_hf.errors import ImageError
 from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from fabrec_hf.inference.pictures import landmark_pictures
+from fabrec_hf.model.lone_threads import computing_threads
 from support.landmark_checkpoints import save_landmark_model
 
 
@@ -22,10 +23,8 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(params=[1, 2])
 def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with computing_threads(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -58,24 +57,20 @@ def test_every_picture_gets_in_its_turn_what_it_gets_alone(checkpoint, pictures,
 
 
 def test_several_pictures_are_worked_on_at_a_time(checkpoint, pictures):
-    before, meeting = torch.get_num_threads(), threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=30)
 
     def detect(rgb):
         meeting.wait()  # for a second picture, in another thread
         return []
 
-    torch.set_num_threads(2)
-    try:
+    with computing_threads(2):
         results = list(landmark_pictures(pictures[:4], finder_of(checkpoint, detect)))
-    finally:
-        torch.set_num_threads(before)
     assert [result.record["faces"] for result in results] == [[]] * 4
 
 
 def test_a_loop_that_is_left_early_drops_the_rest(checkpoint, pictures):
-    seen, before = [], torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    seen = []
+    with computing_threads(2):
         many = [Path(pictures[0])] * 400
         results = landmark_pictures(many, finder_of(checkpoint, lambda rgb: seen.append(rgb.shape) or []))
         assert next(results).record["faces"] == []
@@ -83,8 +78,6 @@ def test_a_loop_that_is_left_early_drops_the_rest(checkpoint, pictures):
         assert len(seen) <= 4 * 4  # of the group that is handed out and of three under way
         results.close()
         assert len(seen) < 50 and torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_gpu_gets_sixteen_pictures_at_a_time(checkpoint, pictures, monkeypatch):

@@ -17,6 +17,7 @@ from fabrec_hf.inference.landmark_finder import LandmarkFinder
 from fabrec_hf.inference.video_files import VideoReader, VideoWriter
 from fabrec_hf.inference.videos import VideoSettings, landmark_video
 from fabrec_hf.metrics import RunningAcceleration, mean_acceleration
+from fabrec_hf.model.lone_threads import computing_threads
 from support.commands import fails_with
 from support.landmark_checkpoints import save_landmark_model
 
@@ -265,12 +266,7 @@ def test_a_failed_write_leaves_nothing_and_stops_the_threads(checkpoint, tmp_pat
 
 
 def test_a_core_is_left_to_reading_drawing_and_encoding(checkpoint, tmp_path, monkeypatch):
-    finder, find, counts, before = (
-        LandmarkFinder(str(checkpoint), "cpu"),
-        LandmarkFinder.find,
-        [],
-        torch.get_num_threads(),
-    )
+    finder, find, counts = LandmarkFinder(str(checkpoint), "cpu"), LandmarkFinder.find, []
 
     def counted(self, *arguments, **options):
         counts.append(torch.get_num_threads())
@@ -278,13 +274,10 @@ def test_a_core_is_left_to_reading_drawing_and_encoding(checkpoint, tmp_path, mo
 
     monkeypatch.setattr(LandmarkFinder, "find", counted)
     path = write_video(tmp_path / "clip.mp4", noise(3))
-    try:
-        for threads in (3, 1):
-            torch.set_num_threads(threads)
+    for threads in (3, 1):
+        with computing_threads(threads):
             landmark_video(path, finder, tmp_path / "out", "clip", VideoSettings(boxes=[(10, 10, 40, 40)], draw=False))
             assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
     assert counts == [2] * 3 + [1] * 3
 
 

@@ -12,12 +12,18 @@ from fabrec_hf.errors import CheckpointError
 from support.tiny_checkpoints import save_autoencoder
 
 
-def test_a_finished_run_becomes_an_embedded_checkpoint(tmp_path, monkeypatch):
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A finished run, and the folder of an embedded checkpoint of which results are there already."""
     monkeypatch.setattr(embed_checkpoint, "WEIGHTS", tmp_path / "weights")
-    run = save_autoencoder(tmp_path / "run")
     target = tmp_path / "weights" / "tiny"
     target.mkdir(parents=True)
     (target / "results.json").write_text('{"steps": 7}')
+    return save_autoencoder(tmp_path / "run"), target
+
+
+def test_a_finished_run_becomes_an_embedded_checkpoint(places):
+    run, target = places
     (target / "old.py").touch()
     words = Namespace(source=run, name="tiny", rank=None, autoencoder="3fabrec-autoencoder")
     before = sorted(run.iterdir())
@@ -25,18 +31,17 @@ def test_a_finished_run_becomes_an_embedded_checkpoint(tmp_path, monkeypatch):
     assert sorted(run.iterdir()) == before
     names = {path.name for path in target.iterdir()}
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "results.json"} <= names
-    assert not any(name.endswith(".py") for name in names) and json.loads((target / "results.json").read_text())
+    assert (
+        not any(name.endswith(".py") for name in names)
+        and json.loads((target / "results.json").read_text())["steps"] == 7
+    )
     kept, whole = load_file(target / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(kept[name], whole[name].half()) for name in whole if whole[name].is_floating_point())
     assert json.loads((target / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_weights_that_do_not_fit_leave_everything_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(embed_checkpoint, "WEIGHTS", tmp_path / "weights")
-    run = save_autoencoder(tmp_path / "run")
-    target = tmp_path / "weights" / "tiny"
-    target.mkdir(parents=True)
-    (target / "results.json").write_text('{"steps": 7}')
+def test_weights_that_do_not_fit_leave_everything_as_it_was(places, monkeypatch):
+    run, target = places
 
     def fail(source, partial):
         partial.mkdir()
